@@ -1,0 +1,11 @@
+//! DHCP for nodes that boot: reservations, boot files by firmware, and a list of strangers (DESIGN.md 5).
+//!
+//! `packet`, `options`, `lease` and `responder` are pure: bytes and time in, decisions out. `socket` and `frame` carry
+//! them: one batched socket per interface. Replies to clients without an address are whole Ethernet frames.
+
+mod lease;
+mod options;
+mod packet;
+mod responder;
+
+pub(crate) use responder::{Destination, Ignored, Ingress, Note, Reply, Responder, ServerPort};
