@@ -34,7 +34,7 @@ pub struct Hello {
     pub probe: bool,
 }
 
-/// A change; applies to exactly `base`.
+/// A change; applies to `base` and to every version between it and `version`, since it holds last values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delta {
     /// Version before.
