@@ -1,3 +1,10 @@
-//! Entry point.
-
-fn main() {}
+//! kraken-agent.
+mod cmdline;
+mod drivers;
+mod kmsg;
+mod net;
+mod pid1;
+mod sys;
+fn main() {
+    pid1::run()
+}
