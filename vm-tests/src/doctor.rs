@@ -49,7 +49,7 @@ const NEEDS: &[Need] = &[
     ),
     need(
         "ipxe-qemu",
-        Check::File("/usr/lib/ipxe/qemu/pxe-virtio.rom"),
+        Check::File("/usr/lib/ipxe/qemu/efi-virtio.rom"),
         "their network cards' ROM",
     ),
     need(

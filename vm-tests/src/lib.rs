@@ -27,6 +27,7 @@ pub mod namespace;
 pub mod net_probe;
 pub mod network;
 pub mod paths;
+pub mod router6;
 pub mod suite;
 pub mod supervisor;
 pub mod timeline;

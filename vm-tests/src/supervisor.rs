@@ -65,6 +65,7 @@ pub fn inside(dir: &Path, lifeline: bool) -> Result<()> {
     let spec: ClusterSpec = serde_json::from_slice(&fs::read(files.spec())?)?;
     let machines = spec.machines.iter().map(|machine| machine.index).max();
     network::set_up(machines.unwrap_or(0))?;
+    crate::router6::start(network::BRIDGE)?;
     let identity = Identity {
         pid: std::env::var(OUTER_PID)?.parse()?,
         net: namespace::net_inode("self").context("no /proc/self/ns/net")?,

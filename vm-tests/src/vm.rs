@@ -72,7 +72,7 @@ impl MachineSpec {
         let line = format!(
             "-name {name} -machine pc,accel={accel} -smp 1 -m {memory} -nodefaults -no-user-config -nographic -monitor none \
              -netdev tap,id=net0,ifname={tap},script=no,downscript=no \
-             -device virtio-net-pci,netdev=net0,mac={mac},romfile=pxe-virtio.rom,bootindex=1 \
+             -device virtio-net-pci,netdev=net0,mac={mac},bootindex=1 \
              -device virtio-rng-pci \
              -chardev socket,id=tty0,path={console},server=on,wait=off,logfile={log},logappend=on -serial chardev:tty0 \
              -qmp unix:{qmp},server=on,wait=off \
