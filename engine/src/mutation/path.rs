@@ -1,0 +1,176 @@
+//! What the planner answers, and the planner that answers nodes of one class once (DESIGN 3).
+//!
+//! The search itself is in [`super::graph`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::graph::{Goal, MutationGraph};
+use super::{Condition, MutationId};
+use crate::state::{StateUrl, Value, Values};
+
+/// Plans kept; a cluster has a handful of classes times the states they pass through, and one plan takes about 1 KiB.
+pub const MAX_CACHED_PLANS: usize = 4096;
+
+/// Mutations to fire one after the other.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MutationPath {
+    /// Never empty in a [`Plan::Path`].
+    pub steps: Vec<MutationId>,
+    /// Sum of the costs of the steps.
+    pub cost: u64,
+}
+
+/// How a node gets from Dsc to its goal.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Plan {
+    /// It is there.
+    #[default]
+    Converged,
+    /// By these mutations.
+    Path(MutationPath),
+    /// Not at all.
+    NoPath(NoPath),
+}
+
+/// Why there is no path. Its text is one for people; the fields are the same as data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoPath {
+    /// What kind of dead end it is.
+    pub kind: NoPathKind,
+    /// The goals that are not to be had.
+    pub goals: Vec<(StateUrl, Value)>,
+    /// What is in the way, most important first; may be cut, see [`MAX_BLOCKERS`].
+    pub blockers: Vec<Blocker>,
+    /// All of it in words.
+    pub reason: String,
+}
+
+/// Most blockers that a [`NoPath`] names; more would not be read.
+pub const MAX_BLOCKERS: usize = 8;
+
+/// Kinds of dead ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPathKind {
+    /// Some goal cannot be reached at all.
+    Unreachable,
+    /// Each goal can be reached, but not all together.
+    Conflict,
+    /// The search was given up after [`super::graph::MAX_EXPLORED`] states.
+    OverBudget,
+}
+
+/// One thing in the way of a goal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// The mutation that would lead on; `None` when there is no such mutation.
+    pub mutation: Option<MutationId>,
+    /// The url that it would change.
+    pub url: StateUrl,
+    /// What that url would become.
+    pub to: Option<Value>,
+    /// What stops it.
+    pub obstacle: Obstacle,
+}
+
+/// What stops a mutation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// There is none that leads to this value.
+    NoMutation,
+    /// A `from` or a requirement does not hold and cannot be made to.
+    Requires(Condition),
+    /// An exclude holds and cannot be lifted.
+    Excludes(Condition),
+    /// All its conditions can hold, but not at once.
+    NeverTogether,
+}
+
+impl fmt::Display for NoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Plan {
+    /// The steps of a path; empty otherwise.
+    pub fn steps(&self) -> &[MutationId] {
+        match self {
+            Self::Path(path) => &path.steps,
+            Self::Converged | Self::NoPath(_) => &[],
+        }
+    }
+}
+
+/// A plan, and what it is a plan for.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PlanResult {
+    /// The way.
+    pub plan: Plan,
+    /// Where it leads.
+    pub goal: Values,
+    /// Cfg values that are set aside, each with the url whose Cfg value makes it unknowable.
+    pub suspended: Vec<(StateUrl, StateUrl)>,
+}
+
+/// Plans for live nodes. All nodes with the same values of the urls that matter share one search.
+#[derive(Debug)]
+pub struct Planner {
+    graph: Arc<MutationGraph>,
+    plans: BTreeMap<Class, Arc<PlanResult>>,
+    searches: u64,
+}
+
+/// All that a plan can depend on: for each variable its value and its goal as numbers, then the values that have no number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Class {
+    pub(super) numbers: SmallVec<[u32; 24]>,
+    pub(super) unmentioned: Vec<Value>,
+}
+
+impl Planner {
+    /// A planner over this graph.
+    pub fn new(graph: Arc<MutationGraph>) -> Self {
+        Self {
+            graph,
+            plans: BTreeMap::new(),
+            searches: 0,
+        }
+    }
+
+    /// The graph it plans over.
+    pub fn graph(&self) -> &Arc<MutationGraph> {
+        &self.graph
+    }
+
+    /// Searches made so far, the rest having come from the cache.
+    pub fn searches(&self) -> u64 {
+        self.searches
+    }
+
+    /// The plan from `dsc` to the effective goal of `cfg`.
+    pub fn plan(&mut self, dsc: &Values, cfg: &Values) -> Arc<PlanResult> {
+        let class = self.graph.class(dsc, cfg);
+        if let Some(known) = self.plans.get(&class) {
+            return known.clone();
+        }
+        self.searches += 1;
+        let Goal { goal, suspended } = self.graph.effective_goal(cfg);
+        let result = Arc::new(PlanResult {
+            plan: self.graph.plan_to(dsc, cfg, &goal),
+            goal,
+            suspended,
+        });
+        if self.plans.len() >= MAX_CACHED_PLANS {
+            self.plans.clear();
+        }
+        self.plans.insert(class, result.clone());
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

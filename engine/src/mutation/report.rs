@@ -1,0 +1,290 @@
+//! Why a node is where it is, as data and as text (DESIGN 3, "Explain").
+//!
+//! One value feeds command line, API and dashboard. [`Report::of_plan`] says what the planner knows; the engine adds what it is doing
+//! about it: the step in flight, holds, failures.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::graph::MutationGraph;
+use super::path::{Plan, PlanResult};
+use super::{Mutation, MutationContext, MutationId, UrlChange};
+use crate::state::{Change, NodeId, NodeName, StateUrl, Value, Values};
+
+/// Where a node stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Outcome {
+    /// Cfg and Dsc agree.
+    #[default]
+    Converged,
+    /// A path is being followed.
+    Path,
+    /// No sequence of mutations leads there.
+    NoPath,
+    /// A path is known, but the next step may not fire yet.
+    Held,
+    /// Attempts are used up.
+    Parked,
+}
+
+/// Everything that explains one node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Which node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Where it stands.
+    pub outcome: Outcome,
+    /// What is wanted: the Cfg values that some mutation can change, without those set aside.
+    pub desired: Vec<Change>,
+    /// What the same urls are, and those that the path touches; `None`: unknown.
+    pub known: Vec<Change>,
+    /// The path from here.
+    pub steps: Vec<ReportStep>,
+    /// Index into `steps` of the one in flight or next; `steps.len()` when there is none.
+    pub current: usize,
+    /// What the node waits for, in words; may be empty.
+    pub waits_for: String,
+    /// What keeps the next step from firing.
+    pub holds: Vec<Hold>,
+    /// The latest failures, oldest first.
+    pub failures: Vec<ReportFailure>,
+    /// Why there is no path, why the node is parked, what is set aside; may be empty.
+    pub reason: String,
+}
+
+/// One mutation of a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportStep {
+    /// Which.
+    pub mutation: MutationId,
+    /// Who carries it out.
+    pub context: MutationContext,
+    /// It may end a running job.
+    pub disruptive: bool,
+    /// It was fired and has not ended.
+    pub in_flight: bool,
+    /// Number of the firing; 0 when not in flight.
+    pub attempt: u64,
+    /// Time since it was fired.
+    pub elapsed: Duration,
+    /// After which it counts as failed; `None`: never.
+    pub timeout: Option<Duration>,
+    /// What it changes.
+    pub changes: Vec<UrlChange>,
+}
+
+/// Something that keeps a mutation from firing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// A stable word: `frozen`, `busy`, `unconfirmed`, `silent`, `governor`, `backoff`, `context`, `store`.
+    pub kind: &'static str,
+    /// Why, in words.
+    pub text: String,
+    /// What lifts it: a command or an event.
+    pub lifted_by: String,
+}
+
+/// A failed attempt.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportFailure {
+    /// What was tried.
+    pub mutation: MutationId,
+    /// Number of the firing.
+    pub attempt: u64,
+    /// What went wrong.
+    pub text: String,
+    /// How long ago.
+    pub age: Duration,
+}
+
+impl Outcome {
+    /// The word for it in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::Path => "path",
+            Self::NoPath => "no_path",
+            Self::Held => "held",
+            Self::Parked => "parked",
+        }
+    }
+}
+
+impl ReportStep {
+    /// A step that has not been fired.
+    pub fn new(mutation: &Mutation) -> Self {
+        Self {
+            mutation: mutation.id.clone(),
+            context: mutation.context,
+            disruptive: mutation.disruptive,
+            in_flight: false,
+            attempt: 0,
+            elapsed: Duration::ZERO,
+            timeout: mutation.timeout,
+            changes: mutation.mutates.clone(),
+        }
+    }
+}
+
+impl Report {
+    /// What a plan says of a node with these values.
+    pub fn of_plan(node: NodeId, name: NodeName, plan: &PlanResult, graph: &MutationGraph, dsc: &Values) -> Self {
+        let steps: Vec<ReportStep> = plan
+            .plan
+            .steps()
+            .iter()
+            .filter_map(|step| graph.mutation(step))
+            .map(ReportStep::new)
+            .collect();
+        let touched = steps.iter().flat_map(|step| step.changes.iter().map(|change| &change.url));
+        let mut urls: Vec<&StateUrl> = plan.goal.iter().map(|(url, _)| url).chain(touched).collect();
+        urls.sort();
+        urls.dedup();
+        let known = urls.into_iter().map(|url| Change {
+            url: url.clone(),
+            value: dsc.get(url.as_str()).cloned(),
+        });
+        let (outcome, mut reason) = match &plan.plan {
+            Plan::Converged => (Outcome::Converged, String::new()),
+            Plan::Path(_) => (Outcome::Path, String::new()),
+            Plan::NoPath(no_path) => (Outcome::NoPath, no_path.reason.clone()),
+        };
+        for (url, because) in &plan.suspended {
+            if !reason.is_empty() {
+                reason.push_str("; ");
+            }
+            let wanted = plan.goal.get(because.as_str());
+            let holder = wanted.map_or_else(|| because.to_string(), |value| format!("{because}={value}"));
+            reason.push_str(&format!("Cfg {url} is set aside while Cfg wants {holder}, where it cannot be known"));
+        }
+        Self {
+            node,
+            name,
+            outcome,
+            desired: plan.goal.to_changes(),
+            known: known.collect(),
+            current: 0,
+            steps,
+            waits_for: String::new(),
+            holds: Vec::new(),
+            failures: Vec::new(),
+            reason,
+        }
+    }
+
+    fn headline(&self) -> String {
+        let left = self.steps.len() - self.current.min(self.steps.len());
+        match self.outcome {
+            Outcome::Converged => "is as it should be".to_owned(),
+            Outcome::Path if left == 1 => "is on its way, one step left".to_owned(),
+            Outcome::Path => format!("is on its way, {left} steps left"),
+            Outcome::NoPath => "cannot get to what Cfg asks for".to_owned(),
+            Outcome::Held => "is held before its next step".to_owned(),
+            Outcome::Parked => "is parked: attempts are used up".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    /// Lines for a terminal: a headline, what is wanted and known, the path, then what stands in its way.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}", self.name, self.headline())?;
+        if !self.desired.is_empty() || !self.known.is_empty() {
+            values(f, self)?;
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            let title = if index == 0 { "path" } else { "" };
+            let mark = match () {
+                () if index < self.current => "done",
+                () if step.in_flight => "now",
+                () if index == self.current => "next",
+                () => "then",
+            };
+            write!(f, "  {title:<8}{mark:<5}{:<22} {}", step.mutation.as_str(), changes(&step.changes))?;
+            writeln!(f, "{}", remarks(step))?;
+        }
+        line(f, "waits", &self.waits_for)?;
+        for hold in &self.holds {
+            line(f, "held", &format!("{} [{}]", hold.text, hold.kind))?;
+            line(f, "", &format!("until {}", hold.lifted_by))?;
+        }
+        for failure in &self.failures {
+            let ago = time(failure.age);
+            line(f, "failed", &format!("{} {ago} ago (attempt {}): {}", failure.mutation, failure.attempt, failure.text))?;
+        }
+        line(f, "reason", &self.reason)
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
+    if text.is_empty() { Ok(()) } else { writeln!(f, "  {title:<8}{text}") }
+}
+
+/// One line for each url: what it is, and what it should be where that differs.
+fn values(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
+    let mut urls: Vec<&StateUrl> = report.desired.iter().chain(&report.known).map(|change| &change.url).collect();
+    urls.sort();
+    urls.dedup();
+    let find = |list: &[Change], url: &StateUrl| list.iter().find(|change| change.url == *url).and_then(|change| change.value.clone());
+    for (index, url) in urls.into_iter().enumerate() {
+        let is = find(&report.known, url);
+        let wanted = find(&report.desired, url);
+        let title = if index == 0 { "state" } else { "" };
+        write!(f, "  {title:<8}{url} is {}", shown(is.as_ref()))?;
+        match wanted {
+            Some(wanted) if is.as_ref() != Some(&wanted) => writeln!(f, ", should be {wanted}")?,
+            Some(_) => writeln!(f, ", as it should be")?,
+            None => writeln!(f)?,
+        }
+    }
+    Ok(())
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or_else(|| "unknown".to_owned(), Value::to_string)
+}
+
+/// `/PhysState POWER_OFF -> POWER_ON`.
+fn changes(changes: &[UrlChange]) -> String {
+    let texts: Vec<String> = changes
+        .iter()
+        .map(|change| {
+            let from: Vec<String> = change.from.iter().map(|value| shown(value.as_ref())).collect();
+            format!("{} {} -> {}", change.url, from.join("|"), shown(change.to.as_ref()))
+        })
+        .collect();
+    texts.join(", ")
+}
+
+fn remarks(step: &ReportStep) -> String {
+    let mut remarks = Vec::new();
+    if step.in_flight {
+        let limit = step.timeout.map(|limit| format!(" of {}", time(limit))).unwrap_or_default();
+        remarks.push(format!("for {}{limit}", time(step.elapsed)));
+    }
+    if step.attempt > 0 {
+        remarks.push(format!("attempt {}", step.attempt));
+    }
+    if step.context == MutationContext::SelfNode {
+        remarks.push("by the node itself".to_owned());
+    }
+    if step.disruptive {
+        remarks.push("disruptive".to_owned());
+    }
+    if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join(", ")) }
+}
+
+/// A duration as people say it: `850 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.
+fn time(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => format!("{} ms", duration.as_millis()),
+        secs @ 1..=119 => format!("{secs} s"),
+        secs @ 120..=7199 => format!("{} min {} s", secs / 60, secs % 60),
+        secs => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests;
