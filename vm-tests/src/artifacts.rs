@@ -123,6 +123,7 @@ pub fn build() -> Result<Artifacts> {
             .arg(&kernel)
             .arg("--keys")
             .arg(&keys);
+        command.arg("--no-default-modules");
         for module in MODULES {
             command.args(["--module", module]);
         }
@@ -137,7 +138,15 @@ pub fn build() -> Result<Artifacts> {
         let root = tempfile::tempdir_in(&lab)?;
         demo::make_root(root.path(), &busybox)?;
         let mut command = Command::new(&image_tool);
-        command.args(["image", "--name", "demo", "--init", "/sbin/init", "--from"]);
+        command.args([
+            "image",
+            "--name",
+            "demo",
+            "--init",
+            "/sbin/init",
+            "--all-root",
+            "--from",
+        ]);
         command
             .arg(root.path())
             .arg("--keys")

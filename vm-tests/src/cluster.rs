@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     artifacts::Artifacts,
+    bmc,
     control::{self, ClusterSpec, Files, Output, Request, Status},
     down, network, paths,
     vm::MachineSpec,
@@ -234,6 +235,66 @@ impl Cluster {
         Ok(output.stdout)
     }
 
+    /// The nodes as `krakenctl node list -o json` shows them.
+    pub fn nodes(&self) -> Result<Vec<Value>> {
+        let text = self.ctl(&["node", "list", "-o", "json"])?;
+        let value: Value = serde_json::from_str(&text).context("krakenctl printed no JSON")?;
+        let list = value.get("nodes").unwrap_or(&value);
+        Ok(list.as_array().context("no list of nodes")?.clone())
+    }
+
+    /// What is known (Dsc) of one value of a node; empty: nothing.
+    pub fn known(&self, node: &str, url: &str) -> Result<String> {
+        let nodes = self.nodes()?;
+        let found = nodes.iter().find(|value| value["name"] == node);
+        let found = found.with_context(|| format!("no node {node}"))?;
+        Ok(match &found["dsc"][url] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
+
+    /// Makes the demo image known to the head, and `machines` its nodes that shall run it.
+    pub fn enrol(&self, demo: &Path, machines: &[String]) -> Result<()> {
+        self.ctl(&["image", "add", &demo.display().to_string()])?;
+        for machine in &self.spec.machines {
+            if machines.contains(&machine.name) {
+                self.add_node(machine)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds one machine as a node that shall run the demo image.
+    pub fn add_node(&self, machine: &MachineSpec) -> Result<()> {
+        let index = machine.index;
+        let values = [
+            ("/ipv4/boot/mac", network::node_mac(index)),
+            (
+                "/ipv4/boot/address",
+                format!("{}/24", network::node_address(index)),
+            ),
+            ("/power/driver", "REDFISH".to_owned()),
+            ("/power/target", power_target(machine)),
+            ("/power/username", bmc::USER.to_owned()),
+            ("/power/password", bmc::PASSWORD.to_owned()),
+            ("/image/name", "demo".to_owned()),
+            ("/image/state", "ACTIVE".to_owned()),
+            ("/RunState", "SYNC".to_owned()),
+        ];
+        let values = values.map(|(url, value)| format!("{url}={value}"));
+        let mut args = vec!["node", "add", &machine.name, "--group", "compute"];
+        args.extend(values.iter().map(String::as_str));
+        self.ctl(&args).map(drop)
+    }
+
+    /// Whether the agent is joined and the image runs.
+    pub fn is_up(&self, node: &str) -> Result<bool> {
+        Ok(self.known(node, "/RunState")? == "SYNC"
+            && self.known(node, "/image/state")? == "ACTIVE")
+    }
+
     /// Runs a program inside the cluster's namespaces, next to the head.
     pub fn run(&self, argv: &[&str], limit: Duration) -> Result<Output> {
         let request = Request::Run {
@@ -359,6 +420,12 @@ impl Drop for Cluster {
             child.wait().ok();
         }
     }
+}
+
+/// Where a machine's power is switched.
+fn power_target(machine: &MachineSpec) -> String {
+    let bmc = network::bmc_address(machine.index);
+    format!("http://{bmc}/redfish/v1/Systems/{}", machine.name)
 }
 
 fn head_config(files: &Files, artifacts: &Artifacts, append: &str) -> String {

@@ -59,6 +59,14 @@ enum Command {
         #[arg(long, default_value = "lab")]
         name: String,
     },
+    /// Pull a machine's plug.
+    Pull {
+        /// The machine.
+        node: String,
+        /// The cluster's name.
+        #[arg(long, default_value = "lab")]
+        name: String,
+    },
     /// Run every test there is.
     Test {
         /// Only the VM claims whose name contains this; the other checks are left out.
@@ -144,6 +152,12 @@ fn run(command: Command) -> Result<u8> {
         Command::Status { name } => up::status(&name).map(|()| 0),
         Command::Console { node, name } => {
             console::attach(&paths::cluster(&name)?, &node).map(|()| 0)
+        }
+        Command::Pull { node, name } => {
+            let cluster = vm_tests::cluster::Cluster::find(&name)?;
+            cluster.pull_plug(&node)?;
+            println!("lab: {node} has no power; watch the head find out: cargo lab status");
+            Ok(0)
         }
         Command::Test { claim } => suite::run(claim.as_deref()),
         Command::Bench {

@@ -113,7 +113,7 @@ impl Stage {
         let mut file =
             File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let (reader, writer) = std::io::pipe()?;
-        let shown = format!("{command:?}").replace('"', "");
+        let shown = shown(command);
         writeln!(file, "$ {shown}")?;
         let mut child = command
             .stdin(Stdio::null())
@@ -151,6 +151,16 @@ impl Stage {
             tail.join("\n")
         )))
     }
+}
+
+/// A command as one would type it, without its environment.
+fn shown(command: &Command) -> String {
+    let mut line = command.get_program().to_string_lossy().into_owned();
+    for arg in command.get_args() {
+        line.push(' ');
+        line.push_str(&arg.to_string_lossy());
+    }
+    line
 }
 
 /// A duration as people read it: `0.8 s`, `42.1 s`, `3 min 05 s`.
