@@ -1,0 +1,369 @@
+//! The engine: one value that holds the tree, follows every node's path, and speaks with parent and children.
+//!
+//! Order of calls: after any `handle_*` call drain [`poll_output`](Engine::poll_output), then wait for an input or for
+//! [`poll_timeout`](Engine::poll_timeout). Calls come in the order of time.
+//!
+//! Everything that an input changes is applied first, with all that becomes unknown by it; only then each touched node is planned anew, once. So
+//! one event never fires a mutation twice.
+
+mod commit;
+mod discover;
+mod explain;
+mod heal;
+mod session;
+mod stage;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use self::commit::Commits;
+use self::session::Sessions;
+use self::timers::{Timer, Timers};
+use crate::event::{Event, Input, Output};
+use crate::extension::Schema;
+use crate::mutation::graph::{GraphError, MutationGraph};
+use crate::mutation::path::{Plan, PlanResult, Planner};
+use crate::mutation::progress::{Healing, Progress};
+use crate::mutation::{MutationContext, MutationId, MutationSet};
+use crate::state::{Node, NodeId, StateUrl, Tree, Values};
+use crate::sync::SyncConfig;
+use crate::sync::join::Grant;
+use crate::sync::signature::CfgSigner;
+use crate::time::Instant;
+
+/// What an engine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Answers for a cluster: has a store, children, and mutates them.
+    Head {
+        /// Fencing epoch: the higher one rules.
+        epoch: u64,
+    },
+    /// Answers for its own node and has a parent.
+    Agent,
+}
+
+/// What an engine is told once.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The node that this engine runs on.
+    pub me: NodeId,
+    /// What for.
+    pub role: Role,
+    /// Timers of sync; a child takes its parent's at join.
+    pub sync: SyncConfig,
+    /// How patiently nodes are healed.
+    pub healing: Healing,
+    /// For jitter: equal seeds give equal runs.
+    pub seed: u64,
+}
+
+/// What the engine knows of one node beyond the tree.
+struct Runtime {
+    progress: Progress,
+    plan: Arc<PlanResult>,
+    /// Heard or found switched off since this engine started.
+    confirmed: bool,
+    /// Since when a node that was in SYNC is silent.
+    silent_since: Option<Instant>,
+}
+
+/// See the module.
+pub struct Engine {
+    config: EngineConfig,
+    schema: Schema,
+    tree: Tree,
+    revision: u64,
+    frozen: bool,
+    last_attempt: u64,
+    /// Revision of the last freeze or thaw of the cluster: part of every child's Cfg version.
+    frozen_revision: u64,
+    started: Instant,
+    /// Time of the call under way.
+    now: Instant,
+    planner: Planner,
+    runtimes: BTreeMap<NodeId, Runtime>,
+    dirty: BTreeSet<NodeId>,
+    /// Urls that only a node's parent may report: every mutation of them is the parent's.
+    parents_word: BTreeSet<StateUrl>,
+    timers: Timers,
+    commits: Commits,
+    sessions: Sessions,
+    signer: Option<CfgSigner>,
+    cluster_key: Option<[u8; 32]>,
+    outputs: VecDeque<Output>,
+}
+
+impl Engine {
+    /// An engine with an empty tree and no mutations.
+    pub fn new(config: EngineConfig, schema: Schema, now: Instant) -> Self {
+        let mut timers = Timers::default();
+        if config.role == Role::Agent {
+            timers.set(Timer::Attach, Some(now));
+        }
+        Self {
+            sessions: Sessions::new(config.sync, config.seed),
+            config,
+            schema,
+            tree: Tree::default(),
+            revision: 0,
+            frozen: false,
+            last_attempt: 0,
+            frozen_revision: 0,
+            started: now,
+            now,
+            planner: Planner::new(Arc::new(empty_graph())),
+            runtimes: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            parents_word: BTreeSet::new(),
+            timers,
+            commits: Commits::default(),
+            signer: None,
+            cluster_key: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Gives the head's engine the key that signs Cfg.
+    pub fn set_signer(&mut self, signer: CfgSigner) {
+        self.signer = Some(signer);
+    }
+
+    /// Makes the engine of an agent refuse Cfg that the holder of this key (`cluster.pub`) has not signed.
+    pub fn set_cluster_key(&mut self, public_key: [u8; 32]) {
+        self.cluster_key = Some(public_key);
+    }
+
+    /// Puts back a node that the store kept. Before the first input.
+    pub fn restore_node(&mut self, node: Node) {
+        let id = node.id;
+        let was_in_sync = node.last_known.dsc.text(crate::state::core::RUN_STATE)
+            == Some(crate::state::core::SYNC);
+        if self.tree.insert(node).is_ok() {
+            self.add_runtime(id);
+            if let Some(runtime) = self.runtimes.get_mut(&id) {
+                runtime.silent_since = was_in_sync.then_some(self.started);
+            }
+        }
+    }
+
+    /// Puts back a grant that the store kept. Before the first input.
+    pub fn restore_grant(&mut self, grant: Grant) {
+        self.sessions.acceptor.load(grant);
+    }
+
+    /// Puts back the counters that the store kept. Before the first input.
+    pub fn restore_counters(&mut self, revision: u64, last_attempt: u64, frozen: bool) {
+        self.revision = revision;
+        self.last_attempt = last_attempt;
+        self.frozen = frozen;
+        self.frozen_revision = revision;
+    }
+
+    /// Checks a mutation set without taking it.
+    ///
+    /// # Errors
+    /// What makes the set unusable.
+    pub fn check_set(set: &MutationSet) -> Result<(), GraphError> {
+        MutationGraph::new(set).map(|_| ())
+    }
+
+    /// Takes an input and does everything that follows from it.
+    pub fn handle_input(&mut self, input: Input, now: Instant) {
+        self.now = now;
+        match input {
+            Input::Write(write) => self.commits.queue_write(write),
+            Input::Committed { commit, result } => self.committed(commit, result),
+            Input::Discover(discovery) => self.discovered(discovery),
+            Input::MutationFailed {
+                node,
+                mutation,
+                attempt,
+                text,
+            } => self.mutation_failed(node, &mutation, attempt, text),
+            Input::Declare(set) => self.declare(&set),
+            Input::Release(nodes) => self.release(&nodes),
+            Input::Arm(grant) => self.arm(grant),
+            Input::FetchGrant {
+                request,
+                grant,
+                secret,
+                now_ms,
+            } => self.fetch_grant(request, grant, secret, now_ms),
+            Input::JoinHello {
+                conn,
+                hello,
+                channel,
+                chance,
+                now_ms,
+            } => self.join_hello(conn, hello, channel, chance, now_ms),
+            Input::JoinProof {
+                conn,
+                proof,
+                now_ms,
+            } => self.join_proof(conn, proof, now_ms),
+            Input::Closed { conn } => self.closed(conn),
+            Input::Attached(attach) => self.attached(attach),
+            Input::Frame { session, frame } => self.frame(session, frame),
+        }
+        self.settle();
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        while let Some(timer) = self.timers.take_due(now) {
+            match timer {
+                Timer::Step(node) => self.step_due(node),
+                Timer::Neighbor(node) => self.neighbor_due(node),
+                Timer::Attach => self.attach_due(),
+            }
+        }
+        self.settle();
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// All nodes.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The declared mutations.
+    pub fn graph(&self) -> &MutationGraph {
+        self.planner.graph()
+    }
+
+    /// The known extensions.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Revision of the last durable write.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether the cluster is frozen.
+    pub fn frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// The node that this engine runs on.
+    pub fn me(&self) -> NodeId {
+        self.config.me
+    }
+
+    /// The grant of an armed node.
+    pub fn armed(&self, node: NodeId) -> Option<&Grant> {
+        self.sessions.acceptor.armed(node)
+    }
+
+    /// Whether `node` has a live session with us.
+    pub fn has_session(&self, node: NodeId) -> bool {
+        self.sessions.has(node)
+    }
+
+    fn epoch(&self) -> u64 {
+        match self.config.role {
+            Role::Head { epoch } => epoch,
+            Role::Agent => self.sessions.epoch(),
+        }
+    }
+
+    /// Starts the next commit if none is under way, then plans every touched node anew.
+    fn settle(&mut self) {
+        loop {
+            while let Some(node) = self.dirty.pop_first() {
+                self.advance(node);
+            }
+            self.start_commit();
+            if self.dirty.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn add_runtime(&mut self, node: NodeId) {
+        self.runtimes.insert(
+            node,
+            Runtime {
+                progress: Progress::default(),
+                plan: Arc::new(PlanResult {
+                    plan: Plan::Converged,
+                    goal: Values::default(),
+                    suspended: Vec::new(),
+                }),
+                confirmed: false,
+                silent_since: None,
+            },
+        );
+        self.dirty.insert(node);
+    }
+
+    fn declare(&mut self, set: &MutationSet) {
+        match MutationGraph::new(set) {
+            Ok(graph) => {
+                self.parents_word = parents_word(set);
+                self.planner = Planner::new(Arc::new(graph));
+                self.dirty.extend(self.runtimes.keys());
+            }
+            Err(error) => self.event(Event::Refused {
+                node: None,
+                why: format!("mutation set {}: {error}", set.generation),
+            }),
+        }
+    }
+
+    fn release(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            if let Some(runtime) = self.runtimes.get_mut(node) {
+                runtime.progress.release();
+                runtime.silent_since = None;
+                runtime.confirmed = true;
+                self.dirty.insert(*node);
+                if let Some(node) = self.tree.get_mut(*node) {
+                    node.last_known.dsc = Values::default();
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn mutation(&self, id: &MutationId) -> Option<&crate::mutation::Mutation> {
+        self.planner.graph().mutation(id)
+    }
+}
+
+fn empty_graph() -> MutationGraph {
+    MutationGraph::new(&MutationSet::default()).expect("an empty set has nothing wrong in it")
+}
+
+fn parents_word(set: &MutationSet) -> BTreeSet<StateUrl> {
+    let urls_of = |parents: bool| {
+        let mutations = set
+            .mutations
+            .iter()
+            .filter(move |mutation| (mutation.context == MutationContext::Child) == parents);
+        mutations.flat_map(|mutation| mutation.mutates.iter().map(|change| change.url.clone()))
+    };
+    let nodes_too: BTreeSet<StateUrl> = urls_of(false).collect();
+    urls_of(true)
+        .filter(|url| !nodes_too.contains(url))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

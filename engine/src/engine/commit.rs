@@ -1,0 +1,296 @@
+//! What must be durable before it counts: one commit under way, everything else waits for the next (group commit).
+
+use std::collections::VecDeque;
+
+use super::Engine;
+use super::session::Joining;
+use super::stage::{Stage, Staged};
+use crate::event::{
+    CommitError, CommitId, Event, Output, Record, RequestId, Write, WriteDone, WriteError,
+};
+use crate::mutation::MutationId;
+use crate::state::{Change, Node, NodeId};
+
+/// What happens once its records are durable.
+pub(super) enum Then {
+    /// Fire a mutation whose intent was logged.
+    Fire {
+        node: NodeId,
+        mutation: MutationId,
+        attempt: u64,
+    },
+    /// The node is armed.
+    Armed(NodeId),
+    /// Hand the grant out.
+    Deliver {
+        request: RequestId,
+        node: NodeId,
+        text: String,
+        alarm: Option<String>,
+    },
+    /// Let the child in.
+    Accept(Box<Joining>),
+    /// Nothing: the record only had to be kept.
+    Nothing,
+}
+
+/// Commits to come and the one under way.
+#[derive(Default)]
+pub(super) struct Commits {
+    last: u64,
+    under_way: Option<UnderWay>,
+    writes: VecDeque<Write>,
+    next: Vec<(Option<Record>, Then)>,
+}
+
+struct UnderWay {
+    id: CommitId,
+    staged: Option<Staged>,
+    written: Vec<(RequestId, WriteDone)>,
+    changed: Vec<Changed>,
+    then: Vec<Then>,
+}
+
+/// What a durable write did to one node, for watchers.
+enum Changed {
+    Node(NodeId),
+    Cfg(NodeId, Vec<Change>),
+}
+
+impl Commits {
+    pub(super) fn queue_write(&mut self, write: Write) {
+        self.writes.push_back(write);
+    }
+
+    pub(super) fn queue(&mut self, record: Record, then: Then) {
+        self.next.push((Some(record), then));
+    }
+
+    /// Ordered behind everything queued so far, with nothing of its own to keep.
+    pub(super) fn queue_after(&mut self, then: Then) {
+        self.next.push((None, then));
+    }
+}
+
+impl Engine {
+    pub(super) fn start_commit(&mut self) {
+        if self.commits.under_way.is_some() {
+            return;
+        }
+        let writes = std::mem::take(&mut self.commits.writes);
+        let next = std::mem::take(&mut self.commits.next);
+        let mut records = Vec::new();
+        let mut written = Vec::new();
+        let mut changed = Vec::new();
+        let mut staged = None;
+        if !writes.is_empty() {
+            let mut stage = Stage::new(
+                &self.tree,
+                &self.schema,
+                self.config.me,
+                self.revision,
+                self.frozen,
+            );
+            for write in writes {
+                match stage.write(&write) {
+                    Ok(checked) => {
+                        changed.extend(checked.ops.iter().filter_map(Changed::of));
+                        written.push((
+                            write.request,
+                            WriteDone {
+                                revision: checked.revision,
+                                nodes: checked.nodes,
+                            },
+                        ));
+                        records.push(Record::Write {
+                            revision: checked.revision,
+                            author: write.author,
+                            reason: write.reason,
+                            at_ms: write.now_ms,
+                            ops: checked.ops,
+                        });
+                    }
+                    Err(error) => self.outputs.push_back(Output::Written {
+                        request: write.request,
+                        result: Err(error),
+                    }),
+                }
+            }
+            staged = (!written.is_empty()).then(|| stage.finish());
+        }
+        let mut then = Vec::new();
+        for (record, after) in next {
+            records.extend(record);
+            then.push(after);
+        }
+        if records.is_empty() {
+            then.into_iter().for_each(|then| self.then(then));
+            return;
+        }
+        self.commits.last += 1;
+        let id = CommitId(self.commits.last);
+        self.commits.under_way = Some(UnderWay {
+            id,
+            staged,
+            written,
+            changed,
+            then,
+        });
+        self.outputs.push_back(Output::Commit {
+            commit: id,
+            records,
+        });
+    }
+
+    pub(super) fn committed(&mut self, commit: CommitId, result: Result<(), CommitError>) {
+        let Some(done) = self
+            .commits
+            .under_way
+            .take_if(|under_way| under_way.id == commit)
+        else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                if let Some(staged) = done.staged {
+                    self.take_over(staged, done.changed);
+                }
+                for (request, result) in done.written {
+                    self.outputs.push_back(Output::Written {
+                        request,
+                        result: Ok(result),
+                    });
+                }
+                done.then.into_iter().for_each(|then| self.then(then));
+            }
+            Err(error) => {
+                for (request, _) in done.written {
+                    self.outputs.push_back(Output::Written {
+                        request,
+                        result: Err(WriteError::Store(error.clone())),
+                    });
+                }
+                for then in done.then {
+                    self.not_then(then, &error);
+                }
+            }
+        }
+    }
+
+    /// Makes durable writes count: in the tree, for watchers, for children, for plans.
+    fn take_over(&mut self, staged: Staged, changed: Vec<Changed>) {
+        self.revision = staged.revision;
+        if self.frozen != staged.frozen {
+            self.frozen = staged.frozen;
+            self.frozen_revision = staged.revision;
+            self.push_all();
+            self.dirty.extend(self.runtimes.keys());
+        }
+        for (id, node) in staged.touched {
+            match node {
+                Some(node) => self.take_over_node(node),
+                None => self.delete_node(id),
+            }
+        }
+        for change in changed {
+            match change {
+                Changed::Node(node) if self.tree.get(node).is_some() => {
+                    self.event(Event::Node { node })
+                }
+                Changed::Cfg(node, changes) if self.tree.get(node).is_some() => {
+                    self.event(Event::Cfg { node, changes });
+                }
+                Changed::Node(_) | Changed::Cfg(..) => {}
+            }
+        }
+    }
+
+    fn take_over_node(&mut self, new: Node) {
+        let id = new.id;
+        match self.tree.get_mut(id) {
+            Some(node) => {
+                node.groups = new.groups;
+                node.labels = new.labels;
+                node.cfg = new.cfg;
+                node.cfg_revision = new.cfg_revision;
+                node.frozen = new.frozen;
+            }
+            None => {
+                if self.tree.insert(new).is_ok() {
+                    self.add_runtime(id);
+                }
+            }
+        }
+        if let Some(runtime) = self.runtimes.get_mut(&id) {
+            runtime.progress.release();
+        }
+        self.forget_after_cfg(id);
+        self.push_cfg(id);
+        self.dirty.insert(id);
+    }
+
+    fn delete_node(&mut self, id: NodeId) {
+        if let Some(runtime) = self.runtimes.remove(&id)
+            && let Some(current) = runtime.progress.current()
+        {
+            self.interrupt(id, current.clone());
+        }
+        self.timers.set(super::timers::Timer::Step(id), None);
+        self.end_session(id, "the node was deleted");
+        self.disarm(id);
+        self.dirty.remove(&id);
+        if let Some(node) = self.tree.remove(id) {
+            self.event(Event::Deleted {
+                node: id,
+                name: node.name,
+            });
+        }
+    }
+
+    fn then(&mut self, then: Then) {
+        match then {
+            Then::Fire {
+                node,
+                mutation,
+                attempt,
+            } => self.fire(node, &mutation, attempt),
+            Then::Armed(node) => self.armed_now(node),
+            Then::Deliver {
+                request,
+                node,
+                text,
+                alarm,
+            } => self.delivered(request, node, text, alarm),
+            Then::Accept(joining) => self.accept(*joining),
+            Then::Nothing => {}
+        }
+    }
+
+    fn not_then(&mut self, then: Then, error: &CommitError) {
+        match then {
+            Then::Fire { node, attempt, .. } => self.not_fired(node, attempt, error),
+            Then::Deliver { request, .. } => self.outputs.push_back(Output::Grant {
+                request,
+                result: Err(error.to_string()),
+            }),
+            Then::Accept(joining) => self.refuse_for_store(&joining, error),
+            Then::Armed(node) => self.event(Event::Refused {
+                node: Some(node),
+                why: format!("not armed: {error}"),
+            }),
+            Then::Nothing => {}
+        }
+    }
+}
+
+impl Changed {
+    fn of(op: &crate::event::WriteOp) -> Option<Self> {
+        use crate::event::WriteOp;
+        match op {
+            WriteOp::Add(node) => Some(Self::Node(node.id)),
+            WriteOp::Groups { node, .. } | WriteOp::Freeze { node, .. } => Some(Self::Node(*node)),
+            WriteOp::Set { node, changes } => Some(Self::Cfg(*node, changes.clone())),
+            WriteOp::Delete(_) | WriteOp::FreezeCluster(_) => None,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Nodes on their paths: plan, hold or fire, time out (DESIGN 3). The rules of one path are in `mutation::progress`, the guard rails here.
+
+use super::commit::Then;
+use super::discover::FROZEN;
+use super::{Engine, Role, Runtime};
+use crate::event::{CommitError, Event, Fire, MutationEvent, Output, Record};
+use crate::mutation::progress::{Action, Current, Phase, timeout_text};
+use crate::mutation::report::Hold;
+use crate::mutation::{Mutation, MutationId};
+use crate::state::{Change, Node, NodeId, Value, core};
+use crate::time::Instant;
+
+/// Attaching to the parent: carried out by the engine itself on an agent.
+const JOIN: &str = "core/INITtoSYNC";
+/// Leaving sync, so that the node may be switched off: likewise.
+const LEAVE: &str = "core/SYNCtoINIT";
+
+/// Why a mutation may not fire now, and when that ends by itself.
+pub(super) struct Held {
+    pub(super) hold: Hold,
+    pub(super) until: Option<Instant>,
+}
+
+/// What the guard rails look at.
+pub(super) struct Guard<'a> {
+    pub(super) engine: GuardView,
+    pub(super) node: &'a Node,
+    pub(super) confirmed: bool,
+    pub(super) silent_since: Option<Instant>,
+}
+
+/// The engine's part of a [`Guard`], copied so that a node's runtime can be borrowed beside it.
+#[derive(Clone, Copy)]
+pub(super) struct GuardView {
+    role: Role,
+    frozen: bool,
+    started: Instant,
+    now: Instant,
+    healing: crate::mutation::progress::Healing,
+    dead: std::time::Duration,
+}
+
+impl Engine {
+    pub(super) fn guard_view(&self) -> GuardView {
+        GuardView {
+            role: self.config.role,
+            frozen: self.frozen,
+            started: self.started,
+            now: self.now,
+            healing: self.config.healing,
+            dead: self.sessions.config.dead,
+        }
+    }
+
+    /// Plans a node anew and takes the next step, if it may.
+    pub(super) fn advance(&mut self, id: NodeId) {
+        let view = self.guard_view();
+        let now = self.now;
+        let (Some(node), Some(runtime)) = (self.tree.get(id), self.runtimes.get_mut(&id)) else {
+            return;
+        };
+        let Runtime {
+            progress,
+            plan,
+            confirmed,
+            silent_since,
+        } = runtime;
+        *plan = self.planner.plan(&node.dsc, &node.cfg);
+        let graph = self.planner.graph();
+        let own = id == self.config.me;
+        let mut wake = None;
+        let guard = Guard {
+            engine: view,
+            node,
+            confirmed: *confirmed,
+            silent_since: *silent_since,
+        };
+        let actions = progress.advance(
+            &plan.plan,
+            &node.dsc,
+            |mutation| {
+                let mutation = graph.mutation(mutation)?;
+                Some((mutation, carries_out(own, mutation)))
+            },
+            |mutation| {
+                let held = guard.holds(mutation);
+                wake = held.iter().filter_map(|held| held.until).min();
+                held.is_empty()
+            },
+            &view.healing,
+            now,
+        );
+        let wake = [wake, progress.next_timeout(&plan.plan, now)]
+            .into_iter()
+            .flatten()
+            .min();
+        self.look_again(id, wake);
+        for action in actions {
+            self.act(id, action);
+        }
+    }
+
+    fn act(&mut self, id: NodeId, action: Action) {
+        match action {
+            Action::Done(current) => {
+                let elapsed_ms =
+                    u64::try_from(self.now.since(current.since).as_millis()).unwrap_or(u64::MAX);
+                self.mutation_event(id, &current, MutationEvent::Done { elapsed_ms });
+            }
+            Action::Stop(current) => self.interrupt(id, current),
+            Action::Start(mutation) => self.start(id, mutation),
+            Action::Await(mutation) => self.begin(id, mutation, 0, Phase::Awaited),
+            Action::Park(reason) => self.event(Event::Parked { node: id, reason }),
+        }
+    }
+
+    fn start(&mut self, id: NodeId, mutation: MutationId) {
+        self.last_attempt += 1;
+        let attempt = self.last_attempt;
+        self.begin(id, mutation.clone(), attempt, Phase::Intent);
+        match self.config.role {
+            Role::Head { .. } => {
+                let intent = Record::Intent {
+                    node: id,
+                    mutation: mutation.clone(),
+                    attempt,
+                };
+                let fire = Then::Fire {
+                    node: id,
+                    mutation,
+                    attempt,
+                };
+                self.commits.queue(intent, fire);
+            }
+            Role::Agent => self.fire(id, &mutation, attempt),
+        }
+    }
+
+    fn begin(&mut self, id: NodeId, mutation: MutationId, attempt: u64, phase: Phase) {
+        if let Some(runtime) = self.runtimes.get_mut(&id) {
+            runtime.progress.begin(Current {
+                mutation,
+                attempt,
+                phase,
+                since: self.now,
+                deadline: None,
+            });
+        }
+    }
+
+    /// The intent is durable: fires, if the step is still wanted and nothing holds it at this instant.
+    pub(super) fn fire(&mut self, id: NodeId, mutation: &MutationId, attempt: u64) {
+        if self.dirty.remove(&id) {
+            self.advance(id);
+        }
+        let view = self.guard_view();
+        let (Some(node), Some(runtime)) = (self.tree.get(id), self.runtimes.get_mut(&id)) else {
+            return;
+        };
+        let Some(declared) = self.planner.graph().mutation(mutation) else {
+            return;
+        };
+        let guard = Guard {
+            engine: view,
+            node,
+            confirmed: runtime.confirmed,
+            silent_since: runtime.silent_since,
+        };
+        if !guard.holds(declared).is_empty() {
+            runtime.progress.abandon(attempt);
+            self.dirty.insert(id);
+            return;
+        }
+        let Some(current) = runtime
+            .progress
+            .intent_durable(attempt, self.now, declared.timeout)
+        else {
+            return;
+        };
+        let current = current.clone();
+        let fire = Fire {
+            node: id,
+            name: node.name.clone(),
+            mutation: mutation.clone(),
+            attempt,
+            deadline: current.deadline,
+            cfg: node.cfg.clone(),
+            dsc: node.dsc.clone(),
+        };
+        self.look_again(id, current.deadline);
+        self.mutation_event(id, &current, MutationEvent::Fired { ours: true });
+        match (self.config.role, mutation.as_str()) {
+            (Role::Agent, JOIN) => self.attach_now(),
+            (Role::Agent, LEAVE) => self.observe(id, &[(core::RUN_STATE, Some(core::INIT))]),
+            _ => self.outputs.push_back(Output::Fire(fire)),
+        }
+    }
+
+    /// The intent could not be kept: the attempt never was.
+    pub(super) fn not_fired(&mut self, id: NodeId, attempt: u64, error: &CommitError) {
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
+            return;
+        };
+        runtime.progress.abandon(attempt);
+        let again = self.now + self.config.healing.backoff;
+        self.look_again(id, Some(again));
+        self.event(Event::Refused {
+            node: Some(id),
+            why: format!("nothing is fired while it cannot be logged: {error}"),
+        });
+    }
+
+    /// Tells a module to stop, once, if it was told to start.
+    pub(super) fn interrupt(&mut self, id: NodeId, current: Current) {
+        if current.phase != Phase::Fired {
+            return;
+        }
+        self.mutation_event(id, &current, MutationEvent::Interrupted);
+        self.outputs.push_back(Output::Interrupt {
+            node: id,
+            mutation: current.mutation,
+            attempt: current.attempt,
+        });
+    }
+
+    /// A module could not do it.
+    pub(super) fn mutation_failed(
+        &mut self,
+        id: NodeId,
+        mutation: &MutationId,
+        attempt: u64,
+        text: String,
+    ) {
+        let healing = self.config.healing;
+        let Some(runtime) = self.runtimes.get_mut(&id) else {
+            return;
+        };
+        let is_current = runtime
+            .progress
+            .current()
+            .is_some_and(|current| current.mutation == *mutation);
+        if !is_current {
+            return;
+        }
+        if let Some(current) = runtime
+            .progress
+            .fail(attempt, text.clone(), &healing, self.now)
+        {
+            self.mutation_event(id, &current, MutationEvent::Failed { text });
+            self.dirty.insert(id);
+        }
+    }
+
+    /// A deadline has passed, or a wait is over.
+    pub(super) fn step_due(&mut self, id: NodeId) {
+        self.dirty.insert(id);
+        let now = self.now;
+        let due = |current: &&Current| {
+            current.phase == Phase::Fired
+                && current.deadline.is_some_and(|deadline| deadline <= now)
+        };
+        let Some(current) = self
+            .runtimes
+            .get(&id)
+            .and_then(|runtime| runtime.progress.current())
+            .filter(due)
+            .cloned()
+        else {
+            return;
+        };
+        let declared = self.mutation(&current.mutation);
+        let (timeout, fail_to) = declared.map_or((None, Vec::new()), |declared| {
+            (declared.timeout, declared.fail_to.clone())
+        });
+        let text = timeout_text(timeout.unwrap_or_default(), &fail_to);
+        let healing = self.config.healing;
+        if let Some(runtime) = self.runtimes.get_mut(&id) {
+            runtime
+                .progress
+                .fail(current.attempt, text.clone(), &healing, now);
+        }
+        self.mutation_event(id, &current, MutationEvent::Failed { text });
+        self.outputs.push_back(Output::Interrupt {
+            node: id,
+            mutation: current.mutation,
+            attempt: current.attempt,
+        });
+        self.apply_dsc(id, self.reportable(id, fail_to));
+    }
+
+    /// Without what only the parent may say, on an agent.
+    fn reportable(&self, id: NodeId, mut changes: Vec<Change>) -> Vec<Change> {
+        if self.config.role == Role::Agent && id == self.config.me {
+            changes.retain(|change| !self.parents_word.contains(&change.url));
+        }
+        changes
+    }
+
+    fn mutation_event(&mut self, node: NodeId, current: &Current, what: MutationEvent) {
+        self.event(Event::Mutation {
+            node,
+            mutation: current.mutation.clone(),
+            attempt: current.attempt,
+            what,
+        });
+    }
+}
+
+fn carries_out(own: bool, mutation: &Mutation) -> bool {
+    use crate::mutation::MutationContext;
+    match mutation.context {
+        MutationContext::SelfNode => own,
+        MutationContext::Child => !own,
+        MutationContext::All => true,
+    }
+}
+
+impl Guard<'_> {
+    /// Everything that keeps `mutation` from firing now.
+    pub(super) fn holds(&self, mutation: &Mutation) -> Vec<Held> {
+        let view = &self.engine;
+        let name = &self.node.name;
+        let mut held = Vec::new();
+        let mut hold = |kind, text: String, lifted_by: String, until| {
+            held.push(Held {
+                hold: Hold {
+                    kind,
+                    text,
+                    lifted_by,
+                },
+                until,
+            });
+        };
+        if view.frozen {
+            hold(
+                "frozen",
+                "the cluster is frozen".into(),
+                "krakenctl thaw".into(),
+                None,
+            );
+        }
+        if self.node.frozen || self.node.cfg.get(FROZEN) == Some(&Value::Bool(true)) {
+            let lift = format!("krakenctl thaw {name}");
+            hold("frozen", format!("node {name} is frozen"), lift, None);
+        }
+        let release = format!("krakenctl node release {name}");
+        if matches!(view.role, Role::Head { .. }) && !self.confirmed {
+            let was_in_sync = self.node.last_known.dsc.text(core::RUN_STATE) == Some(core::SYNC);
+            let settles = view.started
+                + if mutation.disruptive {
+                    view.healing.settle
+                } else {
+                    view.dead
+                };
+            let asks_only = mutation.mutates.iter().all(|change| {
+                change.url.as_str() == core::PHYS_STATE && change.from.contains(&None)
+            });
+            if view.now < settles && (mutation.disruptive || was_in_sync) && !asks_only {
+                let text =
+                    "this head has just started and waits for the node's agent to come back".into();
+                let lift = format!(
+                    "its agent's join, or {:?} after the start",
+                    settles.since(view.started)
+                );
+                hold("unconfirmed", text, lift, Some(settles));
+            }
+        }
+        if mutation.disruptive {
+            if self.node.is_busy() {
+                let text = format!("node {name} is BUSY: a job runs on it");
+                hold(
+                    "busy",
+                    text,
+                    format!("the end of the job, or {release}"),
+                    None,
+                );
+            }
+            if let Some(since) = self.silent_since {
+                let until = since + view.healing.silent_hold;
+                if view.now < until {
+                    let text = format!("node {name} fell silent while in SYNC and may still run");
+                    let lift = format!(
+                        "its return, power found off, {release}, or {:?}",
+                        until.since(view.now)
+                    );
+                    hold("silent", text, lift, Some(until));
+                }
+            }
+        }
+        held
+    }
+}

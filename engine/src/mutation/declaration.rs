@@ -1,0 +1,141 @@
+//! What a module declares.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::state::{Change, StateUrl, Value};
+
+/// Most mutations in one set; keeps a search over a careless set bounded.
+pub const MAX_MUTATIONS: usize = 10_000;
+
+/// Identity of a mutation. Its text, `module/NAME`, orders mutations everywhere.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MutationId(Arc<str>);
+
+impl MutationId {
+    /// The mutation `name` of `module`.
+    pub fn new(module: &str, name: &str) -> Self {
+        Self(format!("{module}/{name}").into())
+    }
+
+    /// `module/NAME`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The module's name.
+    pub fn module(&self) -> &str {
+        self.0
+            .split_once('/')
+            .map_or(&*self.0, |(module, _)| module)
+    }
+
+    /// The mutation's name within its module.
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, name)| name)
+    }
+}
+
+impl fmt::Display for MutationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for MutationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who carries a mutation out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum MutationContext {
+    /// The node itself.
+    SelfNode,
+    /// The node's parent.
+    Child,
+    /// Both.
+    All,
+}
+
+/// The change of one url.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct UrlChange {
+    /// Which url.
+    pub url: StateUrl,
+    /// Any of these, `None` being unknown. Never empty.
+    pub from: Vec<Option<Value>>,
+    /// What it becomes; `None`: unknown.
+    pub to: Option<Value>,
+}
+
+/// Holds when `url` has any of the values; `None` among them is unknown.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Condition {
+    /// Which url.
+    pub url: StateUrl,
+    /// Never empty.
+    pub any_of: Vec<Option<Value>>,
+}
+
+/// A declared change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mutation {
+    /// Identity.
+    pub id: MutationId,
+    /// Who carries it out; never matters to planning.
+    pub context: MutationContext,
+    /// What it changes; never empty, one entry a url.
+    pub mutates: Vec<UrlChange>,
+    /// All must hold.
+    pub requires: Vec<Condition>,
+    /// None may hold.
+    pub excludes: Vec<Condition>,
+    /// After this without all `to` values discovered, `fail_to` is discovered; `None`: never.
+    pub timeout: Option<Duration>,
+    /// What a timeout means.
+    pub fail_to: Vec<Change>,
+    /// Least total cost wins.
+    pub cost: u32,
+    /// May end a running job; the guard rails watch it.
+    pub disruptive: bool,
+}
+
+/// What must hold for the value of `url` to be known. A declared one replaces the one derived from the mutations.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Dependency {
+    /// Whose value.
+    pub url: StateUrl,
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+}
+
+/// Everything declared, ordered by id: equal sets give equal plans, whatever the order of registration.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MutationSet {
+    /// Rises with each change of the set on one head.
+    pub generation: u64,
+    /// Ordered by id, no id twice.
+    pub mutations: Vec<Mutation>,
+    /// Declared dependencies, ordered by url.
+    pub dependencies: Vec<Dependency>,
+    /// Discoverable urls beyond the mutated ones and the core's.
+    pub discoverables: Vec<StateUrl>,
+}
+
+impl Condition {
+    /// `url` has exactly this value.
+    pub fn is(url: StateUrl, value: impl Into<Value>) -> Self {
+        Self {
+            url,
+            any_of: vec![Some(value.into())],
+        }
+    }
+
+    /// Whether it holds for this value.
+    pub fn holds(&self, value: Option<&Value>) -> bool {
+        self.any_of.iter().any(|allowed| allowed.as_ref() == value)
+    }
+}

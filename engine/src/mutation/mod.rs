@@ -1,0 +1,20 @@
+//! Mutations: what modules declare, how the planner finds a path of them, how a node follows it (DESIGN 3).
+//!
+//! - [`declaration`](Mutation): what can be changed, under which conditions.
+//! - [`graph`]: the declared set compiled for search, the reachable states, dependencies between urls.
+//! - [`path`]: the deterministic search and its result.
+//! - [`progress`]: one node's path being followed: fire, wait, time out, interrupt, park.
+//! - [`report`]: why a node is where it is, as data.
+//! - `file`: the TOML form (feature `files`).
+
+mod declaration;
+#[cfg(feature = "files")]
+pub mod file;
+pub mod graph;
+pub mod path;
+pub mod progress;
+pub mod report;
+
+pub use declaration::{
+    Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet, UrlChange,
+};

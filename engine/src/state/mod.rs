@@ -1,0 +1,20 @@
+//! What nodes should be (Cfg) and what they are (Dsc), as values under StateUrls (DESIGN 2).
+//!
+//! A zero value is never stored: an absent value means unknown in Dsc and "don't care" in Cfg.
+
+mod id;
+mod node;
+mod tree;
+mod url;
+mod value;
+mod values;
+
+pub use id::{NodeId, NodeName, NodeNameError};
+pub use node::{LastKnown, Node};
+pub use tree::{Tree, TreeError};
+pub use url::{StateUrl, UrlError, core};
+pub use value::{Float, MAX_LIST_ITEMS, MAX_VALUE_BYTES, Value};
+pub use values::{Change, Digest, MAX_VALUES, Values};
+
+#[cfg(test)]
+mod tests;

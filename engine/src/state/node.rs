@@ -1,0 +1,67 @@
+//! One node of the tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{NodeId, NodeName, Values, core};
+use crate::time::Instant;
+
+/// A node: its names, its place, what it should be and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Identity for life.
+    pub id: NodeId,
+    /// What people type; unique.
+    pub name: NodeName,
+    /// Who serves and mutates it; `None` for the head itself.
+    pub parent: Option<NodeId>,
+    /// Group names without `@`.
+    pub groups: BTreeSet<String>,
+    /// Free words for people and tools.
+    pub labels: BTreeMap<String, String>,
+    /// Intent.
+    pub cfg: Values,
+    /// Observation.
+    pub dsc: Values,
+    /// Revision of the last write to Cfg or attributes.
+    pub cfg_revision: u64,
+    /// No mutation starts on a frozen node.
+    pub frozen: bool,
+    /// When the agent was last heard by this engine.
+    pub last_seen: Option<Instant>,
+    /// What an earlier run of the head knew; a hint, never an observation.
+    pub last_known: LastKnown,
+}
+
+/// Dsc as an earlier run of the head saw it (promise P4: never relied upon).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LastKnown {
+    /// The values.
+    pub dsc: Values,
+    /// When they were written, milliseconds since the Unix epoch; 0: never.
+    pub at_ms: u64,
+}
+
+impl Node {
+    /// A node with nothing but its names.
+    pub fn new(id: NodeId, name: NodeName, parent: Option<NodeId>) -> Self {
+        Self {
+            id,
+            name,
+            parent,
+            groups: BTreeSet::new(),
+            labels: BTreeMap::new(),
+            cfg: Values::default(),
+            dsc: Values::default(),
+            cfg_revision: 0,
+            frozen: false,
+            last_seen: None,
+            last_known: LastKnown::default(),
+        }
+    }
+
+    /// True while a job is known, or was last known, to run here.
+    pub fn is_busy(&self) -> bool {
+        let busy = |values: &Values| values.text(core::BUSY) == Some(core::BUSY_BUSY);
+        busy(&self.dsc) || busy(&self.last_known.dsc)
+    }
+}

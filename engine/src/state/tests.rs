@@ -1,0 +1,89 @@
+use super::*;
+
+fn values(pairs: &[(&str, &str)]) -> Values {
+    pairs
+        .iter()
+        .map(|(url, value)| (url.parse().unwrap(), Value::from(*value)))
+        .collect()
+}
+
+#[test]
+fn urls_have_one_canonical_form() {
+    let url: StateUrl = "type.googleapis.com/PXE.Client/State".parse().unwrap();
+    assert_eq!(url.as_str(), "/type.googleapis.com/PXE.Client/State");
+    assert_eq!(
+        url,
+        "/type.googleapis.com/PXE.Client/State".parse().unwrap()
+    );
+    for bad in [
+        "",
+        "/",
+        "//a",
+        "/a/",
+        "/a/../b",
+        "/a b",
+        "/ä",
+        &"x".repeat(257),
+    ] {
+        assert!(bad.parse::<StateUrl>().is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn node_names_are_host_names() {
+    assert_eq!("N1.rack3".parse::<NodeName>().unwrap().as_str(), "n1.rack3");
+    for bad in ["", "-a", "a-", "a..b", "a_b", "n[1-2]", &"x".repeat(64)] {
+        assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn zero_values_are_never_stored() {
+    let mut all = values(&[("/a", "x")]);
+    assert!(all.set("/a".parse().unwrap(), Some(Value::text(""))));
+    assert!(all.is_empty());
+    assert!(!all.set("/n".parse().unwrap(), Some(Value::Int(0))));
+}
+
+#[test]
+fn diff_leads_to_the_goal_and_digests_agree() {
+    let mut from = values(&[("/a", "1"), ("/b", "2")]);
+    let goal = values(&[("/b", "3"), ("/c", "4")]);
+    let changes = from.diff(&goal);
+    assert_eq!(changes.len(), 3);
+    assert_ne!(from.digest(), goal.digest());
+    from.apply(changes);
+    assert_eq!(from, goal);
+    assert_eq!(from.digest(), goal.digest());
+    assert!(from.diff(&goal).is_empty());
+}
+
+#[test]
+fn digest_tells_types_and_borders_apart() {
+    let one: Values = [("/a".parse().unwrap(), Value::Int(1))]
+        .into_iter()
+        .collect();
+    assert_ne!(one.digest(), values(&[("/a", "1")]).digest());
+    assert_ne!(
+        values(&[("/a", "b"), ("/c", "d")]).digest(),
+        values(&[("/a", "b/c"), ("/d", "d")]).digest()
+    );
+}
+
+#[test]
+fn names_and_ids_are_unique_in_a_tree() {
+    let id = |n: u8| NodeId::from_bytes([n; 16]);
+    let mut tree = Tree::default();
+    tree.insert(Node::new(id(1), "n1".parse().unwrap(), None))
+        .unwrap();
+    assert!(matches!(
+        tree.insert(Node::new(id(2), "n1".parse().unwrap(), None)),
+        Err(TreeError::NameTaken { .. })
+    ));
+    assert!(matches!(
+        tree.insert(Node::new(id(1), "n2".parse().unwrap(), None)),
+        Err(TreeError::IdTaken { .. })
+    ));
+    assert_eq!(tree.remove(id(1)).unwrap().name.as_str(), "n1");
+    assert!(tree.by_name(&"n1".parse().unwrap()).is_none());
+}

@@ -1,0 +1,167 @@
+//! The values of one node, of one kind, and what changes between two such sets.
+
+use std::collections::{BTreeMap, btree_map};
+use std::fmt;
+
+use ring::digest;
+
+use super::{StateUrl, Value};
+
+/// Most values of one node and kind; a full hardware inventory has a few hundred.
+pub const MAX_VALUES: usize = 4096;
+
+/// Values by url. Never holds a zero value.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Values(BTreeMap<StateUrl, Value>);
+
+/// The change of one value; `None` makes it unset.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Change {
+    /// Whose value.
+    pub url: StateUrl,
+    /// What it becomes.
+    pub value: Option<Value>,
+}
+
+/// SHA-256 of the canonical encoding of a set of values: for each value, in the order of urls, the length of the url in two bytes, the
+/// url, and the value's own encoding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The first eight bytes, little endian: what hellos carry.
+    pub fn short(&self) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        u64::from_le_bytes(first)
+    }
+}
+
+impl Values {
+    /// The value of `url`; `None` when unset.
+    pub fn get(&self, url: &str) -> Option<&Value> {
+        self.0.get(url)
+    }
+
+    /// The text value of `url`.
+    pub fn text(&self, url: &str) -> Option<&str> {
+        self.get(url)?.as_text()
+    }
+
+    /// Sets or unsets one value; a zero value unsets. Returns whether anything changed.
+    pub fn set(&mut self, url: StateUrl, value: Option<Value>) -> bool {
+        match value.filter(|value| !value.is_zero()) {
+            Some(value) => match self.0.entry(url) {
+                btree_map::Entry::Occupied(mut old) => {
+                    let changed = *old.get() != value;
+                    old.insert(value);
+                    changed
+                }
+                btree_map::Entry::Vacant(place) => {
+                    place.insert(value);
+                    true
+                }
+            },
+            None => self.0.remove(&url).is_some(),
+        }
+    }
+
+    /// Applies changes in order and returns those that changed anything.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Vec<Change> {
+        let mut real = Vec::new();
+        for change in changes {
+            if self.set(change.url.clone(), change.value.clone()) {
+                real.push(change);
+            }
+        }
+        real
+    }
+
+    /// The changes that turn `self` into `goal`, ordered by url.
+    pub fn diff(&self, goal: &Self) -> Vec<Change> {
+        let unset = self.0.keys().filter(|url| !goal.0.contains_key(*url));
+        let set = goal
+            .0
+            .iter()
+            .filter(|(url, value)| self.0.get(*url) != Some(value));
+        let mut changes: Vec<Change> = unset
+            .map(|url| Change::unset(url.clone()))
+            .chain(set.map(|(url, value)| Change::set(url.clone(), value.clone())))
+            .collect();
+        changes.sort();
+        changes
+    }
+
+    /// All values, ordered by url.
+    pub fn iter(&self) -> impl Iterator<Item = (&StateUrl, &Value)> {
+        self.0.iter()
+    }
+
+    /// All values as changes from nothing.
+    pub fn to_changes(&self) -> Vec<Change> {
+        self.0
+            .iter()
+            .map(|(url, value)| Change::set(url.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True when every value is unset.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Digest of all values; equal sets have equal digests on every machine and version.
+    pub fn digest(&self) -> Digest {
+        let mut bytes = Vec::with_capacity(self.0.len() * 32);
+        for (url, value) in &self.0 {
+            bytes.extend_from_slice(&(url.as_str().len() as u16).to_le_bytes());
+            bytes.extend_from_slice(url.as_str().as_bytes());
+            value.encode(&mut bytes);
+        }
+        let mut out = [0; 32];
+        out.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+        Digest(out)
+    }
+}
+
+impl Change {
+    /// The change that gives `url` a value.
+    pub fn set(url: StateUrl, value: Value) -> Self {
+        Self {
+            url,
+            value: Some(value),
+        }
+    }
+
+    /// The change that unsets `url`.
+    pub fn unset(url: StateUrl) -> Self {
+        Self { url, value: None }
+    }
+}
+
+impl FromIterator<(StateUrl, Value)> for Values {
+    fn from_iter<I: IntoIterator<Item = (StateUrl, Value)>>(values: I) -> Self {
+        let mut all = Self::default();
+        for (url, value) in values {
+            all.set(url, Some(value));
+        }
+        all
+    }
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.0).finish()
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
