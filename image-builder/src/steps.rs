@@ -10,6 +10,7 @@ pub(crate) mod kernel;
 pub(crate) mod keys;
 pub(crate) mod progress;
 pub(crate) mod show;
+pub(crate) mod tar;
 pub(crate) mod tool;
 
 /// What a subcommand has to say when it is done: lines for people, an object for programs.

@@ -1,7 +1,6 @@
 //! `kraken-image image`: a folder or tar archive into a squashfs file with a signed manifest, checked after it is made.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,13 +9,15 @@ use ring::signature::KeyPair;
 use serde_json::json;
 
 use super::progress::Progress;
-use super::{Report, files, keys, show, tool};
+use super::{Report, files, keys, show, tar, tool};
 use crate::digest;
 use crate::manifest::{self, FORMAT, Layer, LayerKind, Payload};
 use crate::squashfs::Listing;
 
 /// Name of the manifest in an image's folder; layers lie beside it under their digests.
 pub(crate) const MANIFEST: &str = "manifest.json";
+/// Debian package of the squashfs programs; `sqfstar` came with 4.5.
+const SQUASHFS_TOOLS: &str = "squashfs-tools (4.5 or newer)";
 
 /// Make a system image: squashfs and signed manifest, from a folder or a tar archive
 ///
@@ -123,114 +124,57 @@ pub(crate) fn run(args: &ImageArgs) -> Result<Report> {
 }
 
 fn pack(args: &ImageArgs, made: &Path) -> Result<()> {
-    let is_folder = args.from.is_dir();
-    let program = if is_folder { "mksquashfs" } else { "sqfstar" };
-    let mut squash = tool::command(program, "squashfs-tools (4.5 or newer)")?;
-    if is_folder {
-        squash.arg(&args.from).arg(made).arg("-noappend");
+    let context = || format!("can't pack {}", args.from.display());
+    if !args.from.is_dir() {
+        return pack_tar(args, made).with_context(context);
     }
-    squash.args(match args.compress {
-        Compress::Zstd => ["-comp", "zstd"],
-        Compress::Xz => ["-comp", "xz"],
-    });
-    // Without -exit-on-error a file that can't be read becomes an empty one, and all seems well.
-    squash.args([
-        "-exit-on-error",
-        "-no-progress",
-        "-quiet",
-        "-mkfs-time",
-        "0",
-    ]);
-    let times = args
-        .times
-        .unwrap_or(if is_folder { Times::Zero } else { Times::Keep });
-    if times == Times::Zero {
+    let mut squash = tool::command("mksquashfs", SQUASHFS_TOOLS)?;
+    squash
+        .arg(&args.from)
+        .arg(made)
+        .args(["-noappend", "-mkfs-time", "0"]);
+    if args.times.unwrap_or(Times::Zero) == Times::Zero {
         squash.args(["-all-time", "0"]);
     }
+    tool::run(squash.args(common_options(args)))
+        .map(drop)
+        .with_context(context)
+}
+
+fn pack_tar(args: &ImageArgs, made: &Path) -> Result<()> {
+    let mut archive = tar::open(&args.from)?;
+    let facts = tar::look_through(&mut archive.reader)?;
+    archive.finish()?;
+    let mut squash = tool::command("sqfstar", SQUASHFS_TOOLS)?;
+    // The archive's own entry for the root is skipped by sqfstar, which makes one that anybody may write to.
+    squash
+        .arg("-root-mode")
+        .arg(format!("{:o}", facts.root_mode));
+    squash.arg("-root-uid").arg(facts.root_uid.to_string());
+    squash.arg("-root-gid").arg(facts.root_gid.to_string());
+    if args.times.unwrap_or(Times::Keep) == Times::Zero {
+        squash.args(["-mkfs-time", "0", "-all-time", "0"]);
+    } else {
+        // Folders without an entry would be as old as this run; nothing gets younger than the archive's newest file.
+        squash.env("SOURCE_DATE_EPOCH", facts.newest.to_string());
+    }
+    squash.args(common_options(args)).arg(made);
+    let mut archive = tar::open(&args.from)?;
+    tool::run_with_input(&mut squash, &mut archive.reader)?;
+    archive.finish()
+}
+
+fn common_options(args: &ImageArgs) -> Vec<&'static str> {
+    // Without -exit-on-error a file that can't be read becomes an empty one, and all seems well.
+    let mut options = vec!["-exit-on-error", "-no-progress", "-quiet", "-comp"];
+    options.push(match args.compress {
+        Compress::Zstd => "zstd",
+        Compress::Xz => "xz",
+    });
     if args.all_root {
-        squash.arg("-all-root");
+        options.push("-all-root");
     }
-    let context = || format!("can't pack {}", args.from.display());
-    if is_folder {
-        return tool::run(&mut squash).map(drop).with_context(context);
-    }
-    squash.arg(made);
-    let mut uncompressed = open_tar(&args.from)?;
-    tool::run_with_input(&mut squash, &mut uncompressed.reader).with_context(context)?;
-    uncompressed.finish().with_context(context)
-}
-
-/// A tar archive being read, by way of another program if it is xz.
-struct Tar {
-    reader: Box<dyn Read>,
-    unpacker: Option<std::process::Child>,
-}
-
-impl Tar {
-    fn finish(mut self) -> Result<()> {
-        drop(self.reader);
-        match self
-            .unpacker
-            .as_mut()
-            .map(std::process::Child::wait)
-            .transpose()
-            .context("can't wait for xz")?
-        {
-            Some(status) if !status.success() => {
-                bail!("xz failed ({status}): the archive is damaged")
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-fn open_tar(path: &Path) -> Result<Tar> {
-    let context = || format!("can't read {}", path.display());
-    let mut start = [0; 262];
-    let length =
-        read_up_to(File::open(path).with_context(context)?, &mut start).with_context(context)?;
-    let file = File::open(path).with_context(context)?;
-    let plain = |reader| {
-        Ok(Tar {
-            reader,
-            unpacker: None,
-        })
-    };
-    match &start[..length] {
-        [0x1f, 0x8b, ..] => plain(Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(
-            file,
-        )))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            plain(Box::new(zstd::Decoder::new(file).with_context(context)?))
-        }
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            let mut xz = tool::command("xz", "xz-utils")?;
-            let mut child = xz
-                .arg("-dc")
-                .stdin(file)
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .context("can't start xz")?;
-            let reader = child.stdout.take().context("can't read from xz")?;
-            Ok(Tar {
-                reader: Box::new(reader),
-                unpacker: Some(child),
-            })
-        }
-        // POSIX and GNU tar both have this mark in their first header.
-        [.., b'u', b's', b't', b'a', b'r'] if length == start.len() => plain(Box::new(file)),
-        _ => bail!(
-            "{} is neither a folder nor a tar archive (plain, gzip, zstd or xz)",
-            path.display()
-        ),
-    }
-}
-
-fn read_up_to(reader: impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut bytes = Vec::new();
-    reader.take(buffer.len() as u64).read_to_end(&mut bytes)?;
-    buffer[..bytes.len()].copy_from_slice(&bytes);
-    Ok(bytes.len())
+    options
 }
 
 /// Reads back what was made: a whole squashfs that holds the program to start.

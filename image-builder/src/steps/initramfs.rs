@@ -279,7 +279,7 @@ fn unpack_module(path: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
             let mut xz = tool::command("xz", "xz-utils")?;
             let output = xz.args(["-dc", "--"]).stdin(file.reopen()?).output()?;
             if !output.status.success() {
-                bail!("xz failed:\n{}", tool::last_lines(&output.stderr));
+                bail!("xz failed:\n{}", tool::excerpt(&output.stderr));
             }
             plain = output.stdout;
         }

@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 /// Folders for system programs that an ordinary user's PATH lacks on Debian.
 const SYSTEM_FOLDERS: &[&str] = &["/usr/sbin", "/sbin"];
 /// Lines of a failed program's output that an error shows.
-const SHOWN_LINES: usize = 15;
+const FIRST_LINES: usize = 3;
+const LAST_LINES: usize = 12;
 
 /// A program in PATH or the system folders.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
@@ -102,23 +103,23 @@ fn check(command: &Command, output: &Output) -> Result<()> {
         "{} failed ({}):\n{}",
         name(command.get_program()),
         output.status,
-        last_lines(said)
+        excerpt(said)
     );
 }
 
-/// The end of a program's output, indented.
-pub(crate) fn last_lines(output: &[u8]) -> String {
+/// The beginning and the end of a program's output, indented: reasons stand in one of the two.
+pub(crate) fn excerpt(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<_> = text
         .lines()
         .filter(|line| !line.trim().is_empty())
-        .collect();
-    let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-    shown
-        .iter()
         .map(|line| format!("  {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+        .collect();
+    if lines.len() <= FIRST_LINES + LAST_LINES {
+        return lines.join("\n");
+    }
+    let (first, last) = (&lines[..FIRST_LINES], &lines[lines.len() - LAST_LINES..]);
+    [first, &["  ...".to_owned()], last].concat().join("\n")
 }
 
 fn name(program: &OsStr) -> String {
