@@ -93,9 +93,9 @@ pub struct NewGrant {
 }
 
 /// What TLS says about a child's connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Channel {
-    /// TLS exporter, label "kraken-join-v1", no context, 32 bytes (RFC 8446, 7.5).
+    /// TLS exporter, label "kraken-join-v1", no context, 32 bytes (RFC 8446, 7.5). Session keys grow from it: it is never printed.
     pub exporter: [u8; 32],
     /// The node of the client certificate, if the connection has a valid one.
     pub certified: Option<NodeId>,
@@ -245,6 +245,12 @@ pub struct Attach {
     pub mutations: crate::mutation::MutationSet,
     /// Timers.
     pub sync: super::SyncConfig,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channel").field("certified", &self.certified).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for GrantId {

@@ -42,7 +42,7 @@ pub enum JoinError {
 pub struct ChildJoin {
     hello: HelloMessage,
     key: Option<Secret>,
-    exporter: [u8; 32],
+    exporter: Secret,
     transcript: Option<Transcript>,
 }
 
@@ -83,7 +83,7 @@ impl ChildJoin {
                 cfg_version: identity.cfg_version,
             },
             key,
-            exporter,
+            exporter: Secret(exporter),
             transcript: None,
         }
     }
@@ -106,7 +106,7 @@ impl ChildJoin {
         }
         let transcript = Transcript::new(&self.hello, challenge);
         let mac = match &self.key {
-            Some(key) => prove(key, Side::Child, &transcript, &self.exporter),
+            Some(key) => prove(key, Side::Child, &transcript, &self.exporter.0),
             None => Vec::new(),
         };
         self.transcript = Some(transcript);
@@ -120,12 +120,12 @@ impl ChildJoin {
     pub fn handle_accept(self, mac: &[u8], session: SessionId) -> Result<SessionKeys, JoinError> {
         let transcript = self.transcript.as_ref().ok_or(JoinError::Order("an accept"))?;
         let genuine = match &self.key {
-            Some(key) => check(key, Side::Parent, transcript, &self.exporter, mac),
+            Some(key) => check(key, Side::Parent, transcript, &self.exporter.0, mac),
             None => mac.is_empty(),
         };
         if !genuine {
             return Err(JoinError::ParentProof);
         }
-        Ok(session_keys(&self.exporter, self.key.as_ref(), session))
+        Ok(session_keys(&self.exporter.0, self.key.as_ref(), session))
     }
 }

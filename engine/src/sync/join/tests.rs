@@ -1,0 +1,582 @@
+use proptest::prelude::*;
+
+use super::proof::{Side, Transcript, check, join_key, key_fingerprint, prove, session_keys};
+use super::*;
+use crate::event::{ConnId, Record};
+use crate::sync::SessionId;
+
+const NOW: u64 = 1_700_000_000_000;
+const EXPIRES: u64 = NOW + 600_000;
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 16])
+}
+
+fn grant_id(n: u8) -> GrantId {
+    GrantId(Uuid::from_bytes([n; 16]))
+}
+
+fn boot(n: u8) -> Uuid {
+    Uuid::from_bytes([0xb0 | n; 16])
+}
+
+fn new_grant(n: u8) -> NewGrant {
+    NewGrant {
+        node: node(n),
+        id: grant_id(n),
+        boot: boot(n),
+        secret: Secret([n; 32]),
+        expires_ms: EXPIRES,
+    }
+}
+
+fn armed() -> Acceptor {
+    let mut acceptor = Acceptor::default();
+    acceptor.arm(new_grant(1));
+    acceptor
+}
+
+fn fetch(acceptor: &mut Acceptor, secret: u8) -> GrantFile {
+    let delivery = acceptor.fetch(grant_id(1), [secret; 32], NOW).unwrap();
+    delivery.text.parse().unwrap()
+}
+
+fn identity(key: u8) -> Identity {
+    Identity {
+        agent_version: "0.1.0".into(),
+        public_key: vec![key; 91],
+        nonce: [key; 32],
+        cfg_version: 0,
+    }
+}
+
+fn chance(n: u8) -> [u8; 40] {
+    [n; 40]
+}
+
+fn channel(exporter: u8) -> Channel {
+    Channel {
+        exporter: [exporter; 32],
+        certified: None,
+    }
+}
+
+fn challenge(outcome: JoinOutcome) -> ChallengeMessage {
+    match outcome {
+        JoinOutcome::Challenge {
+            nonce,
+            head_time_ms,
+            version,
+        } => ChallengeMessage {
+            nonce,
+            head_time_ms,
+            version,
+        },
+        other => panic!("no challenge: {other:?}"),
+    }
+}
+
+/// A whole handshake with `file` on connection `conn`, whose exporters are `ends` at the child's and the parent's end.
+fn join_over(
+    acceptor: &mut Acceptor,
+    file: &GrantFile,
+    key: u8,
+    conn: u64,
+    ends: (u8, u8),
+    now_ms: u64,
+) -> Result<(Proven, SessionKeys), Refusal> {
+    let mut child = ChildJoin::with_grant(file, identity(key), [ends.0; 32]);
+    let conn = ConnId(conn);
+    let outcome = acceptor.hello(conn, child.hello().clone(), channel(ends.1), chance(conn.0 as u8), now_ms, true)?;
+    let proof = child.handle_challenge(&challenge(outcome)).unwrap();
+    let proven = acceptor.proof(conn, &proof, now_ms)?;
+    let keys = child.handle_accept(&proven.mac, proven.session).unwrap();
+    Ok((proven, keys))
+}
+
+fn join(acceptor: &mut Acceptor, file: &GrantFile, key: u8, conn: u64, now_ms: u64) -> Result<Proven, Refusal> {
+    let (proven, keys) = join_over(acceptor, file, key, conn, (9, 9), now_ms)?;
+    assert_eq!(keys, proven.keys, "both ends have the same keys");
+    assert_ne!(keys.up, keys.down);
+    Ok(proven)
+}
+
+#[test]
+fn a_grant_becomes_a_session_once() {
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0xee);
+    assert_eq!(file.secret, Secret([1; 32]), "the first delivery keeps the secret");
+    let proven = join(&mut acceptor, &file, 5, 1, NOW).unwrap();
+    assert_eq!((proven.node, proven.grant), (node(1), Some(grant_id(1))));
+    let Some(Record::Grant(grant)) = proven.record else { panic!("not recorded") };
+    assert_eq!(grant.secret, None, "the stored secret is wiped");
+    assert_eq!(grant.consumed_by, Some((key_fingerprint(&[5; 91]), NOW)));
+    assert_eq!(acceptor.armed(node(1)), None);
+    assert_eq!(acceptor.handshakes(), 0);
+}
+
+/// F49, the outcomes of reliability 2.2 one by one.
+#[test]
+fn each_misuse_of_a_grant_has_its_outcome() {
+    struct Case {
+        name: &'static str,
+        prepare: fn(&mut Acceptor) -> GrantFile,
+        key: u8,
+        now_ms: u64,
+        expect: Result<(), RefuseReason>,
+        alarm: bool,
+    }
+    fn used(acceptor: &mut Acceptor) -> GrantFile {
+        let file = fetch(acceptor, 0);
+        join(acceptor, &file, 5, 1, NOW).unwrap();
+        file
+    }
+    let case = |name, prepare, key, now_ms, expect, alarm| Case {
+        name,
+        prepare,
+        key,
+        now_ms,
+        expect,
+        alarm,
+    };
+    use RefuseReason::{BadProof, GrantExpired, GrantUsed};
+    let table = [
+        case("in time", |a| fetch(a, 0), 5, EXPIRES, Ok(()), false),
+        case("expired", |a| fetch(a, 0), 5, EXPIRES + 1, Err(GrantExpired), false),
+        case("lost accept, same key", used, 5, NOW + RETRY_MS, Ok(()), false),
+        case("same key too late", used, 5, NOW + RETRY_MS + 1, Err(GrantUsed), false),
+        case("another key", used, 6, NOW + 1, Err(GrantUsed), true),
+        case("another key, late", used, 6, NOW + RETRY_MS + 1, Err(GrantUsed), true),
+        case(
+            "fetched twice, first secret",
+            |a| {
+                let first = fetch(a, 0);
+                fetch(a, 0xaa);
+                first
+            },
+            5,
+            NOW,
+            Err(BadProof),
+            true,
+        ),
+        case(
+            "fetched twice, second secret",
+            |a| {
+                fetch(a, 0);
+                fetch(a, 0xaa)
+            },
+            5,
+            NOW,
+            Ok(()),
+            false,
+        ),
+        case(
+            "wrong node",
+            |a| GrantFile {
+                node: node(2),
+                ..fetch(a, 0)
+            },
+            5,
+            NOW,
+            Err(GrantExpired),
+            true,
+        ),
+        case(
+            "wrong boot",
+            |a| GrantFile {
+                boot: boot(2),
+                ..fetch(a, 0)
+            },
+            5,
+            NOW,
+            Err(GrantExpired),
+            true,
+        ),
+        case(
+            "wrong secret",
+            |a| GrantFile {
+                secret: Secret([0; 32]),
+                ..fetch(a, 0)
+            },
+            5,
+            NOW,
+            Err(BadProof),
+            true,
+        ),
+        case(
+            "unknown grant",
+            |a| GrantFile {
+                grant: grant_id(9),
+                ..fetch(a, 0)
+            },
+            5,
+            NOW,
+            Err(GrantExpired),
+            false,
+        ),
+        case(
+            "armed again",
+            |a| {
+                let file = fetch(a, 0);
+                a.arm(NewGrant {
+                    id: grant_id(8),
+                    ..new_grant(1)
+                });
+                file
+            },
+            5,
+            NOW,
+            Err(GrantExpired),
+            false,
+        ),
+        case(
+            "disarmed",
+            |a| {
+                let file = fetch(a, 0);
+                a.disarm(node(1));
+                file
+            },
+            5,
+            NOW,
+            Err(GrantExpired),
+            false,
+        ),
+    ];
+    for case in table {
+        let mut acceptor = armed();
+        let file = (case.prepare)(&mut acceptor);
+        let result = join(&mut acceptor, &file, case.key, 2, case.now_ms);
+        let alarm = result.as_ref().err().is_some_and(|refusal| refusal.alarm.is_some());
+        assert_eq!(result.map(drop).map_err(|refusal| refusal.reason), case.expect, "{}", case.name);
+        assert_eq!(alarm, case.alarm, "{}", case.name);
+    }
+}
+
+#[test]
+fn two_parties_that_race_yield_one_key_and_an_alarm() {
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0);
+    let start = |acceptor: &mut Acceptor, key: u8, conn: u64| {
+        let mut child = ChildJoin::with_grant(&file, identity(key), [key; 32]);
+        let outcome = acceptor.hello(ConnId(conn), child.hello().clone(), channel(key), chance(key), NOW, true);
+        child.handle_challenge(&challenge(outcome.unwrap())).unwrap()
+    };
+    let first = start(&mut acceptor, 5, 1);
+    let second = start(&mut acceptor, 6, 2);
+    assert!(acceptor.proof(ConnId(2), &second, NOW).is_ok());
+    let refusal = acceptor.proof(ConnId(1), &first, NOW).unwrap_err();
+    assert_eq!(refusal.reason, RefuseReason::GrantUsed);
+    assert!(refusal.alarm.unwrap().contains("two keys claim node"));
+}
+
+#[test]
+fn a_proof_is_good_for_one_connection() {
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0);
+    // A man in the middle has one TLS connection to each side, so the exporters differ.
+    let refusal = join_over(&mut acceptor, &file, 5, 1, (1, 2), NOW).unwrap_err();
+    assert_eq!(refusal.reason, RefuseReason::BadProof);
+    assert!(acceptor.armed(node(1)).is_some(), "the grant stays good for its owner");
+    join(&mut acceptor, &file, 5, 2, NOW).unwrap();
+}
+
+#[test]
+fn a_commit_that_failed_gives_the_grant_back() {
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0);
+    join(&mut acceptor, &file, 5, 1, NOW).unwrap();
+    acceptor.unconsume(grant_id(1));
+    assert!(acceptor.armed(node(1)).is_some());
+    join(&mut acceptor, &file, 6, 2, NOW).unwrap();
+}
+
+#[test]
+fn a_head_that_crashed_knows_its_grants_and_who_used_them() {
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0);
+    let mut restarted = Acceptor::default();
+    restarted.load(acceptor.armed(node(1)).unwrap().clone());
+    join(&mut restarted, &file, 5, 1, NOW).unwrap();
+
+    let Some(Record::Grant(used)) = join(&mut acceptor, &file, 5, 1, NOW).unwrap().record else { panic!() };
+    let mut restarted = Acceptor::default();
+    restarted.load(used);
+    // The secret is not stored, so the same key is refused too, but without an alarm: the node boots again.
+    let same = join(&mut restarted, &file, 5, 1, NOW).unwrap_err();
+    assert_eq!((same.reason, same.alarm), (RefuseReason::GrantUsed, None));
+    assert!(join(&mut restarted, &file, 6, 2, NOW).unwrap_err().alarm.is_some());
+}
+
+#[test]
+fn grants_are_delivered_three_times() {
+    let mut acceptor = armed();
+    let first = acceptor.fetch(grant_id(1), [0xa1; 32], NOW).unwrap();
+    assert_eq!((first.alarm.is_some(), first.node), (false, node(1)));
+    for n in 2..=3 {
+        let again = acceptor.fetch(grant_id(1), [0xa0 | n; 32], NOW).unwrap();
+        assert!(again.alarm.is_some());
+        let file: GrantFile = again.text.parse().unwrap();
+        assert_eq!(file.secret, Secret([0xa0 | n; 32]));
+        let Record::Grant(grant) = again.record else { panic!() };
+        assert_eq!((grant.deliveries, grant.secret), (u32::from(n), Some(file.secret)));
+    }
+    let refused = [
+        (acceptor.fetch(grant_id(1), [0; 32], NOW), "arm the node again"),
+        (acceptor.fetch(grant_id(2), [0; 32], NOW), "there is no grant"),
+        (armed().fetch(grant_id(1), [0; 32], EXPIRES + 1), "has expired"),
+    ];
+    for (result, expect) in refused {
+        let text = result.unwrap_err();
+        assert!(text.contains(expect), "{text}");
+    }
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0);
+    join(&mut acceptor, &file, 5, 1, NOW).unwrap();
+    assert!(acceptor.fetch(grant_id(1), [0; 32], NOW).unwrap_err().contains("is used"));
+}
+
+#[test]
+fn arming_again_kills_the_older_grant() {
+    let mut acceptor = armed();
+    let records = acceptor.arm(NewGrant {
+        id: grant_id(2),
+        ..new_grant(1)
+    });
+    let [Record::GrantGone(gone), Record::Grant(grant)] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((*gone, grant.id), (grant_id(1), grant_id(2)));
+    assert_eq!(acceptor.armed(node(1)).unwrap().id, grant_id(2));
+}
+
+#[test]
+fn a_rejoin_needs_a_certificate_of_that_node() {
+    let table = [(Some(node(1)), Ok(())), (Some(node(2)), Err(RefuseReason::Certificate)), (None, Err(RefuseReason::Certificate))];
+    for (certified, expect) in table {
+        let mut acceptor = Acceptor::default();
+        let mut child = ChildJoin::with_certificate(node(1), boot(1), identity(5), [9; 32]);
+        let channel = Channel {
+            exporter: [9; 32],
+            certified,
+        };
+        let outcome = acceptor.hello(ConnId(1), child.hello().clone(), channel, chance(1), NOW, true);
+        assert_eq!(outcome.as_ref().map(drop).map_err(|refusal| refusal.reason), expect, "{certified:?}");
+        let Ok(outcome) = outcome else { continue };
+        let proof = child.handle_challenge(&challenge(outcome)).unwrap();
+        let proven = acceptor.proof(ConnId(1), &proof, NOW).unwrap();
+        assert_eq!((proven.grant, proven.record, &proven.mac[..]), (None, None, &[][..]));
+        assert_eq!(child.handle_accept(&[], proven.session).unwrap(), proven.keys);
+    }
+}
+
+#[test]
+fn hellos_that_cannot_lead_anywhere_are_refused() {
+    let hello = ChildJoin::with_grant(&fetch(&mut armed(), 0), identity(5), [9; 32]).hello().clone();
+    let old = HelloMessage {
+        versions: vec![],
+        ..hello.clone()
+    };
+    let future = HelloMessage {
+        versions: vec![99],
+        ..hello.clone()
+    };
+    for (name, hello, known, reason) in [
+        ("no version", old, true, RefuseReason::Version),
+        ("F52: unknown future", future, true, RefuseReason::Version),
+        ("unknown node", hello, false, RefuseReason::UnknownNode),
+    ] {
+        let refusal = armed().hello(ConnId(1), hello, channel(9), chance(1), NOW, known).unwrap_err();
+        assert_eq!(refusal.reason, reason, "{name}");
+        assert!(!refusal.text.is_empty() && refusal.retry_after_ms == 0, "{name}");
+    }
+}
+
+#[test]
+fn handshakes_are_bounded_in_number_and_time() {
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0);
+    let mut hello = |conn: u64, now_ms: u64| {
+        let child = ChildJoin::with_grant(&file, identity(5), [9; 32]);
+        acceptor.hello(ConnId(conn), child.hello().clone(), channel(9), chance(1), now_ms, true)
+    };
+    for conn in 0..MAX_HANDSHAKES as u64 {
+        hello(conn, NOW).unwrap();
+    }
+    let busy = hello(5_000, NOW + HANDSHAKE_MS).unwrap_err();
+    assert_eq!(busy.reason, RefuseReason::Busy);
+    assert!(busy.retry_after_ms >= 1_000);
+    hello(5_001, NOW + HANDSHAKE_MS + 1).unwrap();
+    assert_eq!(acceptor.handshakes(), 1, "the old ones ran out");
+
+    let proof = ProofMessage { mac: vec![0; 32] };
+    let late = acceptor.proof(ConnId(5_001), &proof, NOW + 2 * HANDSHAKE_MS + 2).unwrap_err();
+    assert_eq!(late.reason, RefuseReason::BadProof);
+    assert!(late.text.contains("longer than 10 s"), "{}", late.text);
+    let nothing = acceptor.proof(ConnId(5_001), &proof, NOW).unwrap_err();
+    assert!(nothing.text.contains("without a hello"));
+}
+
+#[test]
+fn one_connection_has_one_handshake() {
+    let mut acceptor = armed();
+    let file = fetch(&mut acceptor, 0);
+    let child = ChildJoin::with_grant(&file, identity(5), [9; 32]);
+    let hello =
+        |acceptor: &mut Acceptor| acceptor.hello(ConnId(1), child.hello().clone(), channel(9), chance(1), NOW, true);
+    hello(&mut acceptor).unwrap();
+    assert_eq!(hello(&mut acceptor).unwrap_err().reason, RefuseReason::BadProof);
+    assert_eq!(acceptor.handshakes(), 0);
+    hello(&mut acceptor).unwrap();
+    acceptor.closed(ConnId(1));
+    assert_eq!(acceptor.handshakes(), 0);
+}
+
+#[test]
+fn a_child_trusts_nothing_before_the_parents_proof() {
+    let file = fetch(&mut armed(), 0);
+    let challenge = ChallengeMessage {
+        nonce: [3; 32],
+        head_time_ms: NOW,
+        version: 1,
+    };
+    let child = || ChildJoin::with_grant(&file, identity(5), [9; 32]);
+    assert_eq!(child().handle_accept(&[0; 32], SessionId(1)).unwrap_err(), JoinError::Order("an accept"));
+
+    let mut unasked = child();
+    let other = ChallengeMessage {
+        version: 2,
+        ..challenge.clone()
+    };
+    assert_eq!(unasked.handle_challenge(&other).unwrap_err(), JoinError::Version(2));
+
+    let mut twice = child();
+    let proof = twice.handle_challenge(&challenge).unwrap();
+    assert_eq!(twice.handle_challenge(&challenge).unwrap_err(), JoinError::Order("a challenge"));
+    // Reflection: our own proof is not the parent's.
+    assert_eq!(twice.handle_accept(&proof.mac, SessionId(1)).unwrap_err(), JoinError::ParentProof);
+    for mac in [&[][..], &[0; 32], &[0; 31]] {
+        let mut child = child();
+        child.handle_challenge(&challenge).unwrap();
+        assert_eq!(child.handle_accept(mac, SessionId(1)).unwrap_err(), JoinError::ParentProof);
+    }
+}
+
+#[test]
+fn every_field_counts_in_the_transcript() {
+    let hello = ChildJoin::with_grant(&fetch(&mut armed(), 0), identity(5), [9; 32]).hello().clone();
+    let challenge = ChallengeMessage {
+        nonce: [3; 32],
+        head_time_ms: NOW,
+        version: 1,
+    };
+    let base = Transcript::new(&hello, &challenge);
+    let edits: [(&str, fn(&mut HelloMessage, &mut ChallengeMessage)); 11] = [
+        ("node", |h, _| h.node = node(7)),
+        ("grant", |h, _| h.grant = Some(grant_id(7))),
+        ("no grant", |h, _| h.grant = None),
+        ("boot", |h, _| h.boot = boot(7)),
+        ("offered versions", |h, _| h.versions.push(0)),
+        ("agent version", |h, _| h.agent_version.push('x')),
+        ("public key", |h, _| h.public_key[0] ^= 1),
+        ("nonce", |h, _| h.nonce[0] ^= 1),
+        ("cfg version", |h, _| h.cfg_version += 1),
+        ("head time", |_, c| c.head_time_ms += 1),
+        ("chosen version", |_, c| c.version += 1),
+    ];
+    let key = join_key(&Secret([1; 32]), grant_id(1));
+    let mac = prove(&key, Side::Child, &base, &[9; 32]);
+    for (name, edit) in edits {
+        let (mut h, mut c) = (hello.clone(), challenge.clone());
+        edit(&mut h, &mut c);
+        let edited = Transcript::new(&h, &c);
+        assert_ne!(edited, base, "{name}");
+        assert!(!check(&key, Side::Child, &edited, &[9; 32], &mac), "{name}");
+    }
+    assert!(check(&key, Side::Child, &base, &[9; 32], &mac));
+    assert!(!check(&key, Side::Parent, &base, &[9; 32], &mac), "side");
+    assert!(!check(&key, Side::Child, &base, &[8; 32], &mac), "exporter");
+    assert!(!check(&key, Side::Child, &base, &[9; 32], &mac[..31]), "cut");
+}
+
+/// Fixed values, computed once with Python's hmac and hashlib from docs/sync-protocol.md: the wire format must not drift.
+#[test]
+fn the_key_schedule_is_the_documented_one() {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let key = join_key(&Secret([1; 32]), grant_id(2));
+    assert_eq!(hex(&key.0), "8032a2547c97129411ccb34cc4a9139bb67d22c44af4f47274b6a3963770049a");
+    let keys = session_keys(&[3; 32], Some(&key), SessionId(0x0102_0304_0506_0708));
+    assert_eq!(hex(&keys.up.0), "3308daccb81e375beff558f65b9ef936673ab4533c8a8747397c6798dfd95b05");
+    assert_eq!(hex(&keys.down.0), "a79fa2acf6f09bd46e314ea71cca090cd2328c1899cf868d374d338f16834ef4");
+    let rejoin = session_keys(&[3; 32], None, SessionId(0x0102_0304_0506_0708));
+    assert_eq!(hex(&rejoin.up.0), "f0ec1a69fcd066f480a2d9a9dee49f854dadb9ef306840acc132870682659c19");
+    let hello = HelloMessage {
+        node: node(4),
+        grant: Some(grant_id(2)),
+        boot: boot(5),
+        versions: vec![1, 2],
+        agent_version: "0.1.0".into(),
+        public_key: vec![6; 91],
+        nonce: [7; 32],
+        cfg_version: 8,
+    };
+    let challenge = ChallengeMessage {
+        nonce: [9; 32],
+        head_time_ms: NOW,
+        version: 1,
+    };
+    let mac = prove(&key, Side::Child, &Transcript::new(&hello, &challenge), &[3; 32]);
+    assert_eq!(hex(&mac), "c88990f52de993457657ded351b3e913f45d9a9fae27ebe2727f745ed8a3d2b7");
+}
+
+#[test]
+fn secrets_cannot_be_printed() {
+    let mut acceptor = Acceptor::default();
+    acceptor.arm(NewGrant {
+        secret: Secret([0xe7; 32]),
+        ..new_grant(1)
+    });
+    let grant = acceptor.armed(node(1)).unwrap().clone();
+    let file = fetch(&mut acceptor, 0);
+    let child = ChildJoin::with_grant(&file, identity(5), [0xe7; 32]);
+    let keys = session_keys(&[0xe7; 32], None, SessionId(1));
+    let shown = format!("{file:?} {grant:?} {child:?} {acceptor:?} {:?} {keys:?}", channel(0xe7));
+    assert!(shown.contains("Secret(..)"));
+    assert!(!shown.contains("231") && !shown.contains("e7e7"), "{shown}");
+    assert!(!shown.contains(&format!("{:?}", keys.up.0)));
+}
+
+#[test]
+fn grant_files_are_read_strictly() {
+    let good = fetch(&mut armed(), 0);
+    let text = good.to_string();
+    assert_eq!(text.lines().count(), 5);
+    assert_eq!(text.parse::<GrantFile>().unwrap(), good);
+    assert_eq!(text.trim_end().parse::<GrantFile>().unwrap(), good, "without the last newline");
+    assert!(text.len() <= MAX_FILE_BYTES);
+    let table = [
+        ("", "does not start with"),
+        ("kraken-grant-v2\n", "does not start with"),
+        (&text.replace("grant 0", "grunt 0"), "line 2"),
+        (&text.replace("node ", "node  "), "line 3"),
+        (&text.replace("boot b", "boot x"), "line 4"),
+        (&text[..text.len() - 2], "line 5"),
+        (&text.replace("secret 0", "secret +"), "line 5"),
+        (&text.replace("secret 0", "secret ä"), "line 5"),
+        (&text.replace('\n', "\r\n"), "does not start with"),
+        (&format!("{text}more\n"), "more than five lines"),
+        (&format!("{text}{}", "x".repeat(MAX_FILE_BYTES)), "longer than"),
+    ];
+    for (text, expect) in table {
+        let error = text.parse::<GrantFile>().expect_err(expect).to_string();
+        assert!(error.contains(expect), "{error:?} lacks {expect:?}");
+        assert!(!error.contains("0101"), "errors never repeat the file");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_no_grant_or_its_own_rendering(text in "(kraken-grant-v1\n)?[a-z0-9 \n-]{0,220}") {
+        if let Ok(file) = text.parse::<GrantFile>() {
+            let again = file.to_string();
+            prop_assert_eq!(again.trim_end(), text.trim_end());
+        }
+    }
+}
