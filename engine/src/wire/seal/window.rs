@@ -15,14 +15,17 @@ pub struct ReplayWindow {
 }
 
 impl ReplayWindow {
-    /// Takes a counter in. False if it came before, or is too old to tell.
+    /// Takes a counter in. False if it came before, is too old to tell, or is the one that has no successor.
     pub fn accept(&mut self, counter: u64) -> bool {
+        if counter == u64::MAX {
+            return false;
+        }
         if counter >= self.next {
             let skipped = (counter - self.next).min(WINDOW_BITS);
             for passed in 0..skipped {
                 self.clear(self.next.wrapping_add(passed));
             }
-            self.next = counter.saturating_add(1);
+            self.next = counter + 1;
         } else if self.next - counter > WINDOW_BITS || self.is_set(counter) {
             return false;
         }
