@@ -1,6 +1,7 @@
 //! kraken-agent.
 mod cmdline;
 mod drivers;
+mod image;
 mod kmsg;
 mod net;
 mod pid1;

@@ -12,6 +12,8 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::{Mount, Sys};
 
@@ -218,6 +220,16 @@ pub(crate) fn signal_pidfd(process: BorrowedFd<'_>, signal: i32) -> io::Result<(
     } else {
         Ok(())
     }
+}
+
+/// Lets tasks wait until a descriptor becomes readable. Needs the runtime.
+///
+/// # Errors
+/// The kernel cannot watch it.
+pub(crate) fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open, stays the same descriptor, and is closed only when the AsyncFd drops it.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watched.map_err(|refused| refused.into_parts().1)
 }
 
 /// How a process ended.
