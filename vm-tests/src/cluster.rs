@@ -3,11 +3,12 @@
 //! What an operator would do goes through `krakenctl`; what happens to hardware (plugs, captures) through the supervisor.
 
 use std::{
-    cell::Cell,
     fs,
-    os::unix::fs::DirBuilderExt,
+    io::Write,
+    os::unix::{fs::DirBuilderExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use crate::{
     artifacts::Artifacts,
     bmc,
     control::{self, ClusterSpec, Files, Output, Request, Status},
-    down, network, paths,
+    down, network, paths, timeline,
     vm::MachineSpec,
 };
 
@@ -27,6 +28,9 @@ const START_TIME: Duration = Duration::from_secs(40);
 
 /// Answers of the supervisor that need no waiting.
 const CALL_TIME: Duration = Duration::from_secs(20);
+
+/// The head's HTTP port on the boot network.
+pub const HTTP_PORT: u16 = 8080;
 
 /// Between two looks at something that is waited for.
 const POLL: Duration = Duration::from_millis(250);
@@ -70,7 +74,7 @@ pub struct Cluster {
     pub files: Files,
     krakenctl: PathBuf,
     supervisor: Option<(Child, Option<ChildStdin>)>,
-    ends_with_me: Cell<bool>,
+    ends_with_me: AtomicBool,
 }
 
 impl Cluster {
@@ -136,10 +140,12 @@ impl Cluster {
             files,
             krakenctl: paths::program("krakenctl"),
             supervisor: Some((child, lifeline)),
-            ends_with_me: Cell::new(true),
+            ends_with_me: AtomicBool::new(true),
         };
         cluster.wait_ready()?;
-        cluster.ends_with_me.set(options.lifeline);
+        cluster
+            .ends_with_me
+            .store(options.lifeline, Ordering::Relaxed);
         Ok(cluster)
     }
 
@@ -153,7 +159,7 @@ impl Cluster {
             files,
             krakenctl: paths::program("krakenctl"),
             supervisor: None,
-            ends_with_me: Cell::new(false),
+            ends_with_me: AtomicBool::new(false),
         })
     }
 
@@ -395,21 +401,75 @@ impl Cluster {
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
     }
 
+    /// Types a line at a machine's serial console.
+    pub fn type_line(&self, machine: &str, line: &str) -> Result<()> {
+        let socket = self.files.0.join(format!("{machine}.tty"));
+        let mut stream = UnixStream::connect(&socket)
+            .with_context(|| format!("no console at {}", socket.display()))?;
+        stream.write_all(format!("{line}\n").as_bytes())?;
+        // QEMU takes what it can when it can; a connection that is closed too early loses the rest.
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(())
+    }
+
+    /// The machine's number, address and so on.
+    pub fn machine(&self, name: &str) -> Result<&MachineSpec> {
+        let found = self
+            .spec
+            .machines
+            .iter()
+            .find(|machine| machine.name == name);
+        found.with_context(|| format!("no machine {name}"))
+    }
+
+    /// The page that the demo image serves on a node; none when nothing answers.
+    pub fn page(&self, node: &str) -> Result<Option<String>> {
+        let address = network::node_address(self.machine(node)?.index);
+        self.http_get(&format!("http://{address}/"))
+    }
+
+    /// The stages of the node's boot after its latest power-on.
+    pub fn last_boot(&self, node: &str) -> Result<Vec<String>> {
+        let events = self.status()?.events;
+        let boot = timeline::last_boot(&events, node);
+        Ok(boot.into_iter().map(|(stage, _)| stage).collect())
+    }
+
+    /// The head's log over all its starts, as JSON lines.
+    pub fn head_log(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.files.head_log()).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// One of the head's metrics: the sum over all series of this name whose labels contain `labels`.
+    pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
+        let url = format!("http://{}:{}/metrics", network::HEAD, HTTP_PORT);
+        let text = self.http_get(&url)?.context("the head shows no metrics")?;
+        let sum = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(labels))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum();
+        Ok(sum)
+    }
+
     /// Leaves the cluster running when this value goes.
     pub fn keep(&self) {
-        self.ends_with_me.set(false);
+        self.ends_with_me.store(false, Ordering::Relaxed);
     }
 
     /// Ends the cluster and proves that nothing remains.
     pub fn down(&self) -> Result<String> {
-        self.ends_with_me.set(false);
+        self.ends_with_me.store(false, Ordering::Relaxed);
         down::down(&self.files.0)
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.ends_with_me.get()
+        if self.ends_with_me.load(Ordering::Relaxed)
             && let Err(error) = down::down(&self.files.0)
         {
             eprintln!("lab: {error:#}");
@@ -444,7 +504,7 @@ level = "info"
 
 [boot]
 interfaces = ["{bridge}"]
-http_port = 8080
+http_port = {HTTP_PORT}
 kernel = {kernel}
 initramfs = {initramfs}
 append = "console=ttyS0 panic=5 {append}"

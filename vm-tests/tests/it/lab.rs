@@ -1,11 +1,13 @@
-//! What the claims share: artifacts, clusters that several claims use one after the other, and the bundle of a failed one.
+//! What the claims share: artifacts, a cluster that several claims use one after the other, and the bundle of a failed one.
 
 use std::{
     fs,
     io::Write,
+    ops::Deref,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use vm_tests::{
@@ -14,8 +16,20 @@ use vm_tests::{
     failure_bundle, suite,
 };
 
-/// One cluster at a time: two cores without KVM carry no more.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// From power-off to a running image: 15 s alone on a core under TCG; ten times that on a busy machine is still no failure.
+pub(crate) const BOOT_TIME: Duration = Duration::from_secs(180);
+
+/// For what takes a second or two when the machine has time.
+pub(crate) const SOON: Duration = Duration::from_secs(40);
+
+/// The nodes of the shared cluster.
+pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
+
+/// A machine of the shared cluster that the head does not know, and that has no power between claims.
+pub(crate) const STRANGER: &str = "x3";
+
+/// The shared cluster, and at the same time the turn: two cores without KVM carry one cluster.
+static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
 
 /// The artifacts, if the lab runs this test; else says aloud that the claim was not tried.
 pub(crate) fn artifacts(claim: &str) -> Option<Artifacts> {
@@ -29,23 +43,123 @@ pub(crate) fn artifacts(claim: &str) -> Option<Artifacts> {
     Some(serde_json::from_slice(&bytes).expect("a list of artifacts"))
 }
 
-/// Options for a cluster of `count` machines that ends with this process.
-pub(crate) fn options(claim: &str, count: u8) -> Options {
+/// Options for a cluster of machines n1, n2, ... that ends with this process.
+pub(crate) fn options(name: &str, count: u8) -> Options {
     Options {
         lifeline: true,
         lab: PathBuf::from(env!("CARGO_BIN_EXE_kraken-lab")),
-        ..Options::new(claim, count)
+        append: "kraken.debug=1".to_owned(),
+        ..Options::new(name, count)
     }
 }
 
-/// Waits until no other claim has a cluster.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+/// A turn without the shared cluster, which is ended if it is up.
+pub(crate) fn turn() -> MutexGuard<'static, Option<Cluster>> {
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cluster) = shared.take() {
+        cluster.down().expect("the shared cluster ends");
+    }
+    shared
 }
 
-/// Runs the claim's body; if it panics, keeps all evidence of the cluster first.
+/// The shared cluster: [`NODES`] in SYNC with their image, [`STRANGER`] off. A claim leaves it like that, or it is replaced.
+pub(crate) struct Shared(MutexGuard<'static, Option<Cluster>>);
+
+impl Deref for Shared {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.0.as_ref().expect("there as long as the turn lasts")
+    }
+}
+
+/// Tries `body` on the shared cluster. If it panics, all evidence is kept and the cluster is ended.
+pub(crate) fn claim(name: &str, body: impl FnOnce(&Cluster, &Artifacts)) {
+    let Some(artifacts) = artifacts(name) else {
+        return;
+    };
+    let mut guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let whole = |cluster: &Cluster| {
+        NODES
+            .iter()
+            .all(|node| cluster.is_up(node).unwrap_or(false))
+    };
+    if guard.as_ref().is_some_and(|cluster| !whole(cluster)) {
+        *guard = None;
+    }
+    if guard.is_none() {
+        let machines = NODES.iter().chain([&STRANGER]).map(|&name| name.to_owned());
+        let options = Options {
+            machines: machines.collect(),
+            ..options("claims", 0)
+        };
+        *guard = Some(Cluster::start(&options, Some(&artifacts)).expect("a cluster"));
+    }
+    let shared = Shared(guard);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        prove(name, &shared, || {
+            if shared
+                .nodes()
+                .expect("nodes")
+                .iter()
+                .all(|node| node["name"] != NODES[0])
+            {
+                let nodes = NODES.map(str::to_owned);
+                shared.enrol(&artifacts.demo, &nodes).expect("nodes");
+            }
+            wait_up(&shared, &NODES);
+            body(&shared, &artifacts);
+        });
+    }));
+    if let Err(panic) = outcome {
+        let Shared(mut guard) = shared;
+        *guard = None;
+        drop(guard);
+        resume_unwind(panic);
+    }
+}
+
+/// Orders a node to have no power, as an operator would: first no wish for agent and image, then the power.
+pub(crate) fn order_off(cluster: &Cluster, node: &str) {
+    cluster
+        .ctl(&["node", "unset", node, "/RunState", "/image/state"])
+        .expect("an order");
+    cluster
+        .ctl(&["node", "set", node, "/PhysState=POWER_OFF"])
+        .expect("an order");
+}
+
+/// Takes [`order_off`] back.
+pub(crate) fn order_on(cluster: &Cluster, node: &str) {
+    cluster
+        .ctl(&["node", "unset", node, "/PhysState"])
+        .expect("an order");
+    cluster
+        .ctl(&["node", "set", node, "/RunState=SYNC", "/image/state=ACTIVE"])
+        .expect("an order");
+}
+
+/// Waits until all `nodes` are in SYNC and run their image.
+pub(crate) fn wait_up(cluster: &Cluster, nodes: &[&str]) {
+    for node in nodes {
+        cluster
+            .wait(BOOT_TIME, &format!("{node} is up"), || cluster.is_up(node))
+            .expect("a node that is up");
+    }
+}
+
+/// Runs the body of a claim; if it panics, keeps all evidence of the cluster first. Tells the time it took.
 pub(crate) fn prove(claim: &str, cluster: &Cluster, body: impl FnOnce()) {
+    let started = Instant::now();
+    let say = |text: &str| {
+        let text = format!(
+            "claim {claim} {text} ({:.1} s)\n",
+            started.elapsed().as_secs_f64()
+        );
+        std::io::stderr().write_all(text.as_bytes()).ok();
+    };
     let Err(panic) = catch_unwind(AssertUnwindSafe(body)) else {
+        say("holds");
         return;
     };
     let why = panic
@@ -54,11 +168,13 @@ pub(crate) fn prove(claim: &str, cluster: &Cluster, body: impl FnOnce()) {
         .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_default();
     match failure_bundle::keep(cluster, claim, &why) {
-        Ok(folder) => eprintln!(
-            "claim {claim} failed; everything about it is in {}",
+        Ok(folder) => say(&format!(
+            "FAILED; everything about it is in {}",
             folder.display()
-        ),
-        Err(error) => eprintln!("claim {claim} failed, and so did keeping its evidence: {error:#}"),
+        )),
+        Err(error) => say(&format!(
+            "FAILED, and so did keeping its evidence: {error:#}"
+        )),
     }
     resume_unwind(panic);
 }

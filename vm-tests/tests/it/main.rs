@@ -1,7 +1,19 @@
 //! Whole-system claims, one file each, on virtual clusters; and checks of the repository itself.
 //!
 //! VM claims run under `cargo lab test`, which builds what they boot. A plain `cargo test` says aloud that it leaves them out.
+//! Most of them share one cluster of two nodes, one after the other; see `lab::claim`.
 
 mod lab;
 
+mod agent_killed_readopts;
+mod busy_node_is_left_alone;
+mod four_nodes_boot_together;
+mod head_killed_adopts_without_power_action;
+mod image_runs_and_answers;
 mod lab_leaves_nothing_behind;
+mod node_boots_to_sync;
+mod plug_pulled_comes_back;
+mod power_off_drains_first;
+mod tftp_and_http_stay_inside;
+mod tidy;
+mod unknown_machine_is_held;
