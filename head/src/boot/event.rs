@@ -130,7 +130,7 @@ pub(crate) enum BootEvent {
         grant_id: Uuid,
         /// The address that asks, for the log and for alarms; it proves nothing.
         client: IpAddr,
-        /// Where the answer goes; given up after [`GRANT_WAIT`].
+        /// Where the answer goes; given up after [`crate::http::GRANT_WAIT`].
         reply: oneshot::Sender<Result<GrantArchive, GrantRefused>>,
     },
     /// A node's boot got to a stage for the first time in this boot.

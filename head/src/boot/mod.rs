@@ -8,6 +8,9 @@ mod event;
 mod interfaces;
 mod loader;
 mod mac;
+#[cfg(test)]
+pub(crate) mod netns;
+mod plane;
 pub(crate) mod stages;
 pub(crate) mod table;
 
@@ -17,5 +20,6 @@ pub(crate) use event::{
 pub(crate) use interfaces::{FactsReceiver, InterfaceFacts};
 pub(crate) use loader::{ClientArch, Loader, Loaders};
 pub(crate) use mac::MacAddr;
+pub(crate) use plane::{BootPlaneConfig, start};
 pub(crate) use stages::StageLog;
 pub(crate) use table::{Append, ArmedBoot, BootImage, BootName, BootNode, BootTable, Sha256};

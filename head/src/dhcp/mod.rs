@@ -3,9 +3,11 @@
 //! `packet`, `options`, `lease` and `responder` are pure: bytes and time in, decisions out. `socket` and `frame` carry
 //! them: one batched socket per interface. Replies to clients without an address are whole Ethernet frames.
 
+mod frame;
 mod lease;
 mod options;
 mod packet;
 mod responder;
+pub(crate) mod socket;
 
 pub(crate) use responder::{Destination, Ignored, Ingress, Note, Reply, Responder, ServerPort};
