@@ -7,6 +7,7 @@ mod frame;
 mod join;
 mod mutation;
 mod node;
+mod report;
 mod state;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub use mutation::{
     context_to_proto, mutation_from_proto, mutation_set_from_proto, mutation_set_to_proto, mutation_to_proto,
     url_change_to_proto,
 };
+pub use report::report_to_proto;
 pub use node::{NodeFacts, node_from_proto, node_to_proto};
 pub use state::{
     change_from_proto, change_to_proto, changes_from_proto, changes_to_proto, node_id_from_proto, url_from_proto,

@@ -9,9 +9,10 @@ use super::frame::{snapshot_from_proto, snapshot_to_proto};
 use super::mutation::{mutation_set_from_proto, mutation_set_to_proto};
 use super::state::{changes_to_proto, whole_from_proto};
 use super::{ConvertError, Fault, Within, at_most, bytes_exactly, no_longer, node_id_from_proto};
+use crate::event::ConnId;
 use crate::state::{Change, NodeId, NodeName};
-use crate::sync::join::{Accepted, ChallengeMessage, GrantId, HelloMessage, ProofMessage, RefuseReason};
-use crate::sync::message::{Signature, Snapshot};
+use crate::sync::join::{Accepted, Attach, ChallengeMessage, GrantId, HelloMessage, ProofMessage, RefuseReason};
+use crate::sync::message::Snapshot;
 use crate::sync::{SessionId, SyncConfig};
 
 /// Most versions that a node offers.
@@ -164,13 +165,13 @@ pub struct Issued {
     pub certificate: Vec<u8>,
     /// "address:port" of the parent to attach to; empty: stay here.
     pub parent_address: String,
-    /// The cluster's signature over the Cfg.
-    pub signature: Signature,
     /// Timers.
     pub sync: SyncConfig,
 }
 
-/// An accept, as the child reads it. Check `mac` first, then the signature of `cfg`; use nothing before.
+/// An accept, as the child reads it. Check `mac` first ([`ChildJoin::handle_accept`]); the engine checks the signature of `cfg`. Use nothing before.
+///
+/// [`ChildJoin::handle_accept`]: crate::sync::join::ChildJoin::handle_accept
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptMessage {
     /// The parent's proof.
@@ -197,6 +198,24 @@ pub struct AcceptMessage {
     pub name: NodeName,
 }
 
+impl AcceptMessage {
+    /// What the engine is told of it, once the proof is checked. `conn` carries the session's stream.
+    pub fn into_attach(self, conn: ConnId) -> Attach {
+        Attach {
+            session: self.session,
+            conn,
+            parent: self.parent,
+            name: self.name,
+            epoch: self.epoch,
+            cfg: (self.cfg.version, self.cfg.values),
+            cfg_signature: self.cfg.signature,
+            dsc: self.dsc,
+            mutations: self.mutations,
+            sync: self.sync,
+        }
+    }
+}
+
 /// An accept as a message.
 pub fn accept_to_proto(accepted: &Accepted, issued: Issued) -> v1::JoinAccept {
     let (version, values) = &accepted.cfg;
@@ -208,7 +227,7 @@ pub fn accept_to_proto(accepted: &Accepted, issued: Issued) -> v1::JoinAccept {
         version: *version,
         digest: values.digest().short(),
         values: values.to_changes(),
-        signature: issued.signature,
+        signature: accepted.cfg_signature.clone(),
         have: 0,
     };
     let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);

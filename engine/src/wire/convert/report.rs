@@ -1,0 +1,66 @@
+//! Why a node is where it is (mutation.proto).
+
+use std::time::Duration;
+
+use proto::v1;
+
+use super::mutation::{context_to_proto, url_change_to_proto};
+use super::state::changes_to_proto;
+use crate::mutation::report::{Outcome, Report, ReportStep};
+
+/// A report as a message.
+pub fn report_to_proto(report: &Report) -> v1::Report {
+    let outcome = match report.outcome {
+        Outcome::Converged => v1::Outcome::Converged,
+        Outcome::Path => v1::Outcome::Path,
+        Outcome::NoPath => v1::Outcome::NoPath,
+        Outcome::Held => v1::Outcome::Held,
+        Outcome::Parked => v1::Outcome::Parked,
+    };
+    let holds = report.holds.iter().map(|hold| v1::Hold {
+        kind: hold.kind.to_owned(),
+        text: hold.text.clone(),
+        lifted_by: hold.lifted_by.clone(),
+    });
+    let failures = report.failures.iter().map(|failure| v1::Failure {
+        mutation: failure.mutation.to_string(),
+        attempt: attempt(failure.attempt),
+        text: failure.text.clone(),
+        age_ms: millis(failure.age),
+    });
+    v1::Report {
+        node_id: report.node.as_bytes().to_vec(),
+        node_name: report.name.to_string(),
+        outcome: outcome.into(),
+        desired: changes_to_proto(&report.desired),
+        known: changes_to_proto(&report.known),
+        steps: report.steps.iter().map(step_to_proto).collect(),
+        current: u32::try_from(report.current).unwrap_or(u32::MAX),
+        waits_for: report.waits_for.clone(),
+        holds: holds.collect(),
+        failures: failures.collect(),
+        reason: report.reason.clone(),
+    }
+}
+
+fn step_to_proto(step: &ReportStep) -> v1::ReportStep {
+    v1::ReportStep {
+        mutation: step.mutation.to_string(),
+        context: context_to_proto(step.context).into(),
+        disruptive: step.disruptive,
+        in_flight: step.in_flight,
+        attempt: attempt(step.attempt),
+        elapsed_ms: millis(step.elapsed),
+        timeout_ms: step.timeout.map_or(0, millis),
+        changes: step.changes.iter().map(url_change_to_proto).collect(),
+    }
+}
+
+/// The schema has 32 bits for it; four thousand million firings of one head fit.
+fn attempt(attempt: u64) -> u32 {
+    u32::try_from(attempt).unwrap_or(u32::MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
