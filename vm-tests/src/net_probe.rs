@@ -22,6 +22,9 @@ pub enum Probe {
         /// Where to.
         #[arg(long)]
         to: SocketAddrV4,
+        /// Wait for no answer.
+        #[arg(long)]
+        silent: bool,
         /// The payload in hexadecimal.
         payload: String,
     },
@@ -30,10 +33,18 @@ pub enum Probe {
 /// Does it.
 pub fn run(probe: Probe) -> Result<()> {
     match probe {
-        Probe::Udp { from, to, payload } => {
+        Probe::Udp {
+            from,
+            to,
+            silent,
+            payload,
+        } => {
             let socket = UdpSocket::bind(from).with_context(|| format!("cannot bind {from}"))?;
             socket.set_read_timeout(Some(PATIENCE))?;
             socket.send_to(&unhex(&payload)?, to)?;
+            if silent {
+                return Ok(());
+            }
             let mut bytes = [0; 2048];
             if let Ok((length, _)) = socket.recv_from(&mut bytes) {
                 let text: String = bytes[..length]

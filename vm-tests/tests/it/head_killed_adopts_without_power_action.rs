@@ -77,9 +77,7 @@ fn kill_and_adopt(cluster: &Cluster) {
                     value["name"] == **node && value["last_seen_ms"].as_u64() > Some(restarted)
                 })
             };
-            Ok(NODES.iter().all(|node| heard(node))
-                && cluster.is_up("n1")?
-                && cluster.is_up("n2")?)
+            Ok(NODES.iter().all(heard) && cluster.is_up("n1")? && cluster.is_up("n2")?)
         })
         .expect("adoption");
     let until = Instant::now() + WATCHED;
