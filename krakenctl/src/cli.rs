@@ -1,0 +1,72 @@
+//! The command line: nouns, verbs, and the help that teaches them.
+//!
+//! Each command's arguments live with its code; this file only gathers them.
+
+use clap::{Parser, Subcommand};
+
+use crate::connect::ConnectArgs;
+use crate::{freeze, image, mutation, node, pending, version};
+
+const EXAMPLES: &str = "\
+Examples:
+  krakenctl node list                          all nodes: power, agent, image
+  krakenctl node set n[1-4] /RunState=SYNC --wait
+                                               switch on, boot, join, and wait for it
+  krakenctl node explain n3                    why is it where it is, what would move it?
+  krakenctl node watch @rack1                  every change, as it happens
+  krakenctl pending list                       machines that asked for a boot and belong to no node
+  krakenctl freeze --reason maintenance        stop all mutations, at once
+
+Node sets: n1  n[1-4,7]  n[001-128]  @rack3  @rack3&@gpu  @rack3!n7  run=ERROR
+  The head reads them (ClusterShell's grammar). Quote them where your shell has its own idea of [ ], & or !. '-' reads
+  names from standard input.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 partial, 4 not found, 5 not permitted, 6 head not reachable, 7 conflict,
+  8 changes pending (--dry-run, plan), 124 timeout, 130 interrupted.";
+
+/// Operate a Kraken cluster
+#[derive(Debug, Parser)]
+#[command(name = "krakenctl", version, about, after_help = EXAMPLES, max_term_width = 130, propagate_version = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+    /// No colors, as with NO_COLOR in the environment
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Nodes: what they should be, what they are, and why they differ
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Stop mutations from starting, on some nodes or everywhere
+    Freeze(freeze::FreezeArgs),
+    /// Let mutations start again
+    Thaw(freeze::ThawArgs),
+    /// Machines that asked for a boot and belong to no node
+    #[command(subcommand)]
+    Pending(pending::Command),
+    /// System images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// What the head's modules can change
+    #[command(subcommand)]
+    Mutation(mutation::Command),
+    /// Versions of this program and of the head
+    Version(version::VersionArgs),
+    /// Print the completion script for a shell
+    #[command(after_help = COMPLETION)]
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+const COMPLETION: &str = "\
+Examples:
+  krakenctl completion bash > /etc/bash_completion.d/krakenctl
+  krakenctl completion zsh > \"${fpath[1]}/_krakenctl\"
+  krakenctl completion fish > ~/.config/fish/completions/krakenctl.fish";

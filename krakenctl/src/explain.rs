@@ -1,0 +1,398 @@
+//! A [`Report`](v1::Report) as people and programs read it: why a node is where it is, and what would move it (DESIGN 3, "Explain").
+//!
+//! Nothing is decided here: the head made the report, and the dashboard shows the same one.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use proto::v1;
+use proto::v1::{MutationContext, Outcome};
+use serde::Serialize;
+
+use crate::output::{Cell, Paint, Table, Tone, printable};
+use crate::value::{self, JsonValues, Shown};
+use crate::view;
+
+/// A report for JSON and YAML. Field names are an interface.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct ReportView {
+    pub(crate) node: String,
+    pub(crate) id: Option<String>,
+    /// "converged", "path", "no_path", "held", "parked".
+    pub(crate) outcome: &'static str,
+    pub(crate) desired: JsonValues,
+    pub(crate) known: JsonValues,
+    pub(crate) steps: Vec<StepView>,
+    pub(crate) current: u32,
+    pub(crate) waits_for: String,
+    pub(crate) holds: Vec<HoldView>,
+    pub(crate) failures: Vec<FailureView>,
+    pub(crate) reason: String,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct StepView {
+    mutation: String,
+    /// "self", "child", "all".
+    context: &'static str,
+    disruptive: bool,
+    in_flight: bool,
+    attempt: u32,
+    elapsed_ms: u64,
+    timeout_ms: u64,
+    changes: Vec<ChangeView>,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct ChangeView {
+    pub(crate) url: String,
+    /// Any of these; null: unknown.
+    pub(crate) from: Vec<serde_json::Value>,
+    pub(crate) to: serde_json::Value,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct HoldView {
+    kind: String,
+    text: String,
+    lifted_by: String,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct FailureView {
+    mutation: String,
+    attempt: u32,
+    text: String,
+    age_ms: u64,
+}
+
+impl ReportView {
+    pub(crate) fn new(report: &v1::Report, shown: &Shown) -> Self {
+        Self {
+            node: report.node_name.clone(),
+            id: view::id_text(&report.node_id),
+            outcome: outcome_word(report.outcome()),
+            desired: shown.json_values(&report.desired),
+            known: shown.json_values(&report.known),
+            steps: report
+                .steps
+                .iter()
+                .map(|step| step_view(step, shown))
+                .collect(),
+            current: report.current,
+            waits_for: report.waits_for.clone(),
+            holds: report
+                .holds
+                .iter()
+                .map(|hold| HoldView {
+                    kind: hold.kind.clone(),
+                    text: hold.text.clone(),
+                    lifted_by: hold.lifted_by.clone(),
+                })
+                .collect(),
+            failures: report
+                .failures
+                .iter()
+                .map(|failure| FailureView {
+                    mutation: failure.mutation.clone(),
+                    attempt: failure.attempt,
+                    text: failure.text.clone(),
+                    age_ms: failure.age_ms,
+                })
+                .collect(),
+            reason: report.reason.clone(),
+        }
+    }
+}
+
+fn step_view(step: &v1::ReportStep, shown: &Shown) -> StepView {
+    StepView {
+        mutation: step.mutation.clone(),
+        context: context_word(step.context()),
+        disruptive: step.disruptive,
+        in_flight: step.in_flight,
+        attempt: step.attempt,
+        elapsed_ms: step.elapsed_ms,
+        timeout_ms: step.timeout_ms,
+        changes: step
+            .changes
+            .iter()
+            .map(|change| change_view(change, shown))
+            .collect(),
+    }
+}
+
+/// One change of a mutation, for programs.
+pub(crate) fn change_view(change: &v1::UrlChange, shown: &Shown) -> ChangeView {
+    let json = |value: &v1::OptionalValue| {
+        let value = value.value.as_ref();
+        value.map_or(serde_json::Value::Null, |value| {
+            shown.json(&change.url, value)
+        })
+    };
+    ChangeView {
+        url: change.url.clone(),
+        from: change.from.iter().map(json).collect(),
+        to: change.to.as_ref().map_or(serde_json::Value::Null, json),
+    }
+}
+
+pub(crate) fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Unspecified => "unspecified",
+        Outcome::Converged => "converged",
+        Outcome::Path => "path",
+        Outcome::NoPath => "no_path",
+        Outcome::Held => "held",
+        Outcome::Parked => "parked",
+    }
+}
+
+pub(crate) fn context_word(context: MutationContext) -> &'static str {
+    match context {
+        MutationContext::Unspecified => "unspecified",
+        MutationContext::Self_ => "self",
+        MutationContext::Child => "child",
+        MutationContext::All => "all",
+    }
+}
+
+fn carried_out_by(context: MutationContext) -> &'static str {
+    match context {
+        MutationContext::Unspecified => "",
+        MutationContext::Self_ => "the node",
+        MutationContext::Child => "its parent",
+        MutationContext::All => "both",
+    }
+}
+
+/// The report as a page of text, ending in a newline.
+pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String {
+    let mut out = String::new();
+    let (headline, tone) = headline(report);
+    let name = paint.text(&printable(&report.node_name), Tone::Bold);
+    line(
+        &mut out,
+        &format!("{name}  {}", paint.text(&headline, tone)),
+    );
+    let values = values_table(report, shown);
+    if !values.is_empty() {
+        out.push('\n');
+        indent(&mut out, &values.render(false, paint));
+    }
+    if !report.steps.is_empty() {
+        line(&mut out, "\nPath");
+        indent(&mut out, &steps_table(report, shown).render(false, paint));
+    }
+    if !report.waits_for.is_empty() {
+        line(
+            &mut out,
+            &format!("\nWaits for  {}", printable(&report.waits_for)),
+        );
+    }
+    if !report.reason.is_empty() {
+        line(
+            &mut out,
+            &format!("\nReason     {}", printable(&report.reason)),
+        );
+    }
+    if !report.holds.is_empty() {
+        line(&mut out, "\nHeld by");
+        for hold in &report.holds {
+            let kind = paint.text(&format!("{:<12}", printable(&hold.kind)), Tone::Warn);
+            line(&mut out, &format!("  {kind} {}", printable(&hold.text)));
+            if !hold.lifted_by.is_empty() {
+                line(
+                    &mut out,
+                    &format!("  {:<12} lifted by: {}", "", printable(&hold.lifted_by)),
+                );
+            }
+        }
+    }
+    if !report.failures.is_empty() {
+        line(&mut out, "\nFailures");
+        for failure in &report.failures {
+            let age = value::duration(Duration::from_secs(failure.age_ms / 1000));
+            let what = format!(
+                "{} (attempt {}): {}",
+                failure.mutation, failure.attempt, failure.text
+            );
+            line(
+                &mut out,
+                &format!("  {:<12} {}", age + " ago", printable(&what)),
+            );
+        }
+    }
+    if report.outcome() == Outcome::Parked {
+        let name = printable(&report.node_name);
+        line(
+            &mut out,
+            &format!("\nTo try again: krakenctl node release {name}"),
+        );
+    }
+    out
+}
+
+fn headline(report: &v1::Report) -> (String, Tone) {
+    let steps = report.steps.len();
+    let current = report.current as usize;
+    match report.outcome() {
+        Outcome::Converged => ("converged: it is what it should be".to_owned(), Tone::Good),
+        Outcome::Path if current < steps => (
+            format!("on its way: step {} of {steps}", current + 1),
+            Tone::Warn,
+        ),
+        Outcome::Path => ("on its way: all steps are done".to_owned(), Tone::Warn),
+        Outcome::NoPath => (
+            "no path: nothing that is known leads there".to_owned(),
+            Tone::Bad,
+        ),
+        Outcome::Held if current < steps => (
+            format!("held before step {} of {steps}", current + 1),
+            Tone::Warn,
+        ),
+        Outcome::Held => ("held".to_owned(), Tone::Warn),
+        Outcome::Parked => ("parked: its attempts are used up".to_owned(), Tone::Bad),
+        Outcome::Unspecified => (
+            "this head's answer is newer than this krakenctl".to_owned(),
+            Tone::Plain,
+        ),
+    }
+}
+
+/// Wanted beside known, for all urls of either.
+fn values_table(report: &v1::Report, shown: &Shown) -> Table {
+    let mut table = Table::new(["URL", "WANTED", "KNOWN", ""]);
+    let mut urls: Vec<&str> = report
+        .desired
+        .iter()
+        .chain(&report.known)
+        .map(|change| change.url.as_str())
+        .collect();
+    urls.sort_unstable();
+    urls.dedup();
+    for url in urls {
+        let wanted = view::get(&report.desired, url);
+        let known = view::get(&report.known, url);
+        let (word, tone) = match (wanted, known) {
+            (None, _) => (" ", Tone::Plain),
+            (Some(_), None) => ("unknown yet", Tone::Warn),
+            (wanted, known) if wanted == known => ("ok", Tone::Good),
+            _ => ("differs", Tone::Warn),
+        };
+        table.row(vec![
+            url.into(),
+            shown.text(url, wanted).into(),
+            match known {
+                None => Cell::new("unknown", Tone::Dim),
+                Some(_) => {
+                    let text = shown.text(url, known);
+                    let tone = view::tone(&text);
+                    Cell::new(text, tone)
+                }
+            },
+            Cell::new(word, tone),
+        ]);
+    }
+    table
+}
+
+fn steps_table(report: &v1::Report, shown: &Shown) -> Table {
+    let mut table = Table::new(["", "", "MUTATION", "CHANGES", "BY", ""]);
+    for (at, step) in report.steps.iter().enumerate() {
+        let current = report.current as usize;
+        let (mark, tone) = match at.cmp(&current) {
+            std::cmp::Ordering::Less => ("done", Tone::Dim),
+            std::cmp::Ordering::Equal => ("->", Tone::Bold),
+            std::cmp::Ordering::Greater => (" ", Tone::Plain),
+        };
+        let changes: Vec<String> = step
+            .changes
+            .iter()
+            .map(|change| change_text(change, shown))
+            .collect();
+        table.row(vec![
+            Cell::new(mark, tone),
+            Cell::new((at + 1).to_string(), tone),
+            Cell::new(step.mutation.as_str(), tone),
+            Cell::new(changes.join(", "), tone),
+            Cell::new(carried_out_by(step.context()), tone),
+            Cell::new(step_note(step), Tone::Warn),
+        ]);
+    }
+    table
+}
+
+/// `/PhysState POWER_OFF|PHYS_HANG -> POWER_ON`.
+pub(crate) fn change_text(change: &v1::UrlChange, shown: &Shown) -> String {
+    let from: Vec<String> = change
+        .from
+        .iter()
+        .map(|value| word(&change.url, Some(value), shown))
+        .collect();
+    let to = word(&change.url, change.to.as_ref(), shown);
+    format!("{} {} -> {to}", change.url, from.join("|"))
+}
+
+/// A hold in one line.
+pub(crate) fn hold_text(hold: &HoldView) -> String {
+    format!("{}: {}", hold.kind, hold.text)
+}
+
+/// `/PhysState=POWER_ON`, `/power/driver=REDFISH|COMMAND`.
+pub(crate) fn condition_text(condition: &v1::UrlCondition, shown: &Shown) -> String {
+    let any: Vec<String> = condition
+        .any_of
+        .iter()
+        .map(|value| word(&condition.url, Some(value), shown))
+        .collect();
+    format!("{}={}", condition.url, any.join("|"))
+}
+
+fn word(url: &str, value: Option<&v1::OptionalValue>, shown: &Shown) -> String {
+    match value.and_then(|value| value.value.as_ref()) {
+        None => "unknown".to_owned(),
+        value => shown.text(url, value),
+    }
+}
+
+fn step_note(step: &v1::ReportStep) -> String {
+    let mut notes = Vec::new();
+    if step.in_flight {
+        let elapsed = value::duration(Duration::from_millis(step.elapsed_ms));
+        let mut note = format!("running for {elapsed}");
+        if step.timeout_ms > 0 {
+            let _ = write!(
+                note,
+                " of {}",
+                value::duration(Duration::from_millis(step.timeout_ms))
+            );
+        }
+        notes.push(note);
+    }
+    if step.attempt > 1 {
+        notes.push(format!("attempt {}", step.attempt));
+    }
+    if step.disruptive {
+        notes.push("disruptive".to_owned());
+    }
+    if notes.is_empty() {
+        " ".to_owned()
+    } else {
+        notes.join(", ")
+    }
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text.trim_end_matches(' '));
+    out.push('\n');
+}
+
+fn indent(out: &mut String, text: &str) {
+    for text in text.lines() {
+        line(out, &format!("  {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! `node`: what nodes should be, what they are, and why they differ.
+
+pub(crate) mod add;
+mod delete;
+mod explain;
+mod follow;
+mod list;
+mod progress;
+mod set;
+mod show;
+pub(crate) mod spec;
+mod watch;
+
+use crate::Context;
+use crate::exit::{Exit, Failure};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// List nodes with power, agent and image state
+    List(list::ListArgs),
+    /// Show all values of nodes: intent (Cfg) beside observation (Dsc)
+    Show(show::ShowArgs),
+    /// Set values, groups: all nodes of the set or none
+    Set(set::SetArgs),
+    /// Unset values: "don't care" from then on
+    Unset(set::UnsetArgs),
+    /// Say why nodes are where they are, and what would move them
+    Explain(explain::ExplainArgs),
+    /// Follow every change as it happens
+    Watch(watch::WatchArgs),
+    /// Add nodes, by name or from a file
+    Add(add::AddArgs),
+    /// Delete nodes
+    Delete(delete::DeleteArgs),
+    /// Let parked nodes try again
+    Release(delete::ReleaseArgs),
+}
+
+pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
+    match command {
+        Command::List(args) => list::run(args, context).await,
+        Command::Show(args) => show::run(args, context).await,
+        Command::Set(args) => set::set(args, context).await,
+        Command::Unset(args) => set::unset(args, context).await,
+        Command::Explain(args) => explain::run(args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
+        Command::Add(args) => add::run(args, context).await,
+        Command::Delete(args) => delete::delete(args, context).await,
+        Command::Release(args) => delete::release(args, context).await,
+    }
+}

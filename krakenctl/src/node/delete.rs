@@ -1,0 +1,85 @@
+//! `node delete` and `node release`.
+
+use proto::v1;
+
+use crate::exit::{Exit, Failure};
+use crate::write::{self, LimitArgs, WriteArgs, Written};
+use crate::{Context, names};
+
+/// Arguments of `node delete`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The head forgets the nodes: it serves them no boot and fires no mutation for them. A machine that runs goes on running.
+More than 32 nodes are deleted only with --yes or a higher -m.
+
+Examples:
+  krakenctl node delete n4
+  krakenctl node delete @rack3 --yes --reason 'sold'")]
+pub(crate) struct DeleteArgs {
+    /// Node set
+    nodes: String,
+    #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Arguments of `node release`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A node whose mutation failed too often is parked: the head leaves it alone. Releasing forgets the failures; `node explain` shows
+them first.
+
+Examples:
+  krakenctl node release n4
+  krakenctl node release '@rack3'")]
+pub(crate) struct ReleaseArgs {
+    /// Node set
+    nodes: String,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: crate::output::Format,
+}
+
+pub(crate) async fn delete(args: DeleteArgs, context: &Context) -> Result<Exit, Failure> {
+    let nodes = write::node_set(&args.nodes)?;
+    let mut head = context.head().await?;
+    let names: Vec<String> = write::resolve(&mut head, &nodes)
+        .await?
+        .into_iter()
+        .map(|node| node.name)
+        .collect();
+    args.limit.approve(context, "delete", &names, true).await?;
+    let request = v1::DeleteNodesRequest {
+        nodes: names::fold(&names),
+        options: args.write.options(),
+    };
+    let written = Written::from(head.delete_nodes(request).await?.into_inner());
+    written.print(context, args.write.output, "deleted")?;
+    Ok(Exit::Ok)
+}
+
+pub(crate) async fn release(args: ReleaseArgs, context: &Context) -> Result<Exit, Failure> {
+    let mut nodes = write::node_set(&args.nodes)?;
+    let mut head = context.head().await?;
+    if args.limit.limit(false).is_some() {
+        let names: Vec<String> = write::resolve(&mut head, &nodes)
+            .await?
+            .into_iter()
+            .map(|node| node.name)
+            .collect();
+        args.limit
+            .approve(context, "release", &names, false)
+            .await?;
+        nodes = names::fold(&names);
+    }
+    let written = Written::from(
+        head.release(v1::ReleaseRequest { nodes })
+            .await?
+            .into_inner(),
+    );
+    written.print(context, args.output, "released")?;
+    Ok(Exit::Ok)
+}

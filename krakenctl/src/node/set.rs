@@ -1,0 +1,343 @@
+//! `node set` and `node unset`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use engine::state::StateUrl;
+use proto::v1;
+use serde::Serialize;
+
+use super::progress;
+use crate::exit::{Exit, Failure};
+use crate::output::Table;
+use crate::value::{self, Shown};
+use crate::wait::Goal;
+use crate::write::{self, LimitArgs, WriteArgs, Written};
+use crate::{Context, connect, names, view};
+
+/// Longest value read from a file; the longest a node can have (state.proto).
+const MAX_VALUE_FILE_BYTES: u64 = engine::state::MAX_VALUE_BYTES as u64;
+
+/// Arguments of `node set`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Sets what the nodes should be (Cfg), on all nodes of the set or on none. The head then plans what has to happen: setting
+/RunState=SYNC alone implies power and boot. An empty VALUE unsets. Types and names are checked before anything is sent.
+
+A change of /PhysState, /RunState or /image can end jobs: on more than 32 nodes it needs --yes or a higher -m.
+
+With --wait the command ends when each node is what was set (exit code 0), when the rest cannot get there (3, or 1 if none did), or
+after --timeout (124). Ctrl-C ends the waiting, not the change.
+
+Examples:
+  krakenctl node set n[1-4] /RunState=SYNC --wait
+  krakenctl node set @rack1 /image/name=demo /image/state=ACTIVE --wait --timeout 5m
+  krakenctl node set n7 /PhysState=POWER_OFF --reason 'broken fan' --dry-run
+  krakenctl node set n7 /power/username=admin --from-file /power/password=bmc.secret
+  krakenctl node set 'run=ERROR' --add-group quarantine")]
+pub(crate) struct SetArgs {
+    /// Node set
+    nodes: String,
+    /// What to set
+    #[arg(value_name = "URL=VALUE", required_unless_present_any = ["from_file", "add_group", "remove_group"])]
+    values: Vec<String>,
+    /// Set a value from a file, for secrets: arguments can be seen by other users
+    #[arg(long, value_name = "URL=FILE")]
+    from_file: Vec<String>,
+    /// Put the nodes in this group
+    #[arg(long, value_name = "GROUP")]
+    add_group: Vec<String>,
+    /// Take the nodes out of this group
+    #[arg(long, value_name = "GROUP")]
+    remove_group: Vec<String>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Arguments of `node unset`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The head then no longer cares: it leaves the value as it is. To switch a node off, set /PhysState=POWER_OFF instead.
+
+Examples:
+  krakenctl node unset n7 /PhysState /RunState
+  krakenctl node unset @rack1 /image/name")]
+pub(crate) struct UnsetArgs {
+    /// Node set
+    nodes: String,
+    /// What to unset
+    #[arg(value_name = "URL", required = true)]
+    urls: Vec<String>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct HowArgs {
+    /// Wait until each node is what was set
+    #[arg(short, long)]
+    wait: bool,
+    /// Longest wait
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = connect::parse_duration)]
+    timeout: Duration,
+    /// Print what would change, and change nothing: exit code 8, or 0 if nothing would
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+    #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// What a write shall do.
+#[derive(Debug, Default)]
+struct Wanted {
+    changes: Vec<v1::ValueChange>,
+    add_groups: Vec<String>,
+    remove_groups: Vec<String>,
+}
+
+pub(crate) async fn set(args: SetArgs, context: &Context) -> Result<Exit, Failure> {
+    let schema = context.shown.schema();
+    let mut changes: BTreeMap<StateUrl, v1::ValueChange> = BTreeMap::new();
+    let mut add = |url: StateUrl, text: &str| -> Result<(), Failure> {
+        let change = value::change(schema, &url, text)?;
+        if changes.insert(url.clone(), change).is_some() {
+            return Err(Failure::usage(format!("{url} is given twice")));
+        }
+        Ok(())
+    };
+    for assignment in &args.values {
+        let (url, text) = value::split_assignment(assignment)?;
+        add(url, text)?;
+    }
+    for assignment in &args.from_file {
+        let (url, path) = value::split_assignment(assignment)?;
+        add(url, &read_value(Path::new(path))?)?;
+    }
+    let group = |group: &String| group.trim_start_matches('@').to_owned();
+    let wanted = Wanted {
+        changes: changes.into_values().collect(),
+        add_groups: args.add_group.iter().map(group).collect(),
+        remove_groups: args.remove_group.iter().map(group).collect(),
+    };
+    apply(&args.nodes, wanted, &args.how, "set", context).await
+}
+
+pub(crate) async fn unset(args: UnsetArgs, context: &Context) -> Result<Exit, Failure> {
+    let mut wanted = Wanted::default();
+    for url in &args.urls {
+        if let Some((url, _)) = url.split_once('=') {
+            return Err(Failure::usage(format!(
+                "{url}: `node unset` takes urls alone"
+            )));
+        }
+        let url = value::parse_url(url)?.to_string();
+        wanted.changes.push(v1::ValueChange { url, value: None });
+    }
+    apply(&args.nodes, wanted, &args.how, "unset", context).await
+}
+
+async fn apply(
+    nodes: &str,
+    wanted: Wanted,
+    how: &HowArgs,
+    verb: &str,
+    context: &Context,
+) -> Result<Exit, Failure> {
+    let mut nodes = write::node_set(nodes)?;
+    let mut head = context.head().await?;
+    let disruptive = wanted
+        .changes
+        .iter()
+        .any(|change| is_disruptive(&change.url));
+    let mut names = Vec::new();
+    if how.wait || how.dry_run || how.limit.limit(disruptive).is_some() {
+        let found = write::resolve(&mut head, &nodes).await?;
+        if how.dry_run {
+            return dry_run(&found, &wanted, how, context);
+        }
+        names = found.into_iter().map(|node| node.name).collect();
+        how.limit
+            .approve(context, "change", &names, disruptive)
+            .await?;
+        nodes = names::fold(&names);
+    }
+    let goals = if how.wait {
+        goals(&mut head, &wanted).await?
+    } else {
+        Vec::new()
+    };
+    let request = v1::SetNodesRequest {
+        nodes,
+        changes: wanted.changes,
+        add_groups: wanted.add_groups,
+        remove_groups: wanted.remove_groups,
+        options: how.write.options(),
+    };
+    write::check_size(&request)?;
+    let written = Written::from(head.set_nodes(request).await?.into_inner());
+    if !how.wait {
+        written.print(context, how.write.output, verb)?;
+        return Ok(Exit::Ok);
+    }
+    progress::wait(
+        head,
+        names,
+        goals,
+        how.timeout,
+        &written,
+        how.write.output,
+        context,
+    )
+    .await
+}
+
+/// True for a url whose change can end what runs on a node.
+fn is_disruptive(url: &str) -> bool {
+    url == "/PhysState" || url == "/RunState" || url.starts_with("/image/")
+}
+
+/// What can be waited for: values that mutations change, or that nodes report.
+async fn goals(head: &mut connect::Head, wanted: &Wanted) -> Result<Vec<Goal>, Failure> {
+    let mutations = head
+        .list_mutations(v1::ListMutationsRequest {})
+        .await?
+        .into_inner()
+        .mutations;
+    let mutated = |url: &str| {
+        mutations
+            .iter()
+            .flat_map(|mutation| &mutation.mutates)
+            .any(|change| change.url == url)
+    };
+    let set = wanted
+        .changes
+        .iter()
+        .filter_map(|change| Some((&change.url, change.value.clone()?)));
+    Ok(set
+        .map(|(url, value)| Goal {
+            mutated: mutated(url),
+            url: url.clone(),
+            value,
+        })
+        .collect())
+}
+
+fn read_value(path: &Path) -> Result<String, Failure> {
+    use std::io::Read;
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            Exit::Failure,
+            format!("cannot read {}: {error}", path.display()),
+        )
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_VALUE_FILE_BYTES + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    // Editors end a file with a newline that is no part of a password.
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+/// One change of a dry run, for programs. Field names are an interface.
+#[derive(Debug, Serialize)]
+struct Difference {
+    node: String,
+    url: String,
+    from: serde_json::Value,
+    to: serde_json::Value,
+}
+
+fn dry_run(
+    nodes: &[v1::Node],
+    wanted: &Wanted,
+    how: &HowArgs,
+    context: &Context,
+) -> Result<Exit, Failure> {
+    let shown = &context.shown;
+    let mut differences = Vec::new();
+    let mut table = Table::new(["NODE", "URL", "FROM", "TO"]);
+    for node in nodes {
+        let rows = values_changed(node, wanted, shown)
+            .into_iter()
+            .chain(groups_changed(node, wanted));
+        for (difference, from, to) in rows {
+            table.row(
+                [&node.name, &difference.url, &from, &to]
+                    .into_iter()
+                    .map(|text| text.as_str().into())
+                    .collect(),
+            );
+            differences.push(difference);
+        }
+    }
+    let exit = if differences.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Pending
+    };
+    context.screen.list(
+        how.write.output,
+        &differences,
+        |difference| difference.node.clone(),
+        || table,
+    )?;
+    let changed: std::collections::BTreeSet<&str> = differences
+        .iter()
+        .map(|difference| difference.node.as_str())
+        .collect();
+    context.note(&match changed.len() {
+        0 => "nothing would change".to_owned(),
+        n => format!(
+            "{} would change: {}",
+            view::count(n, "node"),
+            names::fold(changed)
+        ),
+    });
+    Ok(exit)
+}
+
+type Row = (Difference, String, String);
+
+fn values_changed(node: &v1::Node, wanted: &Wanted, shown: &Shown) -> Vec<Row> {
+    let json = |url: &str, value: Option<&v1::Value>| {
+        value.map_or(serde_json::Value::Null, |value| shown.json(url, value))
+    };
+    let changed = wanted.changes.iter().filter_map(|change| {
+        let (url, to) = (&change.url, change.value.as_ref());
+        let from = view::get(view::cfg(node), url);
+        (from != to).then(|| {
+            let difference = Difference {
+                node: node.name.clone(),
+                url: url.clone(),
+                from: json(url, from),
+                to: json(url, to),
+            };
+            (difference, shown.text(url, from), shown.text(url, to))
+        })
+    });
+    changed.collect()
+}
+
+fn groups_changed(node: &v1::Node, wanted: &Wanted) -> Option<Row> {
+    let mut groups: Vec<String> = node.groups.clone();
+    groups.retain(|group| !wanted.remove_groups.contains(group));
+    groups.extend(wanted.add_groups.iter().cloned());
+    groups.sort();
+    groups.dedup();
+    let mut old = node.groups.clone();
+    old.sort();
+    (old != groups).then(|| {
+        let difference = Difference {
+            node: node.name.clone(),
+            url: "groups".to_owned(),
+            from: old.clone().into(),
+            to: groups.clone().into(),
+        };
+        (difference, old.join(","), groups.join(","))
+    })
+}

@@ -1,0 +1,287 @@
+//! Which nodes have become what was set: the pure half of `--wait`.
+//!
+//! A value counts as reached when the node's Dsc shows it. Values that no mutation changes are waited for only where the node reports
+//! them (an image's name while an image runs); the others hold from the moment they are written. A node fails when the head says twice in a row that
+//! it cannot go on (no path, parked), when somebody else sets another value meanwhile, or when it is deleted; it may recover until
+//! the wait ends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto::v1;
+use proto::v1::Outcome;
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::mirror::Mirror;
+
+/// Reports that must agree before a node counts as failed: the first may be older than what we wrote.
+const STRIKES: u8 = 2;
+
+/// One value to reach.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Goal {
+    pub(crate) url: String,
+    pub(crate) value: v1::Value,
+    /// Some mutation changes it.
+    pub(crate) mutated: bool,
+}
+
+/// Where one node stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    Waiting,
+    Done,
+    Failed,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct Entry {
+    standing: Standing,
+    /// What it waits for, or why it failed.
+    reason: String,
+    strikes: u8,
+    announced: bool,
+}
+
+/// All nodes that are waited for.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    goals: Vec<Goal>,
+    nodes: BTreeMap<String, Entry>,
+}
+
+/// The end, or the present state, for people and programs. Field names are an interface.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) done: Vec<String>,
+    pub(crate) waiting: Vec<NodeReason>,
+    pub(crate) failed: Vec<NodeReason>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct NodeReason {
+    pub(crate) node: String,
+    pub(crate) reason: String,
+}
+
+impl Waiting {
+    pub(crate) fn new(nodes: impl IntoIterator<Item = String>, goals: Vec<Goal>) -> Self {
+        let entry = Entry {
+            standing: Standing::Waiting,
+            reason: String::new(),
+            strikes: 0,
+            announced: false,
+        };
+        Self {
+            goals,
+            nodes: nodes
+                .into_iter()
+                .map(|name| (name, entry.clone()))
+                .collect(),
+        }
+    }
+
+    /// Looks at one node again after something changed. Returns its name and time when it is done for the first time.
+    pub(crate) fn look(
+        &mut self,
+        name: &str,
+        mirror: &Mirror,
+        elapsed: Duration,
+    ) -> Option<Duration> {
+        let entry = self.nodes.get_mut(name)?;
+        let Some(seen) = mirror.get(name) else {
+            if mirror.is_synced() {
+                entry.fail("it was deleted".to_owned());
+            }
+            return None;
+        };
+        let other = self
+            .goals
+            .iter()
+            .find(|goal| seen.cfg.get(&goal.url) != Some(&goal.value));
+        if let Some(goal) = other {
+            entry.fail(format!("somebody else has set {} since", goal.url));
+            return None;
+        }
+        let missing = self
+            .goals
+            .iter()
+            .find(|goal| match seen.dsc.get(&goal.url) {
+                Some(known) => *known != goal.value,
+                None => goal.mutated,
+            });
+        match missing {
+            None => {
+                if !matches!(entry.standing, Standing::Done) {
+                    entry.standing = Standing::Done;
+                    entry.strikes = 0;
+                    entry.reason.clear();
+                }
+                let first = !std::mem::replace(&mut entry.announced, true);
+                first.then_some(elapsed)
+            }
+            Some(goal) => {
+                let stuck = entry.strikes >= STRIKES;
+                if !stuck && entry.standing != Standing::Waiting {
+                    // It left its goal again, or the reason for its failure is gone.
+                    entry.reason.clear();
+                }
+                entry.standing = if stuck {
+                    Standing::Failed
+                } else {
+                    Standing::Waiting
+                };
+                if entry.reason.is_empty() {
+                    entry.reason = goal.url.clone();
+                }
+                None
+            }
+        }
+    }
+
+    /// Looks at all nodes again. Returns those that are done for the first time.
+    pub(crate) fn look_at_all(&mut self, mirror: &Mirror, elapsed: Duration) -> Vec<String> {
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        names
+            .into_iter()
+            .filter(|name| self.look(name, mirror, elapsed).is_some())
+            .collect()
+    }
+
+    /// Takes in why a node waits.
+    pub(crate) fn handle_report(&mut self, report: &v1::Report) {
+        let Some(entry) = self.nodes.get_mut(&report.node_name) else {
+            return;
+        };
+        if matches!(entry.standing, Standing::Done) {
+            return;
+        }
+        match report.outcome() {
+            Outcome::NoPath | Outcome::Parked => {
+                entry.strikes = entry.strikes.saturating_add(1);
+                entry.reason = stuck_reason(report);
+                if entry.strikes >= STRIKES {
+                    entry.standing = Standing::Failed;
+                }
+            }
+            Outcome::Held | Outcome::Path | Outcome::Converged | Outcome::Unspecified => {
+                if entry.strikes >= STRIKES {
+                    entry.standing = Standing::Waiting;
+                }
+                entry.strikes = 0;
+                let reason = way_reason(report);
+                if !reason.is_empty() {
+                    entry.reason = reason;
+                }
+            }
+        }
+    }
+
+    /// Nodes to ask the head about.
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = &str> {
+        self.nodes
+            .iter()
+            .filter(|(_, entry)| !matches!(entry.standing, Standing::Done))
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// True when every node is done or failed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.nodes
+            .values()
+            .all(|entry| entry.standing != Standing::Waiting)
+    }
+
+    /// Done, waiting, failed.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        self.nodes
+            .values()
+            .fold((0, 0, 0), |(done, waiting, failed), entry| {
+                match entry.standing {
+                    Standing::Done => (done + 1, waiting, failed),
+                    Standing::Waiting => (done, waiting + 1, failed),
+                    Standing::Failed => (done, waiting, failed + 1),
+                }
+            })
+    }
+
+    /// Some node that waits, and what for.
+    pub(crate) fn example(&self) -> Option<(&str, &str)> {
+        let waits = |entry: &Entry| entry.standing == Standing::Waiting;
+        let (name, entry) = self.nodes.iter().find(|(_, entry)| waits(entry))?;
+        Some((name, &entry.reason))
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        for (node, entry) in &self.nodes {
+            let with_reason = NodeReason {
+                node: node.clone(),
+                reason: entry.reason.clone(),
+            };
+            match entry.standing {
+                Standing::Done => summary.done.push(node.clone()),
+                Standing::Waiting => summary.waiting.push(with_reason),
+                Standing::Failed => summary.failed.push(with_reason),
+            }
+        }
+        summary
+    }
+
+    /// How a wait that ended by itself ends the process.
+    pub(crate) fn exit(&self) -> Exit {
+        match self.counts() {
+            (_, 0, 0) => Exit::Ok,
+            (0, _, _) => Exit::Failure,
+            _ => Exit::Partial,
+        }
+    }
+}
+
+impl Entry {
+    fn fail(&mut self, reason: String) {
+        self.standing = Standing::Failed;
+        self.reason = reason;
+    }
+}
+
+fn stuck_reason(report: &v1::Report) -> String {
+    let word = match report.outcome() {
+        Outcome::Parked => "parked",
+        _ => "no path",
+    };
+    let last = report
+        .failures
+        .last()
+        .map(|failure| format!("{}: {}", failure.mutation, failure.text));
+    let why = if report.reason.is_empty() {
+        last.unwrap_or_default()
+    } else {
+        report.reason.clone()
+    };
+    if why.is_empty() {
+        word.to_owned()
+    } else {
+        format!("{word}: {why}")
+    }
+}
+
+fn way_reason(report: &v1::Report) -> String {
+    if let Some(hold) = report.holds.first() {
+        return format!("held ({}): {}", hold.kind, hold.text);
+    }
+    match report.steps.get(report.current as usize) {
+        Some(step) => format!(
+            "{} ({} of {})",
+            step.mutation,
+            report.current + 1,
+            report.steps.len()
+        ),
+        None if report.waits_for.is_empty() => report.reason.clone(),
+        None => report.waits_for.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
