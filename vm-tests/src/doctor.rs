@@ -4,6 +4,7 @@
 
 use std::{
     env, fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -271,8 +272,13 @@ fn obstacles() -> Vec<String> {
         .write(true)
         .open("/dev/net/tun");
     if let Err(error) = tun {
+        // Where udev runs, everybody may open it: inside a namespace it gives no power over the machine.
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => "sudo chmod 666 /dev/net/tun",
+            _ => "sudo modprobe tun",
+        };
         found.push(format!(
-            "/dev/net/tun cannot be opened ({error}); type: sudo modprobe tun"
+            "/dev/net/tun cannot be opened ({error}); type: {remedy}"
         ));
     }
     let namespaces = Command::new("unshare")
