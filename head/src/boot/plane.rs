@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dhcp::socket::Notes;
-use crate::http::server::Connections;
+use crate::http::server::{Connections, Limits};
 use crate::{dhcp, http, tftp};
 
 use super::{BootEvent, BootTable, EventSender, FactsReceiver, Loaders, StageLog, interfaces};
@@ -49,7 +49,7 @@ pub(crate) fn start(
             http_port: config.http_port,
             sync_port: config.sync_port,
         }),
-        connections: Connections::new(),
+        connections: Connections::new(Limits::BOOT),
         sessions: Arc::default(),
     });
     let tasks = TaskTracker::new();

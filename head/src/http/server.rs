@@ -23,19 +23,8 @@ use tracing::{debug, error, info};
 
 use super::answer::{Answers, Ends};
 
-/// Connections in all: the nodes of DESIGN's 500 parallel downloads eight times over; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4_096;
-
-/// Connections of one address; a node opens a handful, and one address must not fill the table.
-const MAX_CONNECTIONS_PER_CLIENT: usize = 64;
-
-const _: () = assert!(MAX_CONNECTIONS_PER_CLIENT < MAX_CONNECTIONS);
-
 /// Connections the kernel may hold until we accept them: a power-on storm comes within milliseconds.
 const BACKLOG: i32 = 4_096;
-
-/// For a request's header to be complete, and for an idle connection to live.
-const HEADER_TIME: Duration = Duration::from_secs(5);
 
 /// Firmware sends under 1 KiB of header.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -43,8 +32,31 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Firmware sends about ten header lines.
 const MAX_HEADERS: usize = 64;
 
-/// A client that takes no byte for so long has gone away.
-const STALL_TIME: Duration = Duration::from_secs(30);
+/// How much a listener puts up with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections in all; more wait in the kernel's queue.
+    connections: usize,
+    /// Connections of one address; the next one is closed.
+    connections_of_client: usize,
+    /// For a request's header to be complete, and for an idle connection to live.
+    header_time: Duration,
+    /// A client that takes no byte for so long has gone away.
+    stall_time: Duration,
+}
+
+impl Limits {
+    /// 500 downloads at once (DESIGN 8) eight times over; a node opens a handful of connections, and one address must not
+    /// fill the table; 5 s is reliability F44's; 30 s is longer than any switch takes to learn a new path.
+    pub(crate) const BOOT: Limits = Limits {
+        connections: 4_096,
+        connections_of_client: 64,
+        header_time: Duration::from_secs(5),
+        stall_time: Duration::from_secs(30),
+    };
+}
+
+const _: () = assert!(Limits::BOOT.connections_of_client < Limits::BOOT.connections);
 
 /// Wait before accepting again after the system refused (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -115,16 +127,17 @@ pub(super) async fn accept(
         };
         let (answers, stop) = (Arc::clone(answers), stop.clone());
         tokio::spawn(async move {
+            let limits = slot.connections.limits;
             let _slot = slot;
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = converse(stream, client.ip(), answers) => {}
+                () = converse(stream, client.ip(), answers, limits) => {}
             }
         });
     }
 }
 
-async fn converse(stream: TcpStream, client: IpAddr, answers: Arc<Answers>) {
+async fn converse(stream: TcpStream, client: IpAddr, answers: Arc<Answers>, limits: Limits) {
     let server = match stream.local_addr() {
         Ok(SocketAddr::V4(address)) => *address.ip(),
         _ => return,
@@ -137,10 +150,13 @@ async fn converse(stream: TcpStream, client: IpAddr, answers: Arc<Answers>) {
     });
     let result = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME)
+        .header_read_timeout(limits.header_time)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service)
+        .serve_connection(
+            TokioIo::new(Patient::new(stream, limits.stall_time)),
+            service,
+        )
         .await;
     if let Err(error) = result {
         debug!(%client, %error, "boot file connection ended");
@@ -149,6 +165,7 @@ async fn converse(stream: TcpStream, client: IpAddr, answers: Arc<Answers>) {
 
 /// Counts connections, in all and by client; shared by all listeners.
 pub(crate) struct Connections {
+    limits: Limits,
     room: Arc<tokio::sync::Semaphore>,
     clients: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -162,9 +179,10 @@ pub(super) struct Slot {
 
 impl Connections {
     /// No connections yet.
-    pub(crate) fn new() -> Arc<Self> {
-        let room = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        let room = Arc::new(tokio::sync::Semaphore::new(limits.connections));
         Arc::new(Connections {
+            limits,
             room,
             clients: Mutex::default(),
         })
@@ -185,7 +203,7 @@ impl Connections {
     ) -> Option<Slot> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let open = clients.entry(client).or_insert(0);
-        if *open >= MAX_CONNECTIONS_PER_CLIENT {
+        if *open >= self.limits.connections_of_client {
             return None;
         }
         *open += 1;
@@ -213,16 +231,18 @@ impl Drop for Slot {
     }
 }
 
-/// A stream whose writes fail when the other side takes nothing for [`STALL_TIME`]; hyper has no limit of its own for that.
+/// A stream whose writes fail when the other side takes nothing for a while; hyper has no limit of its own for that.
 struct Patient {
     stream: TcpStream,
+    stall_time: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, stall_time: Duration) -> Self {
         Patient {
             stream,
+            stall_time,
             stalled: None,
         }
     }
@@ -236,7 +256,8 @@ impl Patient {
             self.stalled = None;
             return result;
         }
-        let sleep = || Box::pin(tokio::time::sleep_until(Instant::now() + STALL_TIME));
+        let until = Instant::now() + self.stall_time;
+        let sleep = || Box::pin(tokio::time::sleep_until(until));
         match self
             .stalled
             .get_or_insert_with(sleep)
