@@ -16,6 +16,9 @@ use crate::{artifacts, doctor, paths, ui};
 /// Names the file that lists the artifacts. Without it, VM claims say that they did not run.
 pub const ARTIFACTS_VARIABLE: &str = "KRAKEN_LAB_ARTIFACTS";
 
+/// Time for one fuzz target: enough to see a parser that became careless, short enough for every run.
+const FUZZ_SECONDS: u32 = 20;
+
 /// Passed and failed tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -79,6 +82,14 @@ pub fn run(claim: Option<&str>) -> Result<u8> {
     };
     note("tests", tests(&mut command)?, begun.elapsed());
 
+    if claim.is_none() {
+        for (what, command) in fuzz_targets() {
+            let begun = Instant::now();
+            let passed = check(&what, command);
+            note(&what, Count::one(passed), begun.elapsed());
+        }
+    }
+
     println!("\n{}", ui::table(&rows));
     if total.ignored > 0 {
         println!(
@@ -115,6 +126,42 @@ fn checks() -> Vec<(&'static str, Command)> {
         ),
         ("documentation", doc),
     ]
+}
+
+/// Every fuzz target for a short time, where cargo-fuzz and the compiler that it needs are installed.
+fn fuzz_targets() -> Vec<(String, Command)> {
+    let is_there = Command::new("cargo")
+        .args(["+nightly", "fuzz", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !is_there {
+        eprintln!(
+            "lab: cargo-fuzz is not installed: the tests replay the corpora, nothing beyond them is tried"
+        );
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for member in fs::read_dir(paths::workspace())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let folder = member.path().join("fuzz/fuzz_targets");
+        for target in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = target
+                .path()
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned());
+            let Some(name) = name else { continue };
+            let mut command = artifacts::cargo();
+            command
+                .current_dir(member.path())
+                .args(["+nightly", "fuzz", "run", &name]);
+            command.args(["--", &format!("-max_total_time={FUZZ_SECONDS}")]);
+            found.push((format!("fuzz {name}"), command));
+        }
+    }
+    found
 }
 
 fn check(what: &str, mut command: Command) -> bool {

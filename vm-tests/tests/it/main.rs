@@ -8,6 +8,7 @@ mod lab;
 mod agent_killed_readopts;
 mod busy_node_is_left_alone;
 mod four_nodes_boot_together;
+mod grant_is_used_once;
 mod head_killed_adopts_without_power_action;
 mod image_runs_and_answers;
 mod image_tampered_is_refused;
