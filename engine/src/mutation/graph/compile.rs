@@ -166,6 +166,11 @@ pub(super) fn compile(set: &MutationSet) -> Result<MutationGraph, GraphError> {
 fn canonical(set: &MutationSet) -> MutationSet {
     let mut set = set.clone();
     set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
+    for mutation in &mut set.mutations {
+        mutation.mutates.sort();
+        mutation.requires.sort();
+        mutation.excludes.sort();
+    }
     set.dependencies.sort();
     set.discoverables.sort();
     set.discoverables.dedup();

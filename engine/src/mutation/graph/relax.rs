@@ -29,7 +29,10 @@ pub(super) struct Unreachable {
 pub(super) fn relax(graph: &MutationGraph, question: &Question<'_>) -> Result<Vec<Problem>, Unreachable> {
     let cone = Cone::new(graph, question, |_| true, |_| true);
     let reach = Reach::new(graph, question, &cone);
-    let missed = |goal: &&GoalVal| !goal.holds_at_start && !reach.values[goal.variable].contains(&goal.value);
+    let missed = |goal: &&GoalVal| {
+        let unmentioned = goal.value == graph.variables[goal.variable].other();
+        !goal.holds_at_start && (unmentioned || !reach.values[goal.variable].contains(&goal.value))
+    };
     let goals: Vec<GoalVal> = question.goal.iter().filter(missed).copied().collect();
     if !goals.is_empty() {
         return Err(Unreachable { goals, reach });
@@ -207,7 +210,10 @@ fn parts(
             .filter(|index| cone.variables[*index] && find(&mut part, *index) == root)
             .collect();
         let own_rules: Vec<usize> = rules()
-            .filter(|rule| find(&mut part, graph.rules[*rule].effects[0].variable) == root)
+            .filter(|rule| {
+                let mut changed = graph.rules[*rule].effects.iter().map(|effect| effect.variable);
+                changed.any(|variable| cone.variables[variable] && find(&mut part, variable) == root)
+            })
             .collect();
         problems.push(Problem::new(graph, question, reach, &variables, &own_rules));
     }

@@ -1,1 +1,83 @@
 use super::*;
+use crate::mutation::{Dependency, MutationContext, MutationSet, UrlChange};
+use crate::mutation::path::NoPathKind;
+
+mod declared;
+mod random;
+#[cfg(feature = "files")]
+mod scenarios;
+
+/// `/a=1 /b=x` into values; whole numbers become numbers.
+fn values(text: &str) -> Values {
+    text.split_whitespace()
+        .map(|pair| {
+            let (url, value) = pair.split_once('=').unwrap();
+            let number = value.parse().map(Value::Int);
+            (url.parse().unwrap(), number.unwrap_or_else(|_| Value::from(value)))
+        })
+        .collect()
+}
+
+/// `/a=x|y /b=` into conditions; nothing after the sign is unknown.
+fn conditions(text: &str) -> Vec<Condition> {
+    text.split_whitespace()
+        .map(|pair| {
+            let (url, allowed) = pair.split_once('=').unwrap();
+            Condition {
+                url: url.parse().unwrap(),
+                any_of: allowed.split('|').map(value).collect(),
+            }
+        })
+        .collect()
+}
+
+fn value(text: &str) -> Option<Value> {
+    (!text.is_empty()).then(|| Value::from(text))
+}
+
+/// `m/NAME` that mutates `/a:x|y>z /b:>w`; nothing is unknown.
+fn mutation(id: &str, mutates: &str, requires: &str, excludes: &str, cost: u32) -> Mutation {
+    let (module, name) = id.split_once('/').unwrap();
+    let changes = mutates.split_whitespace().map(|change| {
+        let (url, change) = change.split_once(':').unwrap();
+        let (from, to) = change.split_once('>').unwrap();
+        UrlChange {
+            url: url.parse().unwrap(),
+            from: from.split('|').map(value).collect(),
+            to: value(to),
+        }
+    });
+    Mutation {
+        id: MutationId::new(module, name),
+        context: MutationContext::All,
+        mutates: changes.collect(),
+        requires: conditions(requires),
+        excludes: conditions(excludes),
+        timeout: None,
+        fail_to: Vec::new(),
+        cost,
+        disruptive: false,
+    }
+}
+
+fn set(mutations: Vec<Mutation>) -> MutationSet {
+    MutationSet {
+        mutations,
+        ..MutationSet::default()
+    }
+}
+
+fn graph(mutations: Vec<Mutation>) -> MutationGraph {
+    MutationGraph::new(&set(mutations)).unwrap()
+}
+
+/// Plans and compares the steps; `-` for a converged node, else the reason.
+#[track_caller]
+fn check(graph: &MutationGraph, dsc: &str, cfg: &str, expect: &str) {
+    let text = match graph.plan(&values(dsc), &values(cfg)) {
+        Plan::Converged => "-".to_owned(),
+        Plan::Path(path) => path.steps.iter().map(|step| step.name()).collect::<Vec<_>>().join(" "),
+        Plan::NoPath(no_path) => no_path.reason,
+    };
+    assert_eq!(text, expect);
+}

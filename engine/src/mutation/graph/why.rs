@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::compile::{Rule, Test, UNKNOWN, Val, Variable};
+use super::compile::{Rule, Test, UNKNOWN, Val, Variable, contains};
 use super::problem::{Problem, Scratch};
 use super::relax::Unreachable;
 use super::search::{Found, MAX_EXPLORED, States, solve};
@@ -110,6 +110,14 @@ struct Words<'a> {
     told: Vec<(usize, Val)>,
 }
 
+/// How near a rule is to setting a value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Promise {
+    StartsHere,
+    StartsWithinReach,
+    StartsOutOfReach,
+}
+
 /// What stops a rule.
 enum Stop<'a> {
     /// It starts from other values of the variable that it changes.
@@ -185,55 +193,84 @@ impl<'a> Words<'a> {
             return format!("{target} cannot be reached either");
         }
         let ways = self.ways(variable, index, value);
-        let Some(ways) = ways else {
+        if ways.is_empty() || self.is_stuck(variable, index) {
             self.blockers.push(Blocker {
                 mutation: None,
                 url: variable.url.clone(),
                 to: name.clone(),
                 obstacle: Obstacle::NoMutation,
             });
-            return format!("no mutation leads to {target}{}", self.meant(variable, index, name.as_ref()));
-        };
+            return match ways.is_empty() {
+                true => format!("no mutation leads to {target}{}", self.meant(variable, index, name.as_ref())),
+                false => format!("no mutation leaves {}", self.now(index)),
+            };
+        }
         self.told.push((index, value));
-        let many = ways.len();
-        let mut text: Vec<String> = Vec::new();
-        for (rule, stop) in ways.into_iter().take(MAX_WAYS) {
-            let id = &self.graph.set.mutations[rule].id;
+        let (shown, it) = if depth == 0 { (MAX_WAYS, "it".to_owned()) } else { (1, target) };
+        let more = ways.len().saturating_sub(shown);
+        let mut reasons: Vec<(String, String)> = Vec::new();
+        for (rule, stop) in ways.into_iter().take(shown) {
+            let id = self.graph.set.mutations[rule].id.to_string();
             let why = self.stopped(rule, stop, index, depth);
-            text.push(format!("{id} could set {target} but {why}"));
+            match reasons.iter_mut().find(|(_, known)| *known == why) {
+                Some((ids, _)) => *ids = format!("{ids} or {id}"),
+                None => reasons.push((id, why)),
+            }
         }
         self.told.pop();
-        let mut text = text.join("; ");
-        if many > MAX_WAYS {
-            let _ = write!(text, "; {} more mutations that could are stopped too", many - MAX_WAYS);
+        let texts: Vec<String> = reasons.iter().map(|(ids, why)| format!("{ids} could set {it} but {why}")).collect();
+        let mut text = texts.join("; ");
+        match more {
+            0 => {}
+            _ if depth > 0 => {}
+            1 => text.push_str("; another mutation that could is stopped too"),
+            more => text.push_str(&format!("; {more} other mutations that could are stopped too")),
         }
         text
     }
 
-    /// The rules that set a value, most promising first, and what stops each; `None` when there are none.
-    fn ways(&self, variable: &Variable, index: usize, value: Val) -> Option<Vec<(usize, Stop<'a>)>> {
-        let sets = |rule: &&usize| {
-            let mut effects = self.graph.rules[**rule].effects.iter();
-            effects.any(|effect| effect.variable == index && effect.to == value)
+    /// Whether the variable can never be anything but what it is, because no mutation starts from that.
+    fn is_stuck(&self, variable: &Variable, index: usize) -> bool {
+        let start = self.question.start[index];
+        let leaves = |rule: &usize| {
+            let mut effects = self.graph.rules[*rule].effects.iter();
+            effects.any(|effect| effect.variable == index && contains(&effect.from, start))
         };
-        let mut ways: Vec<(usize, usize)> = variable
-            .mutators
-            .iter()
-            .filter(sets)
-            .map(|rule| (self.stops(&self.graph.rules[*rule]).len(), *rule))
-            .collect();
-        ways.sort_unstable();
-        let stops = |rule: usize| {
-            let mut stops = self.stops(&self.graph.rules[rule]);
-            // What no mutation changes is named first: it is what somebody must do something about.
-            stops.sort_by_key(|stop| match stop {
-                Stop::Requires(test) | Stop::Excludes(test) => !self.graph.variables[test.variable].mutators.is_empty(),
-                Stop::From { .. } | Stop::Never => true,
-            });
-            stops.into_iter().next().unwrap_or(Stop::Never)
+        self.reached[index].len() == 1 && !variable.mutators.iter().any(leaves)
+    }
+
+    /// The rules that set a value with what stops each: only the most promising kind, the nearest to firing first.
+    fn ways(&self, variable: &Variable, index: usize, value: Val) -> Vec<(usize, Stop<'a>)> {
+        let start = self.question.start[index];
+        let mut ways: Vec<((Promise, usize, usize), Stop<'a>)> = Vec::new();
+        for rule in &variable.mutators {
+            let mut effects = self.graph.rules[*rule].effects.iter();
+            let Some(effect) = effects.find(|effect| effect.variable == index && effect.to == value) else {
+                continue;
+            };
+            let promise = if contains(&effect.from, start) {
+                Promise::StartsHere
+            } else if effect.from.iter().any(|from| self.reached[index].contains(from)) {
+                Promise::StartsWithinReach
+            } else {
+                Promise::StartsOutOfReach
+            };
+            let stops = self.stops(&self.graph.rules[*rule]);
+            ways.push(((promise, stops.len(), *rule), self.main(stops)));
+        }
+        ways.sort_by_key(|(rank, _)| *rank);
+        let best = ways.first().map(|((promise, _, _), _)| *promise);
+        ways.retain(|((promise, _, _), _)| Some(*promise) == best);
+        ways.into_iter().map(|((_, _, rule), stop)| (rule, stop)).collect()
+    }
+
+    /// The stop to name: what no mutation changes comes first, as somebody must do something about it.
+    fn main(&self, stops: Vec<Stop<'a>>) -> Stop<'a> {
+        let changes = |stop: &Stop<'_>| match stop {
+            Stop::Requires(test) | Stop::Excludes(test) => !self.graph.variables[test.variable].mutators.is_empty(),
+            Stop::From { .. } | Stop::Never => true,
         };
-        let ways: Vec<_> = ways.into_iter().map(|(_, rule)| (rule, stops(rule))).collect();
-        (!ways.is_empty()).then_some(ways)
+        stops.into_iter().min_by_key(changes).unwrap_or(Stop::Never)
     }
 
     /// All conditions of a rule that no value within reach fulfils.
@@ -340,7 +377,7 @@ impl<'a> Words<'a> {
             }
             Some(rule) => {
                 self.told.push((test.variable, now));
-                let stop = self.stops(&self.graph.rules[*rule]).into_iter().next().unwrap_or(Stop::Never);
+                let stop = self.main(self.stops(&self.graph.rules[*rule]));
                 let why = self.stopped(*rule, stop, test.variable, depth + 1);
                 self.told.pop();
                 format!("and {}, which leaves {target}, {why}", self.graph.set.mutations[*rule].id)
@@ -353,10 +390,10 @@ impl<'a> Words<'a> {
         let variable = &self.graph.variables[index];
         let now = value_at(self.graph, self.question, index, self.question.start[index]);
         match (variable.discoverable, now) {
-            (false, None) => "but Cfg does not set it".to_owned(),
-            (false, Some(value)) => format!("but Cfg says {value}"),
-            (true, None) => "but it is unknown, and no mutation finds it out".to_owned(),
-            (true, Some(value)) => format!("but it is {value}, and no mutation changes it"),
+            (false, None) => "which Cfg does not set".to_owned(),
+            (false, Some(value)) => format!("where Cfg says {value}"),
+            (true, None) => "which is unknown, and no mutation finds it out".to_owned(),
+            (true, Some(value)) => format!("which is {value}, and no mutation changes it"),
         }
     }
 
@@ -381,7 +418,9 @@ impl<'a> Words<'a> {
             .collect();
         can.sort();
         can.dedup();
-        let wanted = wanted.map(Value::to_string).unwrap_or_default();
+        let Some(wanted) = wanted.map(Value::to_string) else {
+            return " again".to_owned();
+        };
         if can.contains(&wanted) {
             return " as that type of value: mind the difference between texts and numbers".to_owned();
         }
