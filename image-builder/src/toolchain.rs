@@ -69,7 +69,7 @@ impl std::fmt::Display for Recipe {
         let how = match self.way {
             Way::Musl => "the toolchain's own musl library",
             Way::BuildStd => "the standard library built from source for musl",
-            Way::Glibc => "static glibc, as this machine has no way to build for musl",
+            Way::Glibc => "static glibc, which is larger and can't look names up",
         };
         let (major, minor) = self.compiler.version;
         write!(

@@ -521,6 +521,10 @@ fn bad_input_to_image_is_explained() {
         "image --name demo --from nowhere --keys keys --out bad",
         &["can't read nowhere"],
     );
+    workshop.fails(
+        "image --name demo --from root --keys keys --out root/image",
+        &["is inside root"],
+    );
     assert!(!workshop.path("bad/manifest.json").exists());
 }
 

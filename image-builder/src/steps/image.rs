@@ -52,6 +52,7 @@ pub(crate) struct ImageArgs {
     /// Folder made by `kraken-image keys`; its cluster.key signs
     #[arg(long, value_name = "DIR")]
     keys: PathBuf,
+    /// How the files in the image are compressed
     #[arg(long, value_enum, value_name = "HOW", default_value = "zstd")]
     compress: Compress,
     /// Make root the owner of every file, as when an ordinary user has put the folder together
@@ -86,6 +87,15 @@ pub(crate) fn run(args: &ImageArgs) -> Result<Report> {
     manifest::check_name(&args.name)?;
     let key = keys::read_cluster_key(&args.keys)?;
     files::parent_folder(&args.out.join(MANIFEST))?;
+    if let (Ok(from), Ok(out)) = (args.from.canonicalize(), args.out.canonicalize())
+        && out.starts_with(&from)
+    {
+        bail!(
+            "{} is inside {}, so the image would hold itself; give another --out",
+            args.out.display(),
+            args.from.display()
+        );
+    }
     let scratch = tempfile::Builder::new()
         .prefix(".image-")
         .tempdir_in(&args.out)

@@ -51,6 +51,7 @@ pub(crate) struct InitramfsArgs {
     /// Pack only the modules named by --module
     #[arg(long)]
     no_default_modules: bool,
+    /// How the archive is compressed
     #[arg(long, value_enum, value_name = "HOW", default_value = "zstd")]
     compress: Compress,
     /// File to write

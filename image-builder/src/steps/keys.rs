@@ -60,13 +60,15 @@ pub(crate) fn run(args: &KeysArgs) -> Result<Report> {
         .with_context(|| format!("can't make the folder {}", folder.display()))?;
     let (ca_pem, ca_key) = make_ca().context("can't make the certificate authority")?;
     let (cluster_key, public_hex) = make_cluster_key()?;
-    files::write_new(&folder.join(CA_KEY), ca_key.as_bytes(), 0o600)?;
-    files::write_new(&folder.join(CA_PEM), ca_pem.as_bytes(), 0o644)?;
-    files::write_new(&folder.join(CLUSTER_KEY), cluster_key.as_bytes(), 0o600)?;
-    files::write_new(
-        &folder.join(CLUSTER_PUB),
-        format!("{public_hex}\n").as_bytes(),
-        0o644,
+    let public_line = format!("{public_hex}\n");
+    write_set(
+        folder,
+        &[
+            (CA_KEY, &ca_key, 0o600),
+            (CA_PEM, &ca_pem, 0o644),
+            (CLUSTER_KEY, &cluster_key, 0o600),
+            (CLUSTER_PUB, &public_line, 0o644),
+        ],
     )?;
     let text = format!(
         "made the keys of a cluster in {0}\n  {CA_PEM}, {CLUSTER_PUB}   public, go into every initramfs\n  {CA_KEY}, {CLUSTER_KEY}   secret: back them up, keep them on the head",
@@ -76,6 +78,19 @@ pub(crate) fn run(args: &KeysArgs) -> Result<Report> {
         text,
         json: json!({ "folder": folder, "cluster_pub": public_hex }),
     })
+}
+
+/// Writes all files or none: half a set would stand in the way of the next try, and nothing has used it yet.
+fn write_set(folder: &Path, keys: &[(&str, &str, u32)]) -> Result<()> {
+    for (done, (name, text, mode)) in keys.iter().enumerate() {
+        if let Err(error) = files::write_new(&folder.join(name), text.as_bytes(), *mode) {
+            for (name, _, _) in &keys[..done] {
+                let _ = fs::remove_file(folder.join(name));
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 fn make_ca() -> Result<(String, String)> {

@@ -59,34 +59,24 @@ pub(crate) fn run_with_input(command: &mut Command, mut input: impl Read) -> Res
         stderr.map(|mut pipe| pipe.read_to_end(&mut said));
         said
     });
-    // A program that gives up closes the pipe; its own words tell why better than that.
     let copied = stdin.map_or(Ok(0), |mut pipe| io::copy(&mut input, &mut pipe));
     let status = child
         .wait()
         .with_context(|| format!("can't wait for {program}"))?;
     let stderr = reader.join().unwrap_or_default();
-    if copied.as_ref().is_ok_or_broken_pipe() {
-        return check(
+    // A program that gives up closes the pipe; its own words tell why better than that.
+    match copied {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("can't read the input")
+        }
+        _ => check(
             command,
             &Output {
                 status,
                 stdout: Vec::new(),
                 stderr,
             },
-        );
-    }
-    copied.map(drop).context("can't read the input")
-}
-
-trait PipeResult {
-    fn is_ok_or_broken_pipe(&self) -> bool;
-}
-
-impl<T> PipeResult for Result<T, &io::Error> {
-    fn is_ok_or_broken_pipe(&self) -> bool {
-        self.as_ref()
-            .err()
-            .is_none_or(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        ),
     }
 }
 

@@ -55,7 +55,7 @@ fn musl_library_is_first_then_source_then_glibc() {
         &facts,
         None,
         Ok(
-            "/home/u/.cargo/bin/rustc 1.95 with static glibc, as this machine has no way to build for musl",
+            "/home/u/.cargo/bin/rustc 1.95 with static glibc, which is larger and can't look names up",
         ),
     );
 }

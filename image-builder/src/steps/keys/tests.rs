@@ -37,3 +37,20 @@ fn a_key_of_another_kind_is_refused() {
         );
     }
 }
+
+#[test]
+fn half_a_set_is_not_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = [("a", "1", 0o600), ("b", "2", 0o600), ("c", "3", 0o600)];
+    fs::write(folder.path().join("c"), "old").unwrap();
+    assert!(write_set(folder.path(), &set).is_err());
+    let left: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["c"]);
+    assert_eq!(fs::read_to_string(folder.path().join("c")).unwrap(), "old");
+    fs::remove_file(folder.path().join("c")).unwrap();
+    write_set(folder.path(), &set).unwrap();
+    assert_eq!(fs::read_to_string(folder.path().join("b")).unwrap(), "2");
+}
