@@ -37,7 +37,6 @@ pub(crate) const DEFAULT_MODULES: &[&str] = &[
     "i40e",
     "iavf",
     "ice",
-    "fm10k",
     "tg3",
     "bnx2x",
     "bnxt_en",
