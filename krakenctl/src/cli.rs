@@ -10,29 +10,28 @@ use crate::{freeze, image, mutation, node, pending, version};
 const EXAMPLES: &str = "\
 Examples:
   krakenctl node list                          all nodes: power, agent, image
-  krakenctl node set n[1-4] /RunState=SYNC --wait
-                                               switch on, boot, join, and wait for it
+  krakenctl node set n[1-4] /RunState=SYNC -w  switch on, boot, join, and wait for it
   krakenctl node explain n3                    why is it where it is, what would move it?
   krakenctl node watch @rack1                  every change, as it happens
   krakenctl pending list                       machines that asked for a boot and belong to no node
   krakenctl freeze --reason maintenance        stop all mutations, at once
 
 Node sets: n1  n[1-4,7]  n[001-128]  @rack3  @rack3&@gpu  @rack3!n7  run=ERROR
-  The head reads them (ClusterShell's grammar). Quote them where your shell has its own idea of [ ], & or !. '-' reads
-  names from standard input.
+  The head reads them (ClusterShell's grammar); @* is all nodes, '-' reads names from standard input.
+  Quote them where your shell has its own idea of [ ], & or !.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 partial, 4 not found, 5 not permitted, 6 head not reachable, 7 conflict,
-  8 changes pending (--dry-run, plan), 124 timeout, 130 interrupted.";
+Exit codes: 0 ok, 1 failure, 2 usage, 3 partial, 4 not found, 5 not permitted, 6 no head reached,
+  7 conflict, 8 changes pending (--dry-run, plan), 124 timeout, 130 interrupted";
 
 /// Operate a Kraken cluster
 #[derive(Debug, Parser)]
-#[command(name = "krakenctl", version, about, after_help = EXAMPLES, max_term_width = 130, propagate_version = false)]
+#[command(name = "krakenctl", version, after_help = EXAMPLES, max_term_width = 130, propagate_version = false)]
 pub(crate) struct Cli {
+    /// No colors, as with NO_COLOR in the environment
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(crate) no_color: bool,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
-    /// No colors, as with NO_COLOR in the environment
-    #[arg(long, global = true)]
-    pub(crate) no_color: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

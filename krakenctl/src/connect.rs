@@ -39,12 +39,14 @@ pub(crate) type Head = AdminClient<InterceptedService<Channel, Bearer>>;
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectArgs {
     /// Unix socket of the head on this machine
-    #[arg(long, global = true, value_name = "PATH", env = "KRAKEN_SOCKET", default_value = DEFAULT_SOCKET, hide_env_values = true)]
+    #[arg(long, global = true,
+        hide_short_help = true, value_name = "PATH", env = "KRAKEN_SOCKET", default_value = DEFAULT_SOCKET, hide_env_values = true)]
     pub(crate) socket: PathBuf,
     /// Head on the network, as ADDRESS or ADDRESS:PORT (port 3141), instead of the socket; needs a token
     #[arg(
         long,
         global = true,
+        hide_short_help = true,
         value_name = "ADDRESS",
         env = "KRAKEN_HEAD",
         hide_env_values = true
@@ -54,6 +56,7 @@ pub(crate) struct ConnectArgs {
     #[arg(
         long,
         global = true,
+        hide_short_help = true,
         value_name = "TOKEN",
         env = "KRAKEN_TOKEN",
         hide_env_values = true
@@ -63,16 +66,18 @@ pub(crate) struct ConnectArgs {
     #[arg(
         long,
         global = true,
+        hide_short_help = true,
         value_name = "FILE",
         env = "KRAKEN_TOKEN_FILE",
         hide_env_values = true
     )]
     pub(crate) token_file: Option<PathBuf>,
     /// Send the token unencrypted beyond this machine
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub(crate) plaintext: bool,
     /// Longest time for one answer
-    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, global = true,
+        hide_short_help = true, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub(crate) request_timeout: Duration,
 }
 

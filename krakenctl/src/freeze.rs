@@ -9,7 +9,7 @@ use crate::write::{self, LimitArgs, WriteArgs, Written};
 /// Arguments of `freeze`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A frozen node, or a node of a frozen cluster, starts no mutation. What runs already goes on to its end, watching goes on,
+A frozen node, or a node of a frozen cluster, starts no mutation. What runs already goes on to its end, watching goes on, \
 and Cfg can be changed. Freezing is kept when the head restarts.
 
 Examples:
@@ -25,7 +25,7 @@ pub(crate) struct FreezeArgs {
 /// Arguments of `thaw`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The cluster and each node are frozen and thawed apart: `thaw` without a node set lifts the freeze of the whole cluster, and
+The cluster and each node are frozen and thawed apart: `thaw` without a node set lifts the freeze of the whole cluster, and \
 leaves single nodes frozen that were frozen by name. Every thawed node is planned afresh.
 
 Examples:

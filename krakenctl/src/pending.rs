@@ -24,7 +24,7 @@ pub(crate) enum Command {
 /// Arguments of `pending enrol`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The machine's MAC becomes the one the node boots from. It goes on booting by itself within seconds, without a reset, once its
+The machine's MAC becomes the one the node boots from. It goes on booting by itself within seconds, without a reset, once its \
 Cfg asks for a boot.
 
 Examples:

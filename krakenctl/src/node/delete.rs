@@ -9,7 +9,7 @@ use crate::{Context, names};
 /// Arguments of `node delete`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The head forgets the nodes: it serves them no boot and fires no mutation for them. A machine that runs goes on running.
+The head forgets the nodes: it serves them no boot and fires no mutation for them. A machine that runs goes on running. \
 More than 32 nodes are deleted only with --yes or a higher -m.
 
 Examples:
@@ -27,7 +27,7 @@ pub(crate) struct DeleteArgs {
 /// Arguments of `node release`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A node whose mutation failed too often is parked: the head leaves it alone. Releasing forgets the failures; `node explain` shows
+A node whose mutation failed too often is parked: the head leaves it alone. Releasing forgets the failures; `node explain` shows \
 them first.
 
 Examples:

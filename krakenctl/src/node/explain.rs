@@ -10,7 +10,7 @@ use crate::{Context, write};
 /// Arguments of `node explain`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Shows what is wanted and known, the path of mutations with the step it is at, what the node waits for, what holds it and who
+Shows what is wanted and known, the path of mutations with the step it is at, what the node waits for, what holds it and who \
 can lift that, and the last failures.
 
 Examples:

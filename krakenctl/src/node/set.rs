@@ -22,12 +22,12 @@ const MAX_VALUE_FILE_BYTES: u64 = engine::state::MAX_VALUE_BYTES as u64;
 /// Arguments of `node set`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Sets what the nodes should be (Cfg), on all nodes of the set or on none. The head then plans what has to happen: setting
+Sets what the nodes should be (Cfg), on all nodes of the set or on none. The head then plans what has to happen: setting \
 /RunState=SYNC alone implies power and boot. An empty VALUE unsets. Types and names are checked before anything is sent.
 
 A change of /PhysState, /RunState or /image can end jobs: on more than 32 nodes it needs --yes or a higher -m.
 
-With --wait the command ends when each node is what was set (exit code 0), when the rest cannot get there (3, or 1 if none did), or
+With --wait the command ends when each node is what was set (exit code 0), when the rest cannot get there (3, or 1 if none did), or \
 after --timeout (124). Ctrl-C ends the waiting, not the change.
 
 Examples:

@@ -9,10 +9,10 @@ use crate::{Context, value, view, write};
 /// Arguments of `node watch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Starts with one line for each node, then shows every change of Cfg and Dsc and every mutation. When the connection is lost, or the
+Starts with one line for each node, then shows every change of Cfg and Dsc and every mutation. When the connection is lost, or the \
 head restarts, it connects again and goes on without a gap. Ctrl-C ends it.
 
-With -o json each line is an object; its \"type\" is node, synced, cfg, dsc, mutation, frozen or deleted. \"synced\" comes once what
+With -o json each line is an object; its \"type\" is node, synced, cfg, dsc, mutation, frozen or deleted. \"synced\" comes once what \
 was there at the start has been told.
 
 Examples:

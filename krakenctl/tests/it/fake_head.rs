@@ -1,0 +1,673 @@
+//! A head that keeps nodes in memory and does what the test says: it plans nothing and checks little.
+//!
+//! Stopping it drops its runtime, as a crash would: every connection breaks at once.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use proto::v1;
+use proto::v1::admin_server::{Admin, AdminServer};
+use proto::v1::watch_event::Kind;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+/// What the fake knows.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) nodes: BTreeMap<String, v1::Node>,
+    pub(crate) revision: u64,
+    pub(crate) epoch: u64,
+    pub(crate) frozen: bool,
+    pub(crate) reports: BTreeMap<String, v1::Report>,
+    pub(crate) pending: Vec<v1::Pending>,
+    pub(crate) images: Vec<v1::Image>,
+    pub(crate) mutations: v1::MutationSet,
+    /// Events of this epoch; number 1 comes first.
+    events: Vec<v1::WatchEvent>,
+    /// Names of the calls, in order.
+    pub(crate) calls: Vec<String>,
+    /// The last reason that came with a write.
+    pub(crate) reason: String,
+    /// Answer every call with this.
+    pub(crate) refuse: Option<Status>,
+    /// Token without which a call is refused.
+    pub(crate) token: Option<String>,
+}
+
+/// The head, and the folder its socket lives in.
+pub(crate) struct FakeHead {
+    pub(crate) folder: tempfile::TempDir,
+    world: Arc<Mutex<World>>,
+    changed: watch::Sender<()>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+#[derive(Clone)]
+struct Service {
+    world: Arc<Mutex<World>>,
+    changed: watch::Sender<()>,
+}
+
+pub(crate) fn text(text: &str) -> v1::Value {
+    v1::Value {
+        kind: Some(v1::value::Kind::TextValue(text.to_owned())),
+    }
+}
+
+pub(crate) fn change(url: &str, value: &str) -> v1::ValueChange {
+    v1::ValueChange {
+        url: url.to_owned(),
+        value: (!value.is_empty()).then(|| text(value)),
+    }
+}
+
+impl FakeHead {
+    pub(crate) fn start() -> Self {
+        let mut head = Self {
+            folder: tempfile::tempdir().expect("temporary folder"),
+            world: Arc::default(),
+            changed: watch::Sender::new(()),
+            runtime: None,
+        };
+        head.world().epoch = 1;
+        head.serve();
+        head
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+
+    fn serve(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let _ = std::fs::remove_file(self.socket());
+        let guard = runtime.enter();
+        let listener = tokio::net::UnixListener::bind(self.socket()).expect("socket");
+        drop(guard);
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        let service = AdminServer::new(self.service());
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming),
+        );
+        self.runtime = Some(runtime);
+    }
+
+    /// Serves on TCP too; returns the address.
+    pub(crate) fn serve_tcp(&self) -> String {
+        let runtime = self.runtime.as_ref().expect("it runs");
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .expect("port");
+        let address = listener.local_addr().expect("address").to_string();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let service = AdminServer::new(self.service());
+        runtime.spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming),
+        );
+        address
+    }
+
+    fn service(&self) -> Service {
+        Service {
+            world: Arc::clone(&self.world),
+            changed: self.changed.clone(),
+        }
+    }
+
+    /// As kill -9 would.
+    pub(crate) fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
+
+    /// Comes back with what was written; events are numbered afresh.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        let mut world = self.world();
+        world.epoch += 1;
+        world.events.clear();
+        drop(world);
+        self.serve();
+    }
+
+    /// Breaks every connection and goes on with the same events.
+    pub(crate) fn cut(&mut self) {
+        self.stop();
+        self.serve();
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no test panicked with the lock")
+    }
+
+    pub(crate) fn add(&self, name: &str) {
+        let mut world = self.world();
+        world.insert(v1::Node {
+            name: name.to_owned(),
+            ..Default::default()
+        });
+        drop(world);
+        self.changed.send_replace(());
+    }
+
+    /// A module reports a value.
+    pub(crate) fn discover(&self, name: &str, url: &str, value: &str) {
+        let mut world = self.world();
+        let node = world.nodes.get_mut(name).expect("node");
+        set(node.dsc.get_or_insert_default(), &change(url, value));
+        world.event(Kind::Change(v1::NodeChange {
+            node_name: name.to_owned(),
+            dsc: vec![change(url, value)],
+            ..Default::default()
+        }));
+        drop(world);
+        self.changed.send_replace(());
+    }
+
+    /// krakenctl, about to talk to this head.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = krakenctl(args);
+        command.env("KRAKEN_SOCKET", self.socket());
+        command
+    }
+
+    /// Runs krakenctl to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Run {
+        Run::of(self.command(args), "")
+    }
+
+    /// Starts krakenctl with pipes.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command.spawn().expect("krakenctl starts")
+    }
+
+    /// Waits until the fake has seen a call.
+    pub(crate) fn wait_for_call(&self, name: &str) {
+        eventually(&format!("a call of {name}"), || {
+            self.world().calls.iter().any(|call| call == name)
+        });
+    }
+}
+
+/// Waits for a condition, at most 20 s.
+#[track_caller]
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// krakenctl without anything of the caller's environment that would change what it does.
+pub(crate) fn krakenctl(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_krakenctl"));
+    for name in [
+        "KRAKEN_SOCKET",
+        "KRAKEN_HEAD",
+        "KRAKEN_TOKEN",
+        "KRAKEN_TOKEN_FILE",
+        "NO_COLOR",
+    ] {
+        command.env_remove(name);
+    }
+    command.args(args);
+    command
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Run {
+    pub(crate) fn of(mut command: Command, input: &str) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("krakenctl starts");
+        let mut stdin = child.stdin.take().expect("stdin");
+        // A program that does not read its input may be gone already.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        Self::from(child.wait_with_output().expect("krakenctl ends"))
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Asserts the exit code.
+    #[track_caller]
+    pub(crate) fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl World {
+    fn insert(&mut self, node: v1::Node) {
+        self.revision += 1;
+        self.event(Kind::Node(node.clone()));
+        self.nodes.insert(node.name.clone(), node);
+    }
+
+    fn event(&mut self, kind: Kind) {
+        let sequence = self.events.len() as u64 + 1;
+        self.events.push(v1::WatchEvent {
+            sequence,
+            kind: Some(kind),
+        });
+    }
+
+    /// Understands `n1`, `n[1-4,7]` and commas; names that are not there are an error, as in a real head.
+    fn select(&self, set: &str) -> Result<Vec<String>, Status> {
+        if set.is_empty() || set == "@*" {
+            return Ok(self.nodes.keys().cloned().collect());
+        }
+        let mut names = Vec::new();
+        let mut rest = set;
+        while !rest.is_empty() {
+            let inside = rest
+                .find('[')
+                .is_some_and(|open| rest.find(',').is_none_or(|comma| open < comma));
+            let end = if inside {
+                rest.find(']').map(|at| at + 1)
+            } else {
+                rest.find(',')
+            }
+            .unwrap_or(rest.len());
+            let (item, tail) = rest.split_at(end);
+            rest = tail.trim_start_matches(',');
+            match item.split_once('[') {
+                None => names.push(item.to_owned()),
+                Some((prefix, ranges)) => {
+                    for range in ranges.trim_end_matches(']').split(',') {
+                        let (first, last) = range.split_once('-').unwrap_or((range, range));
+                        let number = |text: &str| {
+                            text.parse::<u32>()
+                                .map_err(|_| Status::invalid_argument("not a node set"))
+                        };
+                        names.extend(
+                            (number(first)?..=number(last)?).map(|n| format!("{prefix}{n}")),
+                        );
+                    }
+                }
+            }
+        }
+        match names.iter().find(|name| !self.nodes.contains_key(*name)) {
+            Some(name) => Err(Status::not_found(format!("there is no node {name}"))),
+            None => Ok(names),
+        }
+    }
+
+    fn begin_write(&mut self, options: Option<v1::WriteOptions>) -> Result<(), Status> {
+        let options = options.unwrap_or_default();
+        if options.if_revision != 0 && options.if_revision != self.revision {
+            return Err(Status::aborted(format!(
+                "the cluster is at revision {}",
+                self.revision
+            )));
+        }
+        self.reason = options.reason;
+        Ok(())
+    }
+
+    fn written(&mut self, nodes: Vec<String>) -> Result<Response<v1::WriteResponse>, Status> {
+        self.revision += 1;
+        Ok(Response::new(v1::WriteResponse {
+            revision: self.revision,
+            nodes,
+        }))
+    }
+}
+
+fn set(values: &mut v1::Values, change: &v1::ValueChange) {
+    values.values.retain(|old| old.url != change.url);
+    if change.value.is_some() {
+        values.values.push(change.clone());
+        values.values.sort_by(|a, b| a.url.cmp(&b.url));
+    }
+}
+
+impl Service {
+    fn enter<T>(&self, name: &str, request: &Request<T>) -> Result<MutexGuard<'_, World>, Status> {
+        let mut world = self.world.lock().expect("no call panicked with the lock");
+        world.calls.push(name.to_owned());
+        if let Some(token) = &world.token {
+            let given = request
+                .metadata()
+                .get("authorization")
+                .and_then(|value| value.to_str().ok());
+            if given != Some(&format!("Bearer {token}")) {
+                return Err(Status::unauthenticated("a valid token is wanted"));
+            }
+        }
+        match &world.refuse {
+            Some(status) => Err(status.clone()),
+            None => Ok(world),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Service {
+    async fn get_version(
+        &self,
+        request: Request<v1::GetVersionRequest>,
+    ) -> Result<Response<v1::GetVersionResponse>, Status> {
+        let world = self.enter("get_version", &request)?;
+        Ok(Response::new(v1::GetVersionResponse {
+            version: "9.9.9".into(),
+            cluster: "lab".into(),
+            revision: world.revision,
+            epoch: world.epoch,
+            frozen: world.frozen,
+        }))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let world = self.enter("list_nodes", &request)?;
+        let names = world.select(&request.get_ref().nodes)?;
+        Ok(Response::new(v1::ListNodesResponse {
+            nodes: names.iter().map(|name| world.nodes[name].clone()).collect(),
+            revision: world.revision,
+            frozen: world.frozen,
+        }))
+    }
+
+    async fn add_nodes(
+        &self,
+        request: Request<v1::AddNodesRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("add_nodes", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        if let Some(node) = request
+            .nodes
+            .iter()
+            .find(|node| world.nodes.contains_key(&node.name))
+        {
+            return Err(Status::already_exists(format!(
+                "there is a node {} already",
+                node.name
+            )));
+        }
+        let names = request.nodes.iter().map(|node| node.name.clone()).collect();
+        for node in request.nodes {
+            world.insert(node);
+        }
+        self.changed.send_replace(());
+        world.written(names)
+    }
+
+    async fn delete_nodes(
+        &self,
+        request: Request<v1::DeleteNodesRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("delete_nodes", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        let names = world.select(&request.nodes)?;
+        for name in &names {
+            world.nodes.remove(name);
+            world.event(Kind::Deleted(v1::NodeDeleted {
+                node_name: name.clone(),
+                ..Default::default()
+            }));
+        }
+        self.changed.send_replace(());
+        world.written(names)
+    }
+
+    async fn set_nodes(
+        &self,
+        request: Request<v1::SetNodesRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("set_nodes", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        if let Some(change) = request
+            .changes
+            .iter()
+            .find(|change| change.url.starts_with("/site"))
+        {
+            return Err(Status::invalid_argument(format!(
+                "no extension has {}",
+                change.url
+            )));
+        }
+        let names = world.select(&request.nodes)?;
+        for name in &names {
+            let node = world.nodes.get_mut(name).expect("selected");
+            for change in &request.changes {
+                set(node.cfg.get_or_insert_default(), change);
+            }
+            node.groups.extend(request.add_groups.iter().cloned());
+            node.groups
+                .retain(|group| !request.remove_groups.contains(group));
+            world.event(Kind::Change(v1::NodeChange {
+                node_name: name.clone(),
+                cfg: request.changes.clone(),
+                ..Default::default()
+            }));
+        }
+        self.changed.send_replace(());
+        world.written(names)
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchEvent, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let after = request.get_ref().after;
+        let (sender, receiver) = tokio::sync::mpsc::channel(64);
+        let mut changed = self.changed.subscribe();
+        let mut first = Vec::new();
+        let mut next = {
+            let mut world = self.enter("watch", &request)?;
+            let names = world.select(&request.get_ref().nodes)?;
+            let last = world.events.len() as u64;
+            world.calls.push(format!("watch after {after}"));
+            let event = |kind| v1::WatchEvent {
+                sequence: last,
+                kind: Some(kind),
+            };
+            if after == 0 {
+                first.extend(
+                    names
+                        .iter()
+                        .map(|name| event(Kind::Node(world.nodes[name].clone()))),
+                );
+                first.push(event(Kind::SnapshotEnd(v1::SnapshotEnd {
+                    revision: world.revision,
+                })));
+                last
+            } else if after > last {
+                first.push(event(Kind::Resync(v1::Resync {})));
+                last
+            } else {
+                after
+            }
+        };
+        let world = Arc::clone(&self.world);
+        tokio::spawn(async move {
+            for event in first {
+                if sender.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let events: Vec<v1::WatchEvent> = {
+                    let world = world.lock().expect("no call panicked with the lock");
+                    world.events.iter().skip(next as usize).cloned().collect()
+                };
+                next += events.len() as u64;
+                for event in events {
+                    if sender.send(Ok(event)).await.is_err() {
+                        return;
+                    }
+                }
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(
+            tokio_stream::wrappers::ReceiverStream::new(receiver),
+        )))
+    }
+
+    async fn freeze(
+        &self,
+        request: Request<v1::FreezeRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("freeze", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        if request.nodes.is_empty() {
+            world.frozen = request.freeze;
+            return world.written(Vec::new());
+        }
+        let names = world.select(&request.nodes)?;
+        for name in &names {
+            world.nodes.get_mut(name).expect("selected").frozen = request.freeze;
+        }
+        world.written(names)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let world = self.enter("explain", &request)?;
+        let names = world.select(&request.get_ref().nodes)?;
+        let reports = names
+            .iter()
+            .filter_map(|name| world.reports.get(name).cloned())
+            .collect();
+        Ok(Response::new(v1::ExplainResponse { reports }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("release", &request)?;
+        let names = world.select(&request.get_ref().nodes)?;
+        for name in &names {
+            world.reports.remove(name);
+        }
+        world.written(names)
+    }
+
+    async fn list_pending(
+        &self,
+        request: Request<v1::ListPendingRequest>,
+    ) -> Result<Response<v1::ListPendingResponse>, Status> {
+        let world = self.enter("list_pending", &request)?;
+        Ok(Response::new(v1::ListPendingResponse {
+            pending: world.pending.clone(),
+        }))
+    }
+
+    async fn enrol(
+        &self,
+        request: Request<v1::EnrolRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("enrol", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        let before = world.pending.len();
+        world.pending.retain(|machine| machine.mac != request.mac);
+        if world.pending.len() == before {
+            return Err(Status::not_found(format!(
+                "no machine {} is pending",
+                request.mac
+            )));
+        }
+        let mut node = request.node.unwrap_or_default();
+        set(
+            node.cfg.get_or_insert_default(),
+            &change("/ipv4/boot/mac", &request.mac),
+        );
+        let name = node.name.clone();
+        world.insert(node);
+        world.written(vec![name])
+    }
+
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        let world = self.enter("list_images", &request)?;
+        Ok(Response::new(v1::ListImagesResponse {
+            images: world.images.clone(),
+        }))
+    }
+
+    async fn add_image(
+        &self,
+        request: Request<v1::AddImageRequest>,
+    ) -> Result<Response<v1::AddImageResponse>, Status> {
+        let mut world = self.enter("add_image", &request)?;
+        let image = v1::Image {
+            name: request.into_inner().path,
+            digest: "ab".repeat(32),
+            size_bytes: 3 << 20,
+            security_version: 1,
+            added_ms: 1,
+        };
+        world.images.push(image.clone());
+        Ok(Response::new(v1::AddImageResponse { image: Some(image) }))
+    }
+
+    async fn list_mutations(
+        &self,
+        request: Request<v1::ListMutationsRequest>,
+    ) -> Result<Response<v1::MutationSet>, Status> {
+        let world = self.enter("list_mutations", &request)?;
+        Ok(Response::new(world.mutations.clone()))
+    }
+}

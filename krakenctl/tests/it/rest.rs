@@ -1,0 +1,152 @@
+//! Freeze, pending, images, mutations, explain, version, completion.
+
+use proto::v1;
+
+use crate::fake_head::{FakeHead, Run, krakenctl};
+
+#[test]
+fn freeze_and_thaw() {
+    let head = FakeHead::start();
+    head.add("n1");
+    assert_eq!(
+        head.run(&["freeze", "--reason", "fire"]).ends(0).out,
+        "froze the cluster, revision 2\n"
+    );
+    assert_eq!(head.world().reason, "fire");
+    assert!(
+        head.run(&["node", "list"])
+            .ends(0)
+            .err
+            .contains("krakenctl thaw")
+    );
+    assert!(head.run(&["version"]).ends(0).out.contains(", frozen"));
+    head.run(&["thaw"]).ends(0);
+    assert_eq!(
+        head.run(&["freeze", "n1"]).ends(0).out,
+        "froze n1 (1 node), revision 4\n"
+    );
+    assert!(head.run(&["node", "list"]).ends(0).out.contains("frozen"));
+    head.run(&["thaw", "n1"]).ends(0);
+    assert!(!head.world().frozen && !head.world().nodes["n1"].frozen);
+    head.run(&["thaw", "n9"]).ends(4);
+}
+
+#[test]
+fn an_unknown_machine_becomes_a_node() {
+    let head = FakeHead::start();
+    assert!(head.run(&["pending", "list"]).ends(0).out.is_empty());
+    head.world().pending.push(v1::Pending {
+        mac: "52:54:00:4b:00:07".into(),
+        arch: 7,
+        vendor_class: "PXE\x1b[31mClient".into(),
+        interface: "br0".into(),
+        count: 3,
+        last_seen_ms: 1,
+        ..Default::default()
+    });
+    let table = head.run(&["pending", "list", "-o", "wide"]).ends(0).out;
+    assert!(
+        table.contains("UEFI x86-64") && !table.contains('\x1b'),
+        "{table}"
+    );
+    assert_eq!(
+        head.run(&["pending", "list", "-o", "json"]).ends(0).json()[0]["interface"],
+        "br0"
+    );
+    let enrol = [
+        "pending",
+        "enrol",
+        "52:54:00:4b:00:07",
+        "n7",
+        "--address",
+        "10.77.0.17/24",
+        "-g",
+        "rack1",
+        "/RunState=SYNC",
+    ];
+    assert_eq!(
+        head.run(&enrol).ends(0).out,
+        "enrolled n7 (1 node), revision 2\n"
+    );
+    let node = &head.run(&["node", "list", "-o", "json"]).ends(0).json()[0];
+    assert_eq!(node["cfg"]["/ipv4/boot/mac"], "52:54:00:4b:00:07");
+    assert_eq!(node["cfg"]["/RunState"], "SYNC");
+    assert_eq!(node["groups"][0], "rack1");
+    head.run(&enrol).ends(4);
+}
+
+#[test]
+fn images() {
+    let head = FakeHead::start();
+    head.run(&["image", "list"]).ends(0);
+    let mut add = head.command(&["image", "add", "demo"]);
+    add.current_dir(head.folder.path());
+    let run = Run::of(add, "").ends(0);
+    assert!(run.out.contains("3 MiB"), "{run:?}");
+    let path = head.run(&["image", "list", "-o", "name"]).ends(0).out;
+    assert_eq!(
+        path.trim(),
+        head.folder.path().join("demo").display().to_string(),
+        "the head gets an absolute path"
+    );
+    assert!(
+        head.run(&["image", "list"])
+            .ends(0)
+            .out
+            .contains("abababababab  3 MiB")
+    );
+}
+
+#[test]
+fn explain_reads_well_and_is_data_too() {
+    let head = FakeHead::start();
+    head.add("n1");
+    head.world().reports.insert(
+        "n1".into(),
+        v1::Report {
+            node_name: "n1".into(),
+            outcome: v1::Outcome::NoPath.into(),
+            reason: "nothing leads from /PhysState unknown to POWER_ON: power/UKtoOFF requires /power/driver".into(),
+            ..Default::default()
+        },
+    );
+    let page = head.run(&["node", "explain", "n1"]).ends(0).out;
+    assert!(
+        page.starts_with("n1  no path") && page.contains("requires /power/driver"),
+        "{page}"
+    );
+    assert_eq!(
+        head.run(&["node", "explain", "n1", "-o", "json"])
+            .ends(0)
+            .json()[0]["outcome"],
+        "no_path"
+    );
+    assert!(
+        head.run(&["node", "explain", "n1", "-o", "wide"])
+            .ends(0)
+            .out
+            .contains("no_path")
+    );
+    head.run(&["node", "explain", "n9"]).ends(4);
+}
+
+#[test]
+fn versions_and_completion() {
+    let head = FakeHead::start();
+    let version = head.run(&["version", "-o", "json"]).ends(0).json();
+    assert_eq!(
+        (&version["head"]["version"], &version["head"]["cluster"]),
+        (&"9.9.9".into(), &"lab".into())
+    );
+    Run::of(krakenctl(&["version", "--client"]), "").ends(0);
+    let gone = Run::of(krakenctl(&["version", "--socket", "/nonexistent"]), "").ends(6);
+    assert!(gone.out.starts_with("krakenctl"), "{gone:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            Run::of(krakenctl(&["completion", shell]), "")
+                .ends(0)
+                .out
+                .contains("krakenctl")
+        );
+    }
+}
