@@ -23,3 +23,9 @@ pub(crate) use mac::MacAddr;
 pub(crate) use plane::{BootPlaneConfig, start};
 pub(crate) use stages::StageLog;
 pub(crate) use table::{Append, ArmedBoot, BootImage, BootName, BootNode, BootTable, Sha256};
+
+/// One interface, followed for ever.
+#[cfg(test)]
+pub(crate) fn interfaces_for_tests(name: &str) -> FactsReceiver {
+    interfaces::follow(&[name.into()], tokio_util::sync::CancellationToken::new()).remove(0)
+}

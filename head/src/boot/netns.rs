@@ -129,6 +129,22 @@ impl Network {
         self.run("ip link set lo up; ip link set client0 up");
     }
 
+    /// Runs Rust code on the client's side, in a thread of its own.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.client.id()));
+        let namespace = namespace.expect("the client's namespace");
+        let work = move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("entered");
+            work()
+        };
+        std::thread::scope(|scope| {
+            scope
+                .spawn(work)
+                .join()
+                .expect("no panic on the client's side")
+        })
+    }
+
     /// A shell command on the client's side.
     pub(crate) fn client(&self, command: &str) -> Command {
         let mut nsenter = Command::new("nsenter");
