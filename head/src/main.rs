@@ -1,3 +1,80 @@
-//! Entry point.
+//! `kraken-head`: boot services and the authoritative state of a cluster.
+//!
+//! One process: an engine (crate `engine`) in the middle, and around it the shells that give it eyes and hands.
+//!
+//! ```text
+//!   api ──Write──▶ ┌────────┐ ──Commit──▶ store
+//!   modules ─────▶ │ engine │ ──Fire────▶ modules (power, pxe, ...)
+//!   sync ──Frame─▶ │        │ ──Send────▶ sync
+//!   boot ──grant─▶ └────────┘ ──Event───▶ api (watch), boot (table), log
+//! ```
 
-fn main() {}
+mod api;
+mod boot;
+mod boot_link;
+mod config;
+mod dhcp;
+mod http;
+mod modules;
+mod nodeset;
+mod outputs;
+mod pending;
+mod requests;
+mod run;
+mod store;
+mod sync;
+mod tftp;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+#[derive(Parser)]
+#[command(name = "kraken-head", version, about = "Boots and keeps a compute cluster")]
+struct Arguments {
+    /// Configuration file (TOML)
+    #[arg(long, global = true, env = "KRAKEN_CONFIG", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Looks at the configuration without starting anything
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Says what is wrong with the configuration, if anything is
+    Check,
+    /// Prints the effective configuration and where each value comes from
+    Show,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::read(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    match arguments.command {
+        Some(Command::Config(ConfigCommand::Check)) => {
+            println!("{} is good", arguments.config.display());
+            ExitCode::SUCCESS
+        }
+        Some(Command::Config(ConfigCommand::Show)) => {
+            print!("{}", config.show(&arguments.config));
+            ExitCode::SUCCESS
+        }
+        None => run::main(config, &arguments.config),
+    }
+}

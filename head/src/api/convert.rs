@@ -1,0 +1,198 @@
+//! Engine types as the API shows them: secrets redacted, times on the wall clock.
+
+use engine::driver::wall_ms;
+use engine::event::{CommitError, WriteError};
+use engine::extension::{Kind, REDACTED, Schema};
+use engine::mutation::report::{Outcome, Report};
+use engine::state::{Change, Node, NodeId, StateUrl, Value, Values};
+use engine::time::Instant;
+use engine::wire::convert::{self, NodeFacts};
+use proto::v1;
+use tonic::Status;
+
+use crate::modules::SystemImage;
+use crate::nodeset::NodeSetError;
+use crate::pending::Pending;
+
+/// A value, unless it is secret.
+fn shown(schema: &Schema, change: &Change) -> Change {
+    let secret = schema.field(&change.url).is_some_and(|field| field.secret);
+    match &change.value {
+        Some(_) if secret => Change::set(change.url.clone(), Value::from(REDACTED)),
+        value => Change { url: change.url.clone(), value: value.clone() },
+    }
+}
+
+/// Changes as messages.
+pub(super) fn changes(schema: &Schema, changes: &[Change]) -> Vec<v1::ValueChange> {
+    changes.iter().map(|change| convert::change_to_proto(&shown(schema, change))).collect()
+}
+
+fn values(schema: &Schema, all: &Values) -> v1::Values {
+    v1::Values { values: changes(schema, &all.to_changes()) }
+}
+
+/// A node as a message.
+pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1::Node {
+    let age_ms = |seen: Instant| u64::try_from(now.since(seen).as_millis()).unwrap_or(u64::MAX);
+    let last_seen_ms = node.last_seen.map_or(0, |seen| wall_ms().saturating_sub(age_ms(seen)));
+    let facts = NodeFacts { last_seen_ms, is_head: node.id == me };
+    v1::Node { cfg: Some(values(schema, &node.cfg)), dsc: Some(values(schema, &node.dsc)), ..convert::node_to_proto(node, facts) }
+}
+
+/// A change of Cfg as callers write it: texts are read as the url's type wants them.
+pub(super) fn written(schema: &Schema, change: v1::ValueChange) -> Result<Change, Status> {
+    let change = convert::change_from_proto(change).map_err(invalid)?;
+    typed(schema, change)
+}
+
+/// Reads texts as the url's type wants them.
+pub(super) fn typed(schema: &Schema, change: Change) -> Result<Change, Status> {
+    let Change { url, value } = change;
+    let Some(field) = schema.field(&url) else {
+        // Says which url is meant instead, as it does for values.
+        return match schema.check(&url, value.unwrap_or(Value::from(""))) {
+            Err(error) => Err(invalid(error)),
+            Ok(value) => Ok(Change { url, value }),
+        };
+    };
+    let value = match value {
+        Some(Value::Text(text)) if field.secret && &*text == REDACTED => Some(Value::Text(text)),
+        Some(Value::Text(text)) if field.repeated || !matches!(field.kind, Kind::Text) => {
+            schema.parse(&url, &text).map_err(invalid)?
+        }
+        Some(value) => schema.check(&url, value).map_err(invalid)?,
+        None => None,
+    };
+    Ok(Change { url, value })
+}
+
+/// The Cfg of a node to be added.
+pub(super) fn typed_cfg(schema: &Schema, cfg: &Values) -> Result<Values, Status> {
+    let mut out = Values::default();
+    for change in cfg.to_changes() {
+        out.apply([typed(schema, change)?]);
+    }
+    Ok(out)
+}
+
+/// Why a node is where it is.
+pub(super) fn report(schema: &Schema, report: &Report) -> v1::Report {
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let attempt = |attempt: u64| u32::try_from(attempt).unwrap_or(u32::MAX);
+    let outcome = match report.outcome {
+        Outcome::Converged => v1::Outcome::Converged,
+        Outcome::Path => v1::Outcome::Path,
+        Outcome::NoPath => v1::Outcome::NoPath,
+        Outcome::Held => v1::Outcome::Held,
+        Outcome::Parked => v1::Outcome::Parked,
+    };
+    v1::Report {
+        node_id: report.node.as_bytes().to_vec(),
+        node_name: report.name.to_string(),
+        outcome: outcome.into(),
+        desired: changes(schema, &report.desired),
+        known: changes(schema, &report.known),
+        steps: report
+            .steps
+            .iter()
+            .map(|step| v1::ReportStep {
+                mutation: step.mutation.to_string(),
+                context: convert::context_to_proto(step.context).into(),
+                disruptive: step.disruptive,
+                in_flight: step.in_flight,
+                attempt: attempt(step.attempt),
+                elapsed_ms: millis(step.elapsed),
+                timeout_ms: step.timeout.map(millis).unwrap_or_default(),
+                changes: step.changes.iter().map(convert::url_change_to_proto).collect(),
+            })
+            .collect(),
+        current: u32::try_from(report.current).unwrap_or(u32::MAX),
+        waits_for: report.waits_for.clone(),
+        holds: report
+            .holds
+            .iter()
+            .map(|hold| v1::Hold {
+                kind: hold.kind.to_owned(),
+                text: hold.text.clone(),
+                lifted_by: hold.lifted_by.clone(),
+            })
+            .collect(),
+        failures: report
+            .failures
+            .iter()
+            .map(|failure| v1::Failure {
+                mutation: failure.mutation.to_string(),
+                attempt: attempt(failure.attempt),
+                text: failure.text.clone(),
+                age_ms: millis(failure.age),
+            })
+            .collect(),
+        reason: report.reason.clone(),
+    }
+}
+
+/// A machine of the holding list.
+pub(super) fn pending(pending: &Pending) -> v1::Pending {
+    use crate::boot::ClientArch::{Bios, UefiAarch64, UefiX86_64};
+    let machine = &pending.machine;
+    v1::Pending {
+        mac: machine.mac.to_string(),
+        uuid: machine.uuid.map(|uuid| uuid.to_string()).unwrap_or_default(),
+        // The registry's number for the kind of firmware; BIOS is 0, as is a machine that does not tell.
+        arch: match machine.arch {
+            Some(Bios) | None => 0,
+            Some(UefiX86_64) => 7,
+            Some(UefiAarch64) => 11,
+        },
+        vendor_class: machine.vendor_class.clone().unwrap_or_default(),
+        interface: machine.interface.to_string(),
+        giaddr: machine.giaddr.map(|address| address.to_string()).unwrap_or_default(),
+        hostname: machine.hostname.clone().unwrap_or_default(),
+        first_seen_ms: pending.first_seen_ms,
+        last_seen_ms: pending.last_seen_ms,
+        count: pending.count,
+    }
+}
+
+/// An image of the shelf.
+pub(super) fn image(image: SystemImage) -> v1::Image {
+    v1::Image {
+        name: image.name,
+        digest: image.digest,
+        size_bytes: image.size_bytes,
+        security_version: image.security_version,
+        added_ms: image.added_ms,
+    }
+}
+
+/// A request that makes no sense.
+pub(super) fn invalid(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// A node set that names nothing.
+pub(super) fn no_nodes(error: NodeSetError) -> Status {
+    match &error {
+        NodeSetError::NoSuchNode(_) | NodeSetError::NoSuchGroup(_) => Status::not_found(error.to_string()),
+        NodeSetError::Syntax { .. } | NodeSetError::TooMany | NodeSetError::Selector(_) => invalid(error),
+    }
+}
+
+/// A write that changed nothing.
+pub(super) fn not_written(error: &WriteError) -> Status {
+    let text = error.to_string();
+    match error {
+        WriteError::Conflict { .. } => Status::aborted(text),
+        WriteError::NoSuchNode(_) => Status::not_found(text),
+        WriteError::Taken(_) => Status::already_exists(text),
+        WriteError::Invalid(_) => Status::invalid_argument(text),
+        WriteError::Store(CommitError::DiskFull) => Status::resource_exhausted(text),
+        WriteError::Store(CommitError::Failed(_)) => Status::unavailable(text),
+    }
+}
+
+/// The url of the MAC by which a node boots.
+pub(super) fn boot_mac_url() -> StateUrl {
+    "/ipv4/boot/mac".parse().unwrap_or_else(|_| unreachable!("a constant url, see the API's tests"))
+}

@@ -1,0 +1,477 @@
+//! The power module: switches machines through their BMCs, and looks at them all the time.
+//!
+//! A BMC is asked before it is told, and asked again until the power state is what was wanted: its answer to a reset means nothing. A BMC that
+//! does not answer leaves the power state as it was known; it never means off. What a look finds while a mutation is under way is dropped, for
+//! it may be older than what the mutation found.
+
+mod command;
+mod redfish;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::event::Fire;
+use engine::mutation::{MutationContext, MutationId};
+use engine::state::{Change, NodeId, NodeName, Value, Values};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use self::redfish::Redfish;
+use super::declare::{mutation, url};
+use super::{Declaration, Module, Reports};
+use crate::config::PowerCommand;
+pub(crate) use command::check_template;
+
+/// Mutations under way at once: a management network of 10,000 BMCs is not flooded, and a rack goes through in seconds.
+const MAX_SWITCHING: usize = 64;
+
+/// Looks under way at once; their own, so that dead BMCs hold up no mutation.
+const MAX_LOOKS: usize = 64;
+
+/// Pause between two readings while a mutation waits for its power state.
+const REREAD: Duration = Duration::from_millis(250);
+
+/// A BMC that took a reset and did nothing is told again after this time.
+const TELL_AGAIN: Duration = Duration::from_secs(15);
+
+/// Pause after a BMC did not answer.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Time to ask a device once or twice.
+const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time to switch: BMCs of large servers take up to 30 s to act.
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A mutation whose BMC is silent says so this long before the engine's own deadline, which knows less.
+const SAY_BEFORE: Duration = Duration::from_secs(1);
+
+/// Longest error text that becomes a value of a node.
+const MAX_ERROR_BYTES: usize = 300;
+
+const LAST_ERROR: &str = "/power/last_error";
+
+/// What a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PowerState {
+    /// Switched on.
+    On,
+    /// Switched off.
+    Off,
+}
+
+/// Why a driver has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum DriverError {
+    /// May be better in a moment.
+    Unreachable(String),
+    /// Stays so until somebody changes something.
+    Refused(String),
+}
+
+impl DriverError {
+    fn text(&self) -> &str {
+        let (Self::Unreachable(text) | Self::Refused(text)) = self;
+        let end = (0..=MAX_ERROR_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+        &text[..end.unwrap_or(0)]
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Default)]
+struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    Redfish,
+    Command,
+}
+
+/// How to reach the power switch of one node: `/power` of its Cfg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    name: NodeName,
+    driver: Driver,
+    address: String,
+    username: String,
+    password: Password,
+    insecure: bool,
+}
+
+impl Target {
+    /// `None` without a driver.
+    fn of(name: &NodeName, cfg: &Values) -> Option<Self> {
+        let driver = match cfg.text("/power/driver")? {
+            "REDFISH" => Driver::Redfish,
+            "COMMAND" => Driver::Command,
+            _ => return None,
+        };
+        let text = |at: &str| cfg.text(at).unwrap_or_default().to_owned();
+        Some(Self {
+            name: name.clone(),
+            driver,
+            address: text("/power/target"),
+            username: text("/power/username"),
+            password: Password(text("/power/password")),
+            insecure: cfg.get("/power/insecure") == Some(&Value::Bool(true)),
+        })
+    }
+}
+
+/// One node, as the module looks at it between mutations.
+#[derive(Clone, Debug)]
+pub(crate) struct Observed {
+    node: NodeId,
+    target: Target,
+    phys: Option<String>,
+}
+
+impl Observed {
+    /// What there is to look at on a node; `None` without a driver.
+    pub(crate) fn of(node: &engine::state::Node) -> Option<Self> {
+        let target = Target::of(&node.name, &node.cfg)?;
+        Some(Self { node: node.id, target, phys: node.dsc.text("/PhysState").map(str::to_owned) })
+    }
+}
+
+/// What a look means for `/PhysState`; `None`: nothing.
+///
+/// A node that hangs is on, so only "off" is news about it. An error of the power control is over when it answers.
+fn news(phys: Option<&str>, state: PowerState) -> Option<&'static str> {
+    let found = name_of(state);
+    match phys {
+        Some(known) if known == found => None,
+        Some("PHYS_HANG") if state == PowerState::On => None,
+        _ => Some(found),
+    }
+}
+
+fn name_of(state: PowerState) -> &'static str {
+    match state {
+        PowerState::On => "POWER_ON",
+        PowerState::Off => "POWER_OFF",
+    }
+}
+
+/// What a mutation wants of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// Only its state.
+    Ask,
+    /// This state.
+    Reach(PowerState),
+}
+
+fn task_of(fire: &Fire) -> Option<Task> {
+    // An agent that is in sync proves that its machine runs: whatever went wrong, it is not healed by cutting the power.
+    let alive = fire.dsc.text("/RunState") == Some("SYNC");
+    match fire.mutation.name() {
+        "UKtoOFF" => Some(Task::Ask),
+        "OFFtoON" => Some(Task::Reach(PowerState::On)),
+        "HANGtoOFF" | "ERRORtoOFF" if alive => Some(Task::Ask),
+        "ONtoOFF" | "HANGtoOFF" | "ERRORtoOFF" => Some(Task::Reach(PowerState::Off)),
+        _ => None,
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct Power(Arc<Shared>);
+
+struct Shared {
+    reports: Reports,
+    redfish: Redfish,
+    command: Option<PowerCommand>,
+    switching: Semaphore,
+    looks: Arc<Semaphore>,
+    work: Mutex<HashMap<NodeId, Work>>,
+}
+
+/// What goes on with one node.
+#[derive(Default)]
+struct Work {
+    /// The attempt under way.
+    firing: Option<(u64, AbortHandle)>,
+    /// Rises with each start and end of an attempt: a look from before says nothing.
+    generation: u64,
+    looking: bool,
+    last_error: String,
+}
+
+impl Power {
+    /// A module with these programs for the COMMAND driver.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub(crate) fn new(reports: Reports, command: Option<PowerCommand>) -> Result<Self, reqwest::Error> {
+        Ok(Self(Arc::new(Shared {
+            reports,
+            redfish: Redfish::new()?,
+            command,
+            switching: Semaphore::new(MAX_SWITCHING),
+            looks: Arc::new(Semaphore::new(MAX_LOOKS)),
+            work: Mutex::default(),
+        })))
+    }
+
+    /// Looks at these nodes, spread over `within`. Those whose last look has no answer yet are left out.
+    pub(crate) fn look(&self, nodes: Vec<Observed>, within: Duration) {
+        let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX).max(1);
+        {
+            // Nodes that are gone, or lost their driver, need no memory.
+            let mut work = self.0.work();
+            if work.len() > nodes.len() {
+                let there: std::collections::HashSet<NodeId> = nodes.iter().map(|node| node.node).collect();
+                work.retain(|id, work| there.contains(id) || work.firing.is_some());
+            }
+        }
+        for (i, observed) in nodes.into_iter().enumerate() {
+            let delay = within / count * u32::try_from(i).unwrap_or(u32::MAX);
+            let generation = {
+                let mut work = self.0.work();
+                let work = work.entry(observed.node).or_default();
+                if work.looking || work.firing.is_some() {
+                    continue;
+                }
+                work.looking = true;
+                work.generation
+            };
+            let shared = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                sleep(delay).await;
+                shared.look(&observed, generation).await;
+                shared.with(observed.node, |work| work.looking = false);
+            });
+        }
+    }
+}
+
+impl Module for Power {
+    fn name(&self) -> &'static str {
+        "power"
+    }
+
+    fn declaration(&self) -> Declaration {
+        let declare = |name| {
+            mutation("power", name, MutationContext::Child).requires("/power/driver", &["REDFISH", "COMMAND"])
+        };
+        Declaration {
+            mutations: vec![
+                declare("UKtoOFF")
+                    .change("/PhysState", &[""], "POWER_OFF")
+                    .within(ASK_TIMEOUT, "/PhysState", "PHYS_ERROR")
+                    .done(),
+                declare("OFFtoON")
+                    .change("/PhysState", &["POWER_OFF"], "POWER_ON")
+                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
+                    .done(),
+                declare("ONtoOFF")
+                    .change("/PhysState", &["POWER_ON"], "POWER_OFF")
+                    .excludes("/RunState", "SYNC")
+                    .excludes("/Busy", "BUSY")
+                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
+                    .disruptive()
+                    .done(),
+                declare("HANGtoOFF")
+                    .change("/PhysState", &["PHYS_HANG"], "POWER_OFF")
+                    .excludes("/Busy", "BUSY")
+                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_ERROR")
+                    .disruptive()
+                    .done(),
+                declare("ERRORtoOFF")
+                    .change("/PhysState", &["PHYS_ERROR", "POWER_CYCLE"], "POWER_OFF")
+                    .excludes("/Busy", "BUSY")
+                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
+                    .disruptive()
+                    .done(),
+            ],
+            discoverables: vec![url(LAST_ERROR)],
+            ..Declaration::default()
+        }
+    }
+
+    fn fire(&self, fire: Fire) {
+        let (node, attempt) = (fire.node, fire.attempt);
+        let shared = Arc::clone(&self.0);
+        // The table is locked until the entry is in, so that the attempt cannot end before it is known.
+        let mut work = self.0.work();
+        let task = tokio::spawn(async move {
+            shared.carry_out(&fire).await;
+            shared.with(node, |work| {
+                if work.firing.take_if(|(firing, _)| *firing == attempt).is_some() {
+                    work.generation += 1;
+                }
+            });
+        });
+        let work = work.entry(node).or_default();
+        work.generation += 1;
+        if let Some((_, earlier)) = work.firing.replace((attempt, task.abort_handle())) {
+            earlier.abort();
+        }
+    }
+
+    fn interrupt(&self, node: NodeId, _: &MutationId, attempt: u64) {
+        self.0.with(node, |work| {
+            if let Some((_, task)) = work.firing.take_if(|(firing, _)| *firing == attempt) {
+                work.generation += 1;
+                task.abort();
+            }
+        });
+    }
+}
+
+impl Shared {
+    fn work(&self) -> MutexGuard<'_, HashMap<NodeId, Work>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, node: NodeId, change: impl FnOnce(&mut Work) -> T) -> Option<T> {
+        self.work().get_mut(&node).map(change)
+    }
+
+    async fn carry_out(&self, fire: &Fire) {
+        let Some(task) = task_of(fire) else {
+            return self.reports.fail(fire, format!("{} is no mutation of this module", fire.mutation)).await;
+        };
+        let Some(target) = Target::of(&fire.name, &fire.cfg) else {
+            return self.reports.fail(fire, "the node has no /power/driver".into()).await;
+        };
+        let limit = if fire.mutation.name() == "UKtoOFF" { ASK_TIMEOUT } else { SWITCH_TIMEOUT };
+        let speak_at = Instant::now() + limit - SAY_BEFORE;
+        let Ok(_permit) = self.switching.acquire().await else { return };
+        let mut told: Option<Instant> = None;
+        let mut trouble = None;
+        loop {
+            let step = self.step(&target, task, &mut told);
+            let error = match tokio::time::timeout_at(speak_at, step).await {
+                Ok(Ok(Some(state))) => return self.found(fire, state).await,
+                Ok(Ok(None)) => None,
+                Ok(Err(error)) => Some(error),
+                Err(_) => trouble.take().or(Some(DriverError::Unreachable("the BMC does not answer".into()))),
+            };
+            if let Some(error) = &error {
+                debug!(node = %fire.name, mutation = %fire.mutation, why = error.text(), "power control");
+                self.note_error(fire.node, error.text()).await;
+            }
+            match error {
+                Some(DriverError::Refused(text)) => return self.reports.fail(fire, text).await,
+                // A BMC that answers and does nothing is for the engine's deadline: the machine hangs.
+                Some(error) if Instant::now() + UNREACHABLE_PAUSE >= speak_at => {
+                    return self.reports.fail(fire, error.text().to_owned()).await;
+                }
+                Some(error) => {
+                    trouble = Some(error);
+                    sleep(UNREACHABLE_PAUSE).await;
+                }
+                None => {
+                    trouble = None;
+                    if Instant::now() >= speak_at {
+                        return;
+                    }
+                    sleep(REREAD).await;
+                }
+            }
+        }
+    }
+
+    /// Reads, and tells the device what is wanted if it is due. `Some` when there is nothing more to do.
+    async fn step(&self, target: &Target, task: Task, told: &mut Option<Instant>) -> Result<Option<PowerState>, DriverError> {
+        let Some(state) = self.read(target).await? else { return Ok(None) };
+        match task {
+            Task::Ask => Ok(Some(state)),
+            Task::Reach(want) if state == want => Ok(Some(state)),
+            Task::Reach(want) => {
+                if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                    info!(node = %target.name, ?want, again = told.is_some(), "power switched");
+                    metrics::counter!("kraken_power_switched_total", "to" => name_of(want)).increment(1);
+                    // Noted before it is sent: a lost answer does not make us tell twice at once.
+                    *told = Some(Instant::now());
+                    self.switch(target, want).await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    async fn found(&self, fire: &Fire, state: PowerState) {
+        self.note_error(fire.node, "").await;
+        let changes = vec![Change::set(url("/PhysState"), Value::from(name_of(state)))];
+        self.reports.discover(fire.node, "power", changes).await;
+    }
+
+    async fn look(&self, observed: &Observed, generation: u64) {
+        let Ok(_permit) = self.looks.acquire().await else { return };
+        let result = self.read(&observed.target).await;
+        let is_current = self.with(observed.node, |work| work.generation == generation && work.firing.is_none());
+        if is_current != Some(true) {
+            return;
+        }
+        match result {
+            Ok(state) => {
+                self.note_error(observed.node, "").await;
+                let found = state.and_then(|state| news(observed.phys.as_deref(), state));
+                if let Some(found) = found {
+                    info!(node = %observed.target.name, known = observed.phys, found, "power state found");
+                    let changes = vec![Change::set(url("/PhysState"), Value::from(found))];
+                    self.reports.discover(observed.node, "power", changes).await;
+                }
+            }
+            Err(error) => {
+                metrics::counter!("kraken_power_unanswered_total").increment(1);
+                self.note_error(observed.node, error.text()).await;
+            }
+        }
+    }
+
+    /// Reports trouble, or its end, once.
+    async fn note_error(&self, node: NodeId, text: &str) {
+        let changed = {
+            let mut work = self.work();
+            let work = work.entry(node).or_default();
+            let changed = work.last_error != text;
+            if changed {
+                text.clone_into(&mut work.last_error);
+            }
+            changed
+        };
+        if changed {
+            if !text.is_empty() {
+                warn!(%node, why = text, "power control does not work");
+            }
+            let changes = vec![Change { url: url(LAST_ERROR), value: Some(Value::from(text)) }];
+            self.reports.discover(node, "power", changes).await;
+        }
+    }
+
+    async fn read(&self, target: &Target) -> Result<Option<PowerState>, DriverError> {
+        match target.driver {
+            Driver::Redfish => self.redfish.read(target).await,
+            Driver::Command => command::read(self.programs()?, target).await,
+        }
+    }
+
+    async fn switch(&self, target: &Target, want: PowerState) -> Result<(), DriverError> {
+        match target.driver {
+            Driver::Redfish => self.redfish.switch(target, want).await,
+            Driver::Command => command::switch(self.programs()?, target, want).await,
+        }
+    }
+
+    fn programs(&self) -> Result<&PowerCommand, DriverError> {
+        self.command.as_ref().ok_or_else(|| {
+            DriverError::Refused("/power/driver is COMMAND, but the head's configuration has no power.command".into())
+        })
+    }
+}

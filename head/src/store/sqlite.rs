@@ -1,0 +1,495 @@
+//! The store on SQLite: write-ahead log, `synchronous=FULL`, one transaction a commit.
+//!
+//! Readable with `sqlite3 kraken.db`: every value has its canonical bytes (`value`) and what people read (`text`; secrets are not shown there).
+//! One process at a time: a lock file keeps the second one out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+#[cfg(test)]
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine::event::{CommitError, Record, WriteOp};
+use engine::extension::Schema;
+use engine::mutation::MutationId;
+use engine::state::{Change, LastKnown, Node, NodeId, Values};
+use engine::sync::join::{Grant, GrantId, Secret};
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+use uuid::Uuid;
+
+use super::{Loaded, OpenError, Store, codec};
+
+/// Format of the tables.
+const FORMAT: i64 = 1;
+
+/// Name of the database in the state directory.
+pub(crate) const FILE: &str = "kraken.db";
+
+const TABLES: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE nodes (
+    id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, parent BLOB, frozen INTEGER NOT NULL, cfg_revision INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE groups (node BLOB NOT NULL REFERENCES nodes ON DELETE CASCADE, name TEXT NOT NULL, PRIMARY KEY (node, name)) WITHOUT ROWID;
+CREATE TABLE labels (
+    node BLOB NOT NULL REFERENCES nodes ON DELETE CASCADE, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (node, name)
+) WITHOUT ROWID;
+CREATE TABLE cfg (
+    node BLOB NOT NULL REFERENCES nodes ON DELETE CASCADE, url TEXT NOT NULL, value BLOB NOT NULL, text TEXT NOT NULL,
+    PRIMARY KEY (node, url)
+) WITHOUT ROWID;
+CREATE TABLE last_known (
+    node BLOB PRIMARY KEY REFERENCES nodes ON DELETE CASCADE, at_ms INTEGER NOT NULL, dsc BLOB NOT NULL, text TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE grants (
+    id BLOB PRIMARY KEY, node BLOB NOT NULL, boot BLOB NOT NULL, secret BLOB, expires_ms INTEGER NOT NULL,
+    deliveries INTEGER NOT NULL, consumed_by BLOB, consumed_ms INTEGER
+) WITHOUT ROWID;
+CREATE TABLE intents (node BLOB PRIMARY KEY, mutation TEXT NOT NULL, attempt INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE history (
+    revision INTEGER PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, text TEXT NOT NULL, ops BLOB NOT NULL
+);
+";
+
+/// See the module.
+pub(crate) struct Sqlite {
+    db: Connection,
+    schema: Arc<Schema>,
+    failed: Option<String>,
+    _lock: Flock<fs::File>,
+}
+
+impl Sqlite {
+    /// Opens the store in `dir`, makes it if it is not there, and loads everything.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing is changed then.
+    pub(crate) fn open(dir: &Path, schema: Arc<Schema>) -> Result<(Self, Loaded), OpenError> {
+        check_directory(dir)?;
+        let lock = lock(dir)?;
+        let path = dir.join(FILE);
+        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        let fresh = !path.exists();
+        let mut db = Connection::open(&path).map_err(|error| damaged_or(&path, error))?;
+        // Grants and BMC passwords are in there.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .map_err(|source| OpenError::ReadOnly { path: dir.to_path_buf(), source })?;
+        prepare(&db).map_err(|error| damaged_or(&path, error))?;
+        if fresh || is_empty(&db).map_err(|error| damaged_or(&path, error))? {
+            create(&mut db).map_err(sqlite)?;
+        }
+        check_integrity(&db, &path)?;
+        let format: i64 = db
+            .query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| row.get(0))
+            .map_err(|error| damaged_or(&path, error))?;
+        if format > FORMAT {
+            return Err(OpenError::TooNew { path, is: format, knows: FORMAT });
+        }
+        let tx = db.transaction().map_err(sqlite)?;
+        let epoch: u64 = meta(&tx, "epoch").map_err(sqlite)?.unwrap_or(0) + 1;
+        set_meta(&tx, "epoch", epoch).map_err(sqlite)?;
+        let loaded = load(&tx, epoch).map_err(|error| match error {
+            LoadError::Sqlite(error) => damaged_or(&path, error),
+            LoadError::Value(what) => OpenError::Damaged { path: path.clone(), what },
+        })?;
+        tx.commit().map_err(sqlite)?;
+        Ok((Self { db, schema, failed: None, _lock: lock }, loaded))
+    }
+
+    fn within(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, &Schema) -> rusqlite::Result<()>,
+    ) -> Result<(), CommitError> {
+        if let Some(why) = &self.failed {
+            return Err(CommitError::Failed(why.clone()));
+        }
+        let schema = Arc::clone(&self.schema);
+        let done = self.db.transaction().and_then(|tx| {
+            work(&tx, &schema)?;
+            tx.commit()
+        });
+        done.map_err(|error| {
+            if is_disk_full(&error) {
+                return CommitError::DiskFull;
+            }
+            let why = error.to_string();
+            // Somebody else's lock passes; nothing else may be hoped away (P6).
+            if !matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
+                self.failed = Some(why.clone());
+            }
+            CommitError::Failed(why)
+        })
+    }
+}
+
+impl Store for Sqlite {
+    fn commit(&mut self, records: &[Record]) -> Result<(), CommitError> {
+        self.within(|tx, schema| records.iter().try_for_each(|record| apply(tx, schema, record)))
+    }
+
+    fn note_last_known(&mut self, known: &[(NodeId, Values)], at_ms: u64) -> Result<(), CommitError> {
+        self.within(|tx, schema| {
+            let mut note = tx.prepare_cached(
+                "INSERT OR REPLACE INTO last_known (node, at_ms, dsc, text) SELECT id, ?2, ?3, ?4 FROM nodes WHERE id = ?1",
+            )?;
+            for (node, dsc) in known {
+                note.execute(params![node.as_bytes(), int(at_ms), codec::encode_values(dsc), codec::readable(schema, dsc)])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+}
+
+fn check_directory(dir: &Path) -> Result<(), OpenError> {
+    let directory = |source| OpenError::Directory { path: dir.to_path_buf(), source };
+    if !dir.exists() {
+        fs::create_dir_all(dir).map_err(directory)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(directory)?;
+    }
+    let (owner, me) = (fs::metadata(dir).map_err(directory)?.uid(), nix::unistd::geteuid().as_raw());
+    if owner == me { Ok(()) } else { Err(OpenError::WrongOwner { path: dir.to_path_buf(), owner, me }) }
+}
+
+fn lock(dir: &Path) -> Result<Flock<fs::File>, OpenError> {
+    let read_only = |source| OpenError::ReadOnly { path: dir.to_path_buf(), source };
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join("lock"))
+        .map_err(read_only)?;
+    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
+        let mut pid = String::new();
+        let _ = (&mut file).take(20).read_to_string(&mut pid);
+        let pid = Some(pid.trim().to_owned()).filter(|pid| !pid.is_empty());
+        OpenError::Locked { path: dir.to_path_buf(), pid }
+    })?;
+    // The number is for people who find the lock held; the lock itself is the kernel's.
+    let noted = lock
+        .set_len(0)
+        .and_then(|()| lock.seek(SeekFrom::Start(0)))
+        .and_then(|_| writeln!(lock, "{}", std::process::id()));
+    match noted {
+        Err(error) if error.raw_os_error() != Some(nix::libc::ENOSPC) => Err(read_only(error)),
+        _ => Ok(lock),
+    }
+}
+
+fn prepare(db: &Connection) -> rusqlite::Result<()> {
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    // Readers with `sqlite3` may hold the database for a moment, for instance during a backup.
+    db.busy_timeout(std::time::Duration::from_secs(5))
+}
+
+fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).map(|tables| tables == 0)
+}
+
+fn create(db: &mut Connection) -> rusqlite::Result<()> {
+    let tx = db.transaction()?;
+    tx.execute_batch(TABLES)?;
+    set_meta(&tx, "format", FORMAT as u64)?;
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let head = uuid::Builder::from_random_bytes(id).into_uuid();
+    tx.execute("INSERT INTO meta (key, value) VALUES ('head', ?1)", [head.as_bytes()])?;
+    tx.commit()
+}
+
+fn check_integrity(db: &Connection, path: &Path) -> Result<(), OpenError> {
+    let check = || -> rusqlite::Result<Vec<String>> {
+        let mut statement = db.prepare("PRAGMA quick_check(3)")?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    };
+    let found = check().map_err(|error| damaged_or(path, error))?;
+    if found == ["ok"] {
+        return Ok(());
+    }
+    Err(OpenError::Damaged { path: path.to_path_buf(), what: found.join("; ") })
+}
+
+fn damaged_or(path: &Path, error: rusqlite::Error) -> OpenError {
+    let damaged = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(error, rusqlite::Error::QueryReturnedNoRows);
+    match damaged {
+        true => OpenError::Damaged { path: path.to_path_buf(), what: error.to_string() },
+        false => OpenError::Sqlite { path: path.to_path_buf(), source: error },
+    }
+}
+
+/// SQLite reports a full disk as `SQLITE_FULL`, and as `SQLITE_IOERR_SHMSIZE` when the index of the log cannot grow.
+fn is_disk_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+/// SQLite has signed integers only; the engine's counters and clocks stay far below the border.
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn meta(tx: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<u64>> {
+    tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| uint(row, 0)).optional()
+}
+
+fn uint(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<u64> {
+    let n: i64 = row.get(at)?;
+    u64::try_from(n).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, n))
+}
+
+fn set_meta(tx: &Transaction<'_>, key: &str, value: u64) -> rusqlite::Result<()> {
+    tx.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+        .execute(params![key, int(value)])
+        .map(|_| ())
+}
+
+fn apply(tx: &Transaction<'_>, schema: &Schema, record: &Record) -> rusqlite::Result<()> {
+    match record {
+        Record::Write { revision, author, reason, at_ms, ops } => {
+            for op in ops {
+                apply_op(tx, schema, op, *revision)?;
+            }
+            tx.prepare_cached("INSERT INTO history (revision, author, reason, at_ms, text, ops) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![
+                    int(*revision), author, reason, int(*at_ms), codec::readable_ops(schema, ops), codec::encode_ops(ops)
+                ])?;
+            set_meta(tx, "revision", *revision)
+        }
+        Record::Intent { node, mutation, attempt } => {
+            tx.prepare_cached("INSERT OR REPLACE INTO intents (node, mutation, attempt) VALUES (?1, ?2, ?3)")?
+                .execute(params![node.as_bytes(), MutationId::as_str(mutation), int(*attempt)])?;
+            let last = meta(tx, "attempt")?.unwrap_or(0);
+            set_meta(tx, "attempt", last.max(*attempt))
+        }
+        Record::Grant(grant) => {
+            let consumed = grant.consumed_by.as_ref();
+            tx.prepare_cached("INSERT OR REPLACE INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+                .execute(params![
+                    grant.id.0.as_bytes(),
+                    grant.node.as_bytes(),
+                    grant.boot.as_bytes(),
+                    grant.secret.as_ref().map(|secret| &secret.0[..]),
+                    int(grant.expires_ms),
+                    grant.deliveries,
+                    consumed.map(|(key, _)| &key[..]),
+                    consumed.map(|(_, at_ms)| int(*at_ms)),
+                ])
+                .map(|_| ())
+        }
+        Record::GrantGone(id) => {
+            tx.prepare_cached("DELETE FROM grants WHERE id = ?1")?.execute([id.0.as_bytes()]).map(|_| ())
+        }
+    }
+}
+
+fn apply_op(tx: &Transaction<'_>, schema: &Schema, op: &WriteOp, revision: u64) -> rusqlite::Result<()> {
+    let touch = |node: NodeId| {
+        tx.prepare_cached("UPDATE nodes SET cfg_revision = ?2 WHERE id = ?1")?
+            .execute(params![node.as_bytes(), int(revision)])
+            .map(|_| ())
+    };
+    match op {
+        WriteOp::Add(node) => {
+            tx.prepare_cached("INSERT INTO nodes (id, name, parent, frozen, cfg_revision) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![
+                    node.id.as_bytes(),
+                    node.name.as_str(),
+                    node.parent.as_ref().map(|parent| parent.as_bytes()),
+                    node.frozen,
+                    int(revision)
+                ])?;
+            add_groups(tx, node.id, node.groups.iter())?;
+            let mut label = tx.prepare_cached("INSERT INTO labels (node, name, value) VALUES (?1, ?2, ?3)")?;
+            for (name, value) in &node.labels {
+                label.execute(params![node.id.as_bytes(), name, value])?;
+            }
+            set_cfg(tx, schema, node.id, &node.cfg.to_changes())
+        }
+        WriteOp::Delete(node) => {
+            tx.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([node.as_bytes()])?;
+            tx.prepare_cached("DELETE FROM grants WHERE node = ?1")?.execute([node.as_bytes()])?;
+            tx.prepare_cached("DELETE FROM intents WHERE node = ?1")?.execute([node.as_bytes()]).map(|_| ())
+        }
+        WriteOp::Set { node, changes } => {
+            set_cfg(tx, schema, *node, changes)?;
+            touch(*node)
+        }
+        WriteOp::Groups { node, add, remove } => {
+            add_groups(tx, *node, add.iter())?;
+            let mut gone = tx.prepare_cached("DELETE FROM groups WHERE node = ?1 AND name = ?2")?;
+            for name in remove {
+                gone.execute(params![node.as_bytes(), name])?;
+            }
+            touch(*node)
+        }
+        WriteOp::Freeze { node, frozen } => {
+            tx.prepare_cached("UPDATE nodes SET frozen = ?2 WHERE id = ?1")?.execute(params![node.as_bytes(), frozen])?;
+            touch(*node)
+        }
+        WriteOp::FreezeCluster(frozen) => set_meta(tx, "frozen", u64::from(*frozen)),
+    }
+}
+
+fn add_groups<'a>(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    groups: impl Iterator<Item = &'a String>,
+) -> rusqlite::Result<()> {
+    let mut add = tx.prepare_cached("INSERT OR IGNORE INTO groups (node, name) VALUES (?1, ?2)")?;
+    for name in groups {
+        add.execute(params![node.as_bytes(), name])?;
+    }
+    Ok(())
+}
+
+fn set_cfg(tx: &Transaction<'_>, schema: &Schema, node: NodeId, changes: &[Change]) -> rusqlite::Result<()> {
+    let mut set = tx.prepare_cached("INSERT OR REPLACE INTO cfg (node, url, value, text) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut unset = tx.prepare_cached("DELETE FROM cfg WHERE node = ?1 AND url = ?2")?;
+    for Change { url, value } in changes {
+        match value.as_ref().filter(|value| !value.is_zero()) {
+            Some(value) => set.execute(params![
+                node.as_bytes(),
+                url.as_str(),
+                codec::encode(value),
+                codec::readable_value(schema, url, value)
+            ])?,
+            None => unset.execute(params![node.as_bytes(), url.as_str()])?,
+        };
+    }
+    Ok(())
+}
+
+enum LoadError {
+    Sqlite(rusqlite::Error),
+    Value(String),
+}
+
+impl From<rusqlite::Error> for LoadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn load(tx: &Transaction<'_>, epoch: u64) -> Result<Loaded, LoadError> {
+    let bad = |what: &str| LoadError::Value(format!("{what} cannot be read"));
+    let head: Vec<u8> = tx.query_row("SELECT value FROM meta WHERE key = 'head'", [], |row| row.get(0))?;
+    let mut nodes: BTreeMap<NodeId, Node> = BTreeMap::new();
+    let mut rows = tx.prepare("SELECT id, name, parent, frozen, cfg_revision FROM nodes")?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = NodeId::from_slice(&row.get::<_, Vec<u8>>(0)?).ok_or_else(|| bad("a node's id"))?;
+        let name = row.get::<_, String>(1)?.parse().map_err(|_| bad("a node's name"))?;
+        let parent = row.get::<_, Option<Vec<u8>>>(2)?;
+        let parent = parent.map(|id| NodeId::from_slice(&id).ok_or_else(|| bad("a parent's id"))).transpose()?;
+        let mut node = Node::new(id, name, parent);
+        node.frozen = row.get(3)?;
+        node.cfg_revision = uint(row, 4)?;
+        nodes.insert(id, node);
+    }
+    for_each_of_node(tx, "SELECT node, name FROM groups", &mut nodes, |node, row| {
+        node.groups.insert(row.get(1)?);
+        Ok(())
+    })?;
+    for_each_of_node(tx, "SELECT node, name, value FROM labels", &mut nodes, |node, row| {
+        node.labels.insert(row.get(1)?, row.get(2)?);
+        Ok(())
+    })?;
+    for_each_of_node(tx, "SELECT node, url, value FROM cfg", &mut nodes, |node, row| {
+        let url = row.get::<_, String>(1)?.parse().map_err(|_| bad("a url"))?;
+        let value = codec::decode(&row.get::<_, Vec<u8>>(2)?).map_err(LoadError::Value)?;
+        node.cfg.set(url, Some(value));
+        Ok(())
+    })?;
+    for_each_of_node(tx, "SELECT node, at_ms, dsc FROM last_known", &mut nodes, |node, row| {
+        let dsc = codec::decode_values(&row.get::<_, Vec<u8>>(2)?).map_err(LoadError::Value)?;
+        node.last_known = LastKnown { dsc, at_ms: uint(row, 1)? };
+        Ok(())
+    })?;
+    Ok(Loaded {
+        nodes: nodes.into_values().collect(),
+        grants: load_grants(tx)?,
+        revision: meta(tx, "revision")?.unwrap_or(0),
+        last_attempt: meta(tx, "attempt")?.unwrap_or(0),
+        frozen: meta(tx, "frozen")?.unwrap_or(0) != 0,
+        epoch,
+        head: NodeId::from_slice(&head).ok_or_else(|| bad("the head's id"))?,
+    })
+}
+
+fn for_each_of_node(
+    tx: &Transaction<'_>,
+    query: &str,
+    nodes: &mut BTreeMap<NodeId, Node>,
+    mut take: impl FnMut(&mut Node, &rusqlite::Row<'_>) -> Result<(), LoadError>,
+) -> Result<(), LoadError> {
+    let mut rows = tx.prepare(query)?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = NodeId::from_slice(&row.get::<_, Vec<u8>>(0)?);
+        if let Some(node) = id.and_then(|id| nodes.get_mut(&id)) {
+            take(node, row)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_grants(tx: &Transaction<'_>) -> Result<Vec<Grant>, LoadError> {
+    let bad = || LoadError::Value("a grant cannot be read".into());
+    let uuid = |bytes: Vec<u8>| Uuid::from_slice(&bytes).map_err(|_| bad());
+    let key = |bytes: Vec<u8>| <[u8; 32]>::try_from(bytes).map_err(|_| bad());
+    let mut rows = tx.prepare("SELECT id, node, boot, secret, expires_ms, deliveries, consumed_by, consumed_ms FROM grants")?;
+    let mut rows = rows.query([])?;
+    let mut grants = Vec::new();
+    while let Some(row) = rows.next()? {
+        let consumed_by = row.get::<_, Option<Vec<u8>>>(6)?.map(key).transpose()?;
+        grants.push(Grant {
+            id: GrantId(uuid(row.get(0)?)?),
+            node: NodeId::from_slice(&row.get::<_, Vec<u8>>(1)?).ok_or_else(bad)?,
+            boot: uuid(row.get(2)?)?,
+            secret: row.get::<_, Option<Vec<u8>>>(3)?.map(key).transpose()?.map(Secret),
+            expires_ms: uint(row, 4)?,
+            deliveries: row.get(5)?,
+            consumed_by: consumed_by.zip(row.get::<_, Option<i64>>(7)?.map(i64::unsigned_abs)),
+        });
+    }
+    Ok(grants)
+}
+
+#[cfg(test)]
+impl Sqlite {
+    /// Lets the database grow by so many pages and no more: what a full disk does.
+    pub(crate) fn limit_pages(&self, more: Option<i64>) {
+        let now: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = more.map_or(1 << 30, |more| now + more);
+        self.db.query_row(&format!("PRAGMA max_page_count = {limit}"), [], |row| row.get::<_, i64>(0)).unwrap();
+    }
+
+    /// Makes every later commit fail.
+    pub(crate) fn break_tables(&self) {
+        self.db.execute_batch("DROP TABLE history").unwrap();
+    }
+
+    /// A query by people's tools.
+    pub(crate) fn query_texts(&self, query: &str) -> Vec<String> {
+        let mut statement = self.db.prepare(query).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+}
+
+/// Where the database of a state directory lies.
+#[cfg(test)]
+pub(crate) fn file(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}

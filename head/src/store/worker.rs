@@ -1,0 +1,165 @@
+//! The thread on which the store lives.
+//!
+//! Commits come one at a time (the engine groups what waits), so the queue is short. Between commits the thread writes down what was
+//! last known of nodes, in batches: a hint for the next start that costs one transaction every few seconds, whatever the traffic.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use engine::event::{CommitError, CommitId, Record};
+use engine::state::{Change, NodeId, StateUrl, Value, Values};
+use tracing::{error, warn};
+
+use super::Store;
+
+/// Time between two batches of what was last known: a crash loses at most this much of a hint.
+const NOTE_EVERY: Duration = Duration::from_secs(3);
+
+enum Order {
+    Commit(CommitId, Vec<Record>),
+    Stop,
+}
+
+/// What became known of a node since the last batch; `None`: the node is gone.
+type News = BTreeMap<NodeId, Option<BTreeMap<StateUrl, Option<Value>>>>;
+
+/// What the API's `/readyz` says about the store.
+#[derive(Clone, Default)]
+pub(crate) struct StoreHealth(Arc<Mutex<Option<String>>>);
+
+impl StoreHealth {
+    /// Why writes are refused; `None` while they are not.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        lock(&self.0).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The sending end. The engine has at most one commit under way, so the queue holds at most that; news of nodes are merged, so they take
+/// no more memory than the tree does.
+#[derive(Clone)]
+pub(crate) struct StoreWorker {
+    orders: Sender<Order>,
+    news: Arc<Mutex<News>>,
+    health: StoreHealth,
+}
+
+impl StoreWorker {
+    /// Starts the thread. `known` is what the store holds already, `committed` hears the fate of every commit.
+    pub(crate) fn start(
+        store: impl Store + 'static,
+        known: BTreeMap<NodeId, Values>,
+        now_ms: impl Fn() -> u64 + Send + 'static,
+        committed: impl Fn(CommitId, Result<(), CommitError>) + Send + 'static,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (orders, inbox) = channel();
+        let worker = Self { orders, news: Arc::default(), health: StoreHealth::default() };
+        let (news, health) = (Arc::clone(&worker.news), worker.health.clone());
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || Thread { store, known, news, now_ms, committed, health }.run(&inbox))?;
+        Ok((worker, thread))
+    }
+
+    /// Makes records durable.
+    pub(crate) fn commit(&self, commit: CommitId, records: Vec<Record>) {
+        // The thread ends after `stop` only; what comes later is not durable, and nobody is told that it were.
+        let _ = self.orders.send(Order::Commit(commit, records));
+    }
+
+    /// Something about a node became known.
+    pub(crate) fn known(&self, node: NodeId, changes: &[Change]) {
+        let mut news = lock(&self.news);
+        let values = news.entry(node).or_default().get_or_insert_default();
+        values.extend(changes.iter().map(|change| (change.url.clone(), change.value.clone())));
+    }
+
+    /// A node is gone.
+    pub(crate) fn forget(&self, node: NodeId) {
+        lock(&self.news).insert(node, None);
+    }
+
+    /// Ends the thread after what is queued.
+    pub(crate) fn stop(&self) {
+        let _ = self.orders.send(Order::Stop);
+    }
+
+    /// Whether writes work.
+    pub(crate) fn health(&self) -> StoreHealth {
+        self.health.clone()
+    }
+}
+
+struct Thread<S, N, C> {
+    store: S,
+    known: BTreeMap<NodeId, Values>,
+    news: Arc<Mutex<News>>,
+    now_ms: N,
+    committed: C,
+    health: StoreHealth,
+}
+
+impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<S, N, C> {
+    fn run(&mut self, inbox: &Receiver<Order>) {
+        let mut note_at = Instant::now() + NOTE_EVERY;
+        loop {
+            match inbox.recv_timeout(note_at.saturating_duration_since(Instant::now())) {
+                Ok(Order::Commit(commit, records)) => self.commit(commit, &records),
+                Err(RecvTimeoutError::Timeout) => {
+                    note_at = Instant::now() + NOTE_EVERY;
+                    self.note();
+                }
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return self.note(),
+            }
+        }
+    }
+
+    fn commit(&mut self, commit: CommitId, records: &[Record]) {
+        let start = Instant::now();
+        let result = self.store.commit(records);
+        metrics::histogram!("kraken_store_commit_seconds").record(start.elapsed().as_secs_f64());
+        let outcome = match &result {
+            Ok(()) => "ok",
+            Err(CommitError::DiskFull) => "disk_full",
+            Err(CommitError::Failed(_)) => "failed",
+        };
+        metrics::counter!("kraken_store_commits_total", "result" => outcome).increment(1);
+        if let Err(why) = &result {
+            match self.store.failed() {
+                Some(why) => error!(why, "the store failed: no more writes until the head is restarted"),
+                None => warn!(%why, "a commit failed"),
+            }
+        }
+        *lock(&self.health.0) = result.as_ref().err().map(ToString::to_string);
+        (self.committed)(commit, result);
+    }
+
+    fn note(&mut self) {
+        let news = std::mem::take(&mut *lock(&self.news));
+        let mut batch = Vec::new();
+        for (node, changes) in news {
+            let Some(changes) = changes else {
+                self.known.remove(&node);
+                continue;
+            };
+            let changes = changes.into_iter().map(|(url, value)| Change { url, value });
+            let values = self.known.entry(node).or_default();
+            if !values.apply(changes).is_empty() {
+                batch.push((node, values.clone()));
+            }
+        }
+        if batch.is_empty() || self.store.failed().is_some() {
+            return;
+        }
+        // A hint that is lost costs nothing but a slower start.
+        if let Err(why) = self.store.note_last_known(&batch, (self.now_ms)()) {
+            warn!(%why, nodes = batch.len(), "what was last known of nodes is not written down");
+        }
+    }
+}
