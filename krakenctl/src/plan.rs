@@ -1,0 +1,216 @@
+//! `plan --offline`: which mutations would lead from one state to another, without a head.
+//!
+//! The planner is the one that heads run (`engine::mutation`), and strict here: every mutated url with a value in the Cfg file is a goal. A live
+//! node sets goals aside that exclude each other.
+
+mod state_file;
+
+use std::path::PathBuf;
+
+use engine::extension::{Schema, nearest};
+use engine::mutation::file::load_dir;
+use engine::mutation::graph::MutationGraph;
+use engine::mutation::path::Plan;
+use engine::mutation::{MutationContext, UrlChange};
+use engine::state::Values;
+use serde::Serialize;
+
+use crate::Context;
+use crate::exit::{Exit, Failure};
+use crate::output::{Format, Table};
+
+/// Arguments of `plan`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The state files are flat YAML maps from StateUrl to value, such as `/PhysState: POWER_OFF`. What is absent, null or a zero is \
+unknown in Dsc and \"don't care\" in Cfg. What no module can report (`/Platform`) is taken from Cfg.
+
+Exit codes: 0 converged, 8 there is a path, 1 there is none, 2 the input is not acceptable. With -o dot: 0.
+
+Examples:
+  krakenctl plan --offline --mutations DIR --dsc dsc.yaml --cfg cfg.yaml
+  krakenctl plan --offline --mutations DIR --dsc dsc.yaml --cfg cfg.yaml -o dot | dot -Tsvg > states.svg")]
+pub(crate) struct PlanArgs {
+    /// Plan from files, without a head
+    #[arg(long, required = true)]
+    offline: bool,
+    /// Directory of mutation files (*.toml)
+    #[arg(long, value_name = "DIR")]
+    mutations: PathBuf,
+    /// What the node is: a YAML file, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    dsc: PathBuf,
+    /// What the node should be: a YAML file, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    cfg: PathBuf,
+    /// How to print the plan
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: PlanFormat,
+}
+
+/// How a plan is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+enum PlanFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// For programs.
+    Yaml,
+    /// The steps alone, one a line.
+    Name,
+    /// The states that can be reached, for Graphviz; the path is bold.
+    Dot,
+}
+
+/// A plan for JSON and YAML. Field names are an interface.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct PlanView {
+    /// `converged`, `path` or `no_path`.
+    outcome: &'static str,
+    /// `module/NAME`, in order; empty without a path.
+    steps: Vec<String>,
+    /// Why there is no path; else empty.
+    reason: String,
+}
+
+/// Plans and prints.
+pub(crate) fn run(args: &PlanArgs, context: &Context) -> Result<Exit, Failure> {
+    let unacceptable = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
+    let schema = Schema::built_in();
+    let set = load_dir(&args.mutations, &schema).map_err(|error| unacceptable(&error))?;
+    let graph = MutationGraph::new(&set).map_err(|error| unacceptable(&error))?;
+    let dsc = state_file::read(&args.dsc, &schema)?;
+    let cfg = state_file::read(&args.cfg, &schema)?;
+    for note in doubts(&graph, &schema, &dsc, &cfg) {
+        context.note(&format!("note: {note}"));
+    }
+    let plan = graph.plan(&dsc, &cfg);
+    let (view, exit) = view(&plan);
+    let screen = &context.screen;
+    match args.output {
+        PlanFormat::Table => {
+            let text = match &plan {
+                Plan::Converged => "converged: nothing to do\n".to_owned(),
+                Plan::Path(path) => {
+                    let table = steps(&graph, &plan).render(false, screen.paint);
+                    format!("{table}{} steps, cost {}\n", path.steps.len(), path.cost)
+                }
+                Plan::NoPath(no_path) => format!("no path: {no_path}\n"),
+            };
+            screen.print(&text)?;
+        }
+        PlanFormat::Json => screen.item(Format::Json, &view, String::new)?,
+        PlanFormat::Yaml => screen.item(Format::Yaml, &view, String::new)?,
+        PlanFormat::Name => screen.print(
+            &view
+                .steps
+                .iter()
+                .map(|step| format!("{step}\n"))
+                .collect::<String>(),
+        )?,
+        PlanFormat::Dot => {
+            let states = graph.states(&dsc, &cfg, &graph.strict_goal(&cfg));
+            screen.print(&states.to_dot())?;
+            return Ok(Exit::Ok);
+        }
+    }
+    Ok(exit)
+}
+
+fn view(plan: &Plan) -> (PlanView, Exit) {
+    let (outcome, reason, exit) = match plan {
+        Plan::Converged => ("converged", String::new(), Exit::Ok),
+        Plan::Path(_) => ("path", String::new(), Exit::Pending),
+        Plan::NoPath(no_path) => ("no_path", no_path.reason.clone(), Exit::Failure),
+    };
+    let steps = plan.steps().iter().map(ToString::to_string).collect();
+    (
+        PlanView {
+            outcome,
+            steps,
+            reason,
+        },
+        exit,
+    )
+}
+
+/// The steps as a table.
+fn steps(graph: &MutationGraph, plan: &Plan) -> Table {
+    let mut table = Table::new(["STEP", "MUTATION", "BY", "CHANGES", "NOTE"]);
+    for (index, mutation) in plan
+        .steps()
+        .iter()
+        .filter_map(|step| graph.mutation(step))
+        .enumerate()
+    {
+        let by = match mutation.context {
+            MutationContext::SelfNode => "node",
+            MutationContext::Child => "parent",
+            MutationContext::All => "both",
+        };
+        let changes: Vec<String> = mutation.mutates.iter().map(change).collect();
+        let note = if mutation.disruptive {
+            "disruptive"
+        } else {
+            ""
+        };
+        table.row(vec![
+            (index + 1).to_string().into(),
+            mutation.id.to_string().into(),
+            by.into(),
+            changes.join(", ").into(),
+            note.into(),
+        ]);
+    }
+    table
+}
+
+fn change(change: &UrlChange) -> String {
+    let value = |value: &Option<engine::state::Value>| {
+        value
+            .as_ref()
+            .map_or("unknown".to_owned(), ToString::to_string)
+    };
+    let from: Vec<String> = change.from.iter().map(value).collect();
+    format!("{} {} -> {}", change.url, from.join("|"), value(&change.to))
+}
+
+/// Urls in the state files that look like slips of the pen: nothing mentions them, but something mentions one that is much like them.
+fn doubts(graph: &MutationGraph, schema: &Schema, dsc: &Values, cfg: &Values) -> Vec<String> {
+    let set = graph.set();
+    let mut known: Vec<&str> = schema.iter().map(|(pattern, _)| pattern).collect();
+    for mutation in &set.mutations {
+        known.extend(mutation.mutates.iter().map(|change| change.url.as_str()));
+        known.extend(
+            mutation
+                .requires
+                .iter()
+                .map(|condition| condition.url.as_str()),
+        );
+        known.extend(
+            mutation
+                .excludes
+                .iter()
+                .map(|condition| condition.url.as_str()),
+        );
+    }
+    let mut doubts = Vec::new();
+    for (file, values) in [("Dsc", dsc), ("Cfg", cfg)] {
+        for (url, _) in values.iter() {
+            if known.contains(&url.as_str()) || schema.field(url).is_some() {
+                continue;
+            }
+            if let Some(near) = nearest(url.as_str(), known.iter().copied()) {
+                doubts.push(format!(
+                    "no mutation mentions {url} of the {file} file; did you mean {near}?"
+                ));
+            }
+        }
+    }
+    doubts
+}
+
+#[cfg(test)]
+mod tests;
