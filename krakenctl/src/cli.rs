@@ -4,8 +4,10 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::complete::Shell;
+
 use crate::connect::ConnectArgs;
-use crate::{freeze, image, mutation, node, pending, version};
+use crate::{freeze, image, mutation, node, pending, plan, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,18 +56,23 @@ pub(crate) enum Command {
     /// What the head's modules can change
     #[command(subcommand)]
     Mutation(mutation::Command),
+    /// Which mutations would lead from one state to another
+    Plan(plan::PlanArgs),
     /// Versions of this program and of the head
     Version(version::VersionArgs),
-    /// Print the completion script for a shell
+    /// Print what makes a shell complete commands, nodes, groups and urls
     #[command(after_help = COMPLETION)]
     Completion {
         /// Which shell
-        shell: clap_complete::Shell,
+        shell: Shell,
     },
 }
 
 const COMPLETION: &str = "\
+The script asks krakenctl itself at each <Tab>, so names of nodes and groups are those of the head that KRAKEN_SOCKET \
+or KRAKEN_HEAD names. Load it at each start of a shell, so that it fits the installed version.
+
 Examples:
-  krakenctl completion bash > /etc/bash_completion.d/krakenctl
-  krakenctl completion zsh > \"${fpath[1]}/_krakenctl\"
-  krakenctl completion fish > ~/.config/fish/completions/krakenctl.fish";
+  echo 'source <(krakenctl completion bash)' >> ~/.bashrc
+  echo 'source <(krakenctl completion zsh)' >> ~/.zshrc
+  echo 'krakenctl completion fish | source' >> ~/.config/fish/config.fish";

@@ -89,6 +89,11 @@ fn is_transport(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
+/// True for what the transport on this side says when an answer takes too long; a head's own message tells more.
+fn is_client_timeout(message: &str) -> bool {
+    message.contains("imeout expired") || message == Code::DeadlineExceeded.description()
+}
+
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let message = match status.message() {
@@ -103,8 +108,9 @@ impl From<Status> for Failure {
                 .hint("the socket admits root and the head's own user; run this with sudo, or use --head with a token"),
             Code::Unauthenticated => Self::new(Exit::NotPermitted, message)
                 .hint("give the token of <state_dir>/admin.token with --token-file or KRAKEN_TOKEN"),
+            Code::DeadlineExceeded if !is_client_timeout(&message) => Self::new(Exit::Timeout, message),
             Code::DeadlineExceeded => Self::slow(),
-            Code::Cancelled if message.contains("imeout") => Self::slow(),
+            Code::Cancelled if is_client_timeout(&message) => Self::slow(),
             Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal if is_transport(&status) => {
                 let text = format!("the connection to the head broke: {}", root_cause(&status));
                 Self::new(Exit::Unreachable, text)

@@ -214,7 +214,7 @@ pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String
         for failure in &report.failures {
             let age = value::duration(Duration::from_secs(failure.age_ms / 1000));
             let what = format!(
-                "{} (attempt {}): {}",
+                "{} (#{}): {}",
                 failure.mutation, failure.attempt, failure.text
             );
             line(
@@ -369,9 +369,6 @@ fn step_note(step: &v1::ReportStep) -> String {
             );
         }
         notes.push(note);
-    }
-    if step.attempt > 1 {
-        notes.push(format!("attempt {}", step.attempt));
     }
     if step.disruptive {
         notes.push("disruptive".to_owned());

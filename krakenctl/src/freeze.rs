@@ -2,9 +2,9 @@
 
 use proto::v1;
 
-use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::write::{self, LimitArgs, WriteArgs, Written};
+use crate::{Context, complete};
 
 /// Arguments of `freeze`.
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,7 @@ Examples:
   krakenctl freeze @rack3                       one rack")]
 pub(crate) struct FreezeArgs {
     /// Node set; without it: the whole cluster
+    #[arg(add = complete::nodes())]
     nodes: Option<String>,
     #[command(flatten)]
     write: WriteArgs,
@@ -33,6 +34,7 @@ Examples:
   krakenctl thaw n[1-4]                         these nodes")]
 pub(crate) struct ThawArgs {
     /// Node set; without it: the whole cluster
+    #[arg(add = complete::nodes())]
     nodes: Option<String>,
     #[command(flatten)]
     limit: LimitArgs,

@@ -7,6 +7,7 @@
 //! Pure: `names` `template` `sequence` `value` `view` `explain` `mirror` `wait` `document`. Shells: `connect`, `output`, `node/*`.
 
 mod cli;
+mod complete;
 mod connect;
 mod document;
 mod exit;
@@ -19,6 +20,7 @@ mod names;
 mod node;
 mod output;
 mod pending;
+mod plan;
 mod sequence;
 mod template;
 mod value;
@@ -30,7 +32,7 @@ mod write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use crate::cli::{Cli, Command};
 use crate::connect::{ConnectArgs, Head};
@@ -60,6 +62,7 @@ impl Context {
 }
 
 fn main() -> ExitCode {
+    complete::answer_shell();
     let cli = Cli::parse();
     let screen = Screen::detect(cli.no_color);
     let context = Context {
@@ -116,11 +119,10 @@ async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Pending(command) => pending::run(command, context).await,
         Command::Image(command) => image::run(command, context).await,
         Command::Mutation(command) => mutation::run(command, context).await,
+        Command::Plan(args) => plan::run(&args, context),
         Command::Version(args) => version::run(args, context).await,
         Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "krakenctl", &mut script);
-            context.screen.print(&String::from_utf8_lossy(&script))?;
+            context.screen.print(&complete::registration(shell)?)?;
             Ok(Exit::Ok)
         }
     }

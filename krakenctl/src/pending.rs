@@ -7,7 +7,7 @@ use crate::exit::{Exit, Failure};
 use crate::node::spec::SpecArgs;
 use crate::output::{Format, Table};
 use crate::write::{WriteArgs, Written};
-use crate::{Context, view};
+use crate::{Context, complete, view};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -32,6 +32,7 @@ Examples:
   krakenctl pending enrol 52:54:00:4b:00:07 n7 --address 10.77.0.17/24 /RunState=SYNC")]
 pub(crate) struct EnrolArgs {
     /// Its link-layer address, as `pending list` shows it
+    #[arg(add = complete::pending())]
     mac: String,
     /// Name of the node to create
     name: String,

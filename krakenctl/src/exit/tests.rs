@@ -34,6 +34,11 @@ fn every_code_of_the_api_has_its_exit_code() {
     check(Status::resource_exhausted("disk full"), Exit::Failure, true);
     check(Status::deadline_exceeded(""), Exit::Timeout, true);
     check(Status::cancelled("Timeout expired"), Exit::Timeout, true);
+    let own = Failure::from(Status::deadline_exceeded("the write may still be made"));
+    assert_eq!(
+        (own.exit, own.text.as_str()),
+        (Exit::Timeout, "the write may still be made")
+    );
     check(Status::unimplemented("Watch"), Exit::Failure, true);
     check(Status::internal("x"), Exit::Failure, false);
 }

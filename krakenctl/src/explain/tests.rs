@@ -74,7 +74,7 @@ n1  on its way: step 2 of 3
 Path
            MUTATION         CHANGES                           BY
   done  1  power/UKtoOFF    /PhysState unknown -> POWER_OFF   its parent
-  ->    2  power/OFFtoON    /PhysState POWER_OFF -> POWER_ON  its parent  running for 12s of 1m, attempt 2
+  ->    2  power/OFFtoON    /PhysState POWER_OFF -> POWER_ON  its parent  running for 12s of 1m
         3  core/INITtoSYNC  /RunState INIT -> SYNC            its parent
 
 Waits for  /PhysState to be POWER_ON
@@ -84,7 +84,7 @@ Held by
                lifted by: the end of the job
 
 Failures
-  1m30s ago    power/OFFtoON (attempt 1): timed out
+  1m30s ago    power/OFFtoON (#1): timed out
 ";
     assert_eq!(
         render(&report(), &Shown::default(), Paint::default()),

@@ -4,7 +4,7 @@ use proto::v1;
 
 use crate::exit::{Exit, Failure};
 use crate::write::{self, LimitArgs, WriteArgs, Written};
-use crate::{Context, names};
+use crate::{Context, complete, names};
 
 /// Arguments of `node delete`.
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,7 @@ Examples:
   krakenctl node delete @rack3 --yes --reason 'sold'")]
 pub(crate) struct DeleteArgs {
     /// Node set
+    #[arg(add = complete::nodes())]
     nodes: String,
     #[command(flatten)]
     limit: LimitArgs,
@@ -35,6 +36,7 @@ Examples:
   krakenctl node release '@rack3'")]
 pub(crate) struct ReleaseArgs {
     /// Node set
+    #[arg(add = complete::nodes())]
     nodes: String,
     #[command(flatten)]
     limit: LimitArgs,

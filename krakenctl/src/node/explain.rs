@@ -5,7 +5,7 @@ use proto::v1;
 use crate::exit::{Exit, Failure};
 use crate::explain::{self, ReportView};
 use crate::output::{Cell, Format, Table};
-use crate::{Context, write};
+use crate::{Context, complete, write};
 
 /// Arguments of `node explain`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,7 @@ Examples:
   krakenctl node explain n3 -o json | jq '.[0].steps'")]
 pub(crate) struct ExplainArgs {
     /// Node set
+    #[arg(add = complete::nodes())]
     nodes: String,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Cell, Format, Table, Tone, printable};
 use crate::value::{self, Shown};
 use crate::view::{self, NodeView};
-use crate::{Context, names, write};
+use crate::{Context, complete, names, write};
 
 /// Silence after which the agent of a node in SYNC is worth a note; five missed hellos (DESIGN 4).
 const SILENT_MS: u64 = 10_000;
@@ -24,9 +24,10 @@ Examples:
   krakenctl node list -o json | jq '.[] | select(.dsc[\"/RunState\"] != \"SYNC\").name'")]
 pub(crate) struct ListArgs {
     /// Node set; without it: all nodes
+    #[arg(add = complete::nodes())]
     nodes: Option<String>,
     /// Add a column with this value, known or else wanted
-    #[arg(short, long = "url", value_name = "URL")]
+    #[arg(short, long = "url", value_name = "URL", add = complete::urls())]
     urls: Vec<String>,
     /// Print the names as one folded set
     #[arg(long, conflicts_with = "output")]

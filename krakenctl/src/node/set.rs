@@ -14,7 +14,7 @@ use crate::output::Table;
 use crate::value::{self, Shown};
 use crate::wait::Goal;
 use crate::write::{self, LimitArgs, WriteArgs, Written};
-use crate::{Context, connect, names, view};
+use crate::{Context, complete, connect, names, view};
 
 /// Longest value read from a file; the longest a node can have (state.proto).
 const MAX_VALUE_FILE_BYTES: u64 = engine::state::MAX_VALUE_BYTES as u64;
@@ -38,9 +38,10 @@ Examples:
   krakenctl node set 'run=ERROR' --add-group quarantine")]
 pub(crate) struct SetArgs {
     /// Node set
+    #[arg(add = complete::nodes())]
     nodes: String,
     /// What to set
-    #[arg(value_name = "URL=VALUE", required_unless_present_any = ["from_file", "add_group", "remove_group"])]
+    #[arg(add = complete::assignments(), value_name = "URL=VALUE", required_unless_present_any = ["from_file", "add_group", "remove_group"])]
     values: Vec<String>,
     /// Set a value from a file, for secrets: arguments can be seen by other users
     #[arg(long, value_name = "URL=FILE")]
@@ -65,9 +66,10 @@ Examples:
   krakenctl node unset @rack1 /image/name")]
 pub(crate) struct UnsetArgs {
     /// Node set
+    #[arg(add = complete::nodes())]
     nodes: String,
     /// What to unset
-    #[arg(value_name = "URL", required = true)]
+    #[arg(add = complete::urls(), value_name = "URL", required = true)]
     urls: Vec<String>,
     #[command(flatten)]
     how: HowArgs,

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Cell, Format, Paint, Table, Tone, printable};
 use crate::value::Shown;
 use crate::view::{self, NodeView};
-use crate::{Context, write};
+use crate::{Context, complete, write};
 
 /// Arguments of `node show`.
 #[derive(Debug, clap::Args)]
@@ -19,9 +19,10 @@ Examples:
   krakenctl node show @rack1 -o yaml > rack1.yaml    can be read by `node add -f`")]
 pub(crate) struct ShowArgs {
     /// Node set
+    #[arg(add = complete::nodes())]
     nodes: String,
     /// Urls, or branches of them, to show
-    #[arg(value_name = "URL")]
+    #[arg(value_name = "URL", add = complete::urls())]
     urls: Vec<String>,
     /// How to print them
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]

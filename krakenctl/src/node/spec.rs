@@ -8,7 +8,7 @@ use proto::v1;
 use crate::Context;
 use crate::exit::Failure;
 use crate::template::{Filler, Template};
-use crate::{sequence, value};
+use crate::{complete, sequence, value};
 
 const MAC: &str = "/ipv4/boot/mac";
 const ADDRESS: &str = "/ipv4/boot/address";
@@ -26,7 +26,7 @@ pub(crate) struct SpecArgs {
     #[arg(long, value_name = "ADDRESS/PREFIX")]
     pub(crate) address: Option<String>,
     /// Values to set
-    #[arg(value_name = "URL=VALUE")]
+    #[arg(value_name = "URL=VALUE", add = complete::assignments())]
     pub(crate) values: Vec<String>,
 }
 

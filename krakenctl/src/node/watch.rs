@@ -4,7 +4,7 @@ use crate::exit::{Exit, Failure};
 use crate::mirror::{Line, MutationLine, ValueLine};
 use crate::node::follow::{Follow, Step};
 use crate::output::{Format, Paint, Tone, printable};
-use crate::{Context, value, view, write};
+use crate::{Context, complete, value, view, write};
 
 /// Arguments of `node watch`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,7 @@ Examples:
   krakenctl node watch -o json | jq 'select(.type == \"mutation\" and .event == \"failed\")'")]
 pub(crate) struct WatchArgs {
     /// Node set; without it: all nodes
+    #[arg(add = complete::nodes())]
     nodes: Option<String>,
     /// Changes alone, without the state at the start
     #[arg(long)]
@@ -175,9 +176,8 @@ fn mutation_line(line: &MutationLine, paint: Paint) -> String {
         let elapsed = std::time::Duration::from_millis(line.elapsed_ms);
         text += &format!(" after {}", value::duration(elapsed));
     }
-    if line.attempt > 1 && line.event != "done" {
-        text += &format!(" (attempt {})", line.attempt);
-    }
+    // Numbers the firings of a node, so that lines about one of them can be told from those about the next.
+    text += &format!(" (#{})", line.attempt);
     if !line.text.is_empty() {
         text += &format!(": {}", printable(&line.text));
     }
@@ -225,7 +225,7 @@ mod tests {
         };
         assert_eq!(
             plain(&Line::Mutation(failed)),
-            "n1 power/OFFtoON failed after 1m (attempt 2): timed\\nout\n"
+            "n1 power/OFFtoON failed after 1m (#2): timed\\nout\n"
         );
         assert_eq!(plain(&Line::Synced { revision: 1 }), "");
     }

@@ -150,3 +150,35 @@ fn versions_and_completion() {
         );
     }
 }
+
+/// What a shell does on <Tab>, with bash itself where there is one.
+#[test]
+fn completion_knows_the_nodes_of_the_head() {
+    let head = FakeHead::start();
+    head.run(&["node", "add", "n[1-3]", "--group", "rack1"])
+        .ends(0);
+    let complete = |words: &[&str]| {
+        let index = words.len().to_string();
+        let mut command = head.command(&[&["--", "krakenctl"], words].concat());
+        command
+            .env("KRAKENCTL_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", index)
+            .env("_CLAP_IFS", " ");
+        Run::of(command, "").ends(0).out
+    };
+    assert_eq!(complete(&["node", "show", "n"]), "n1 n2 n3");
+    assert_eq!(complete(&["freeze", "n1,@r"]), "n1,@rack1");
+    assert_eq!(
+        complete(&["node", "set", "n1", "/RunState=SY"]),
+        "/RunState=SYNC"
+    );
+    assert!(complete(&["node", "re"]).contains("release"));
+    assert_eq!(
+        head.world()
+            .calls
+            .iter()
+            .filter(|call| *call == "list_nodes")
+            .count(),
+        2
+    );
+}
