@@ -114,7 +114,7 @@ fn become_init(launch_file: &Path) -> Result<std::convert::Infallible> {
     let output = || {
         console
             .as_ref()
-            .map_or_else(|_| Stdio::null(), |file| clone_or_null(file))
+            .map_or_else(|_| Stdio::null(), clone_or_null)
     };
     let error = Command::new(program)
         .args(arguments)

@@ -17,7 +17,7 @@ use std::time::Duration;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 
-pub(crate) use self::socket::{keep, obtain};
+pub(crate) use self::socket::{Running, obtain};
 use crate::cmdline::{Cidr, Mac};
 
 /// First wait for an answer; doubles (RFC 2131, 4.1, which says 4 s: a booting node has no time for that, and one segment no need).

@@ -14,13 +14,12 @@ fn launch(layers: usize) -> Launch {
     }
 }
 
-fn targets(steps: &[Step]) -> Vec<&Path> {
-    let target = |step| match step {
-        &Step::Mount(ref mount) => Some(mount.target.as_path()),
-        Step::Layer(_, target) => Some(target.as_path()),
+fn target(step: &Step) -> Option<&Path> {
+    match step {
+        Step::Mount(mount) => Some(&mount.target),
+        Step::Layer(_, target) => Some(target),
         _ => None,
-    };
-    steps.iter().filter_map(target).collect()
+    }
 }
 
 #[test]
@@ -41,7 +40,7 @@ fn the_highest_layer_is_the_first_of_overlayfs() {
 #[test]
 fn nothing_is_mounted_below_what_comes_later() {
     let steps = steps(&launch(2)).unwrap();
-    let targets = targets(&steps);
+    let targets: Vec<&Path> = steps.iter().filter_map(target).collect();
     for (at, target) in targets.iter().enumerate() {
         let hidden = targets[at + 1..]
             .iter()

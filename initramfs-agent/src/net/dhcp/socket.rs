@@ -43,18 +43,15 @@ pub(crate) async fn obtain(interface: &str, mac: Mac, chance: u32) -> io::Result
     }
 }
 
-/// Renews for ever; tells of every lease that differs and of the loss of one (`None`).
-pub(crate) async fn keep(mut running: Running, mut changed: impl AsyncFnMut(Option<Lease>)) {
-    loop {
-        match running.next().await {
-            Output::Bound(lease) => changed(Some(lease)).await,
-            Output::Lost => changed(None).await,
-            Output::Send(..) => {}
+impl Running {
+    /// Renews until something changes: another lease, or none (`None`).
+    pub(crate) async fn changed(&mut self) -> Option<Lease> {
+        match self.next().await {
+            Output::Bound(lease) => Some(lease),
+            Output::Lost | Output::Send(..) => None,
         }
     }
-}
 
-impl Running {
     /// Runs until the client has something to say, besides sending.
     async fn next(&mut self) -> Output {
         let mut packet = [0; 2048];

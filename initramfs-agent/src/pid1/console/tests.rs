@@ -40,7 +40,10 @@ fn lines_come_whole_in_any_cut() {
 fn a_line_at_the_limit_counts_and_a_longer_one_does_not() {
     let mut console = console();
     let fits = "x".repeat(MAX_LINE);
-    assert_eq!(console.take(format!("{fits}\n").as_bytes()), [fits.clone()]);
+    assert_eq!(
+        console.take(format!("{fits}\n").as_bytes()),
+        [fits.as_str()]
+    );
     assert!(console.take(format!("{fits}y\n").as_bytes()).is_empty());
     assert_eq!(console.take(b"ps\n"), ["ps"]);
 }
