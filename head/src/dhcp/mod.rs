@@ -7,6 +7,9 @@ mod frame;
 mod lease;
 mod options;
 mod packet;
+#[cfg(test)]
+#[path = "../../fuzz/replay.rs"]
+mod replay;
 mod responder;
 pub(crate) mod socket;
 

@@ -631,6 +631,19 @@ fn every_reason_has_its_own_name() {
     assert!(names.contains("short") && names.contains("unknown_machine"));
 }
 
+#[test]
+fn the_fuzz_corpus_is_handled() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/dhcp_handler");
+    let mut inputs = 0;
+    for entry in std::fs::read_dir(corpus).expect("the corpus") {
+        let path = entry.expect("an entry").path();
+        println!("{}", path.display());
+        crate::dhcp::replay::dhcp_handler(&std::fs::read(path).expect("an input"));
+        inputs += 1;
+    }
+    assert!(inputs >= 16, "{inputs} inputs");
+}
+
 proptest! {
     #[test]
     fn any_packet_gets_a_valid_reply_or_a_reason(
