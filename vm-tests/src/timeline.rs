@@ -26,6 +26,9 @@ pub const STAGES: [&str; 9] = [
     "image",
 ];
 
+/// The machine itself tells this one: a boot begins with it, whoever switched it on.
+const POWER_ON: &str = "power-on";
+
 /// One machine reached one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -44,12 +47,12 @@ pub struct Timeline(Arc<Mutex<Vec<Event>>>);
 impl Timeline {
     /// Notes that a machine got power.
     pub fn power_on(&self, node: &str) {
-        self.push(node, "power-on");
+        self.push(node, POWER_ON);
     }
 
     /// Notes the stage that a line of the head's log tells, if it does.
     pub fn head_log_line(&self, line: &str) {
-        if let Some((node, stage)) = stage_of(line) {
+        if let Some((node, stage)) = stage_of(line).filter(|(_, stage)| stage != POWER_ON) {
             self.push(&node, &stage);
         }
     }
@@ -84,7 +87,7 @@ impl Timeline {
 pub fn last_boot(events: &[Event], node: &str) -> Vec<(String, Duration)> {
     let mut boot: Vec<(String, u64)> = Vec::new();
     for event in events.iter().filter(|event| event.node == node) {
-        if event.stage == "power-on" {
+        if event.stage == POWER_ON {
             boot.clear();
         }
         if boot.iter().all(|(stage, _)| *stage != event.stage) {
@@ -101,7 +104,7 @@ pub fn last_boot(events: &[Event], node: &str) -> Vec<(String, Duration)> {
 pub fn rows(events: &[Event], nodes: &[String]) -> Vec<Vec<String>> {
     let boots: Vec<_> = nodes.iter().map(|node| last_boot(events, node)).collect();
     let seen = |stage: &&&str| {
-        **stage != "power-on"
+        **stage != POWER_ON
             && boots
                 .iter()
                 .any(|boot| boot.iter().any(|(name, _)| name == **stage))

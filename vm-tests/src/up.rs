@@ -15,6 +15,14 @@ use crate::{
     ui::{self, Stage},
 };
 
+/// Prints a line; a reader that has closed the pipe (`| head`) is content with what it got.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 /// A boot takes 15 s of one core under TCG; a machine whose core is shared with others gets many times that.
 const BOOT_TIME: Duration = Duration::from_secs(120);
 /// Added to [`BOOT_TIME`] for each machine.
@@ -46,7 +54,7 @@ pub fn up(name: &str, count: u8, keep: bool) -> Result<()> {
         .and_then(|()| boot(&cluster, &names));
     if let Err(error) = result {
         let folder = failure_bundle::keep(&cluster, "up", &format!("{error:#}"))?;
-        eprintln!(
+        esay!(
             "lab: everything about this failure is in {}",
             folder.display()
         );
@@ -57,9 +65,9 @@ pub fn up(name: &str, count: u8, keep: bool) -> Result<()> {
     }
     cluster.keep();
     let events = cluster.status()?.events;
-    println!("\n{}", ui::table(&timeline::rows(&events, &names)));
-    println!("{}", cluster.ctl(&["node", "list"])?);
-    println!("up after {}. Next:", ui::seconds(started.elapsed()));
+    say!("\n{}", ui::table(&timeline::rows(&events, &names)));
+    say!("{}", cluster.ctl(&["node", "list"])?);
+    say!("up after {}. Next:", ui::seconds(started.elapsed()));
     print_next(&cluster, &names);
     Ok(())
 }
@@ -84,19 +92,19 @@ pub fn status(name: &str) -> Result<()> {
             resets.collect::<Vec<_>>().join(", "),
         ]);
     }
-    println!("{}", ui::table(&rows));
+    say!("{}", ui::table(&rows));
     let names: Vec<String> = status
         .machines
         .iter()
         .map(|machine| machine.name.clone())
         .collect();
-    println!(
+    say!(
         "last boot:\n{}",
         ui::table(&timeline::rows(&status.events, &names))
     );
     match status.head {
-        Some(_) => println!("head: runs; {}", cluster.files.api().display()),
-        None => println!(
+        Some(_) => say!("head: runs; {}", cluster.files.api().display()),
+        None => say!(
             "head: does not run; its log is {}",
             cluster.files.head_log().display()
         ),
@@ -116,12 +124,12 @@ fn print_next(cluster: &Cluster, names: &[String]) {
         "lab" => String::new(),
         other => format!(" --name {other}"),
     };
-    println!("  {ctl} node list");
-    println!("  {ctl} node explain {first}");
-    println!("  cargo lab status{option}");
-    println!("  cargo lab console {first}{option}");
-    println!("  cargo lab pull {first}{option}      # pull its plug and watch it come back");
-    println!("  cargo lab down{option}");
+    say!("  {ctl} node list");
+    say!("  {ctl} node explain {first}");
+    say!("  cargo lab status{option}");
+    say!("  cargo lab console {first}{option}");
+    say!("  cargo lab pull {first}{option}      # pull its plug and watch it come back");
+    say!("  cargo lab down{option}");
 }
 
 fn boot(cluster: &Cluster, names: &[String]) -> Result<()> {
@@ -131,7 +139,10 @@ fn boot(cluster: &Cluster, names: &[String]) -> Result<()> {
     let mut told = 0;
     loop {
         let events = cluster.status()?.events;
-        for event in &events[told..] {
+        for event in events[told..]
+            .iter()
+            .filter(|event| names.contains(&event.node))
+        {
             stage.line(&format!("lab:   {}", sentence(event, &events)));
         }
         told = events.len();

@@ -41,7 +41,7 @@ fn grant_is_used_once() {
         );
         let log = cluster.head_log();
         let alarm = log[lines..].iter().find(|line| {
-            let text = line["fields"].to_string().to_lowercase();
+            let text = line.to_string().to_lowercase();
             ["WARN", "ERROR"]
                 .iter()
                 .any(|level| line["level"] == *level)

@@ -75,8 +75,7 @@ fn power_off_drains_first() {
 /// The mutations that the head's log names for a node, in order.
 fn mutations(log: &[serde_json::Value], node: &str) -> Vec<String> {
     log.iter()
-        .map(|line| &line["fields"])
-        .filter(|fields| fields["node"] == node)
-        .filter_map(|fields| Some(fields["mutation"].as_str()?.to_owned()))
+        .filter(|line| line["node"] == node)
+        .filter_map(|line| Some(line["mutation"].as_str()?.to_owned()))
         .collect()
 }
