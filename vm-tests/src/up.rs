@@ -54,7 +54,7 @@ pub fn up(name: &str, count: u8, keep: bool) -> Result<()> {
         .and_then(|()| boot(&cluster, &names));
     if let Err(error) = result {
         let folder = failure_bundle::keep(&cluster, "up", &format!("{error:#}"))?;
-        esay!(
+        eprintln!(
             "lab: everything about this failure is in {}",
             folder.display()
         );
