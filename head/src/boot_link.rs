@@ -136,7 +136,7 @@ pub(crate) async fn listen(mut events: mpsc::Receiver<BootEvent>, handle: Handle
     while let Some(event) = events.recv().await {
         match event {
             BootEvent::PendingMachine(machine) => pending.heard(machine, wall_ms()),
-            BootEvent::Seen { mac, .. } => seen(mac, &handle).await,
+            BootEvent::Seen { mac } => seen(mac, &handle).await,
             BootEvent::GrantFetch { grant_id, client, reply } => {
                 let (handle, requests) = (handle.clone(), requests.clone());
                 tokio::spawn(async move {
@@ -151,8 +151,6 @@ pub(crate) async fn listen(mut events: mpsc::Receiver<BootEvent>, handle: Handle
                     let _ = reply.send(answer);
                 });
             }
-            // The boot plane has logged it.
-            BootEvent::StageReached { .. } => {}
         }
     }
 }

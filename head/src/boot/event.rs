@@ -6,12 +6,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use super::{BootName, ClientArch, MacAddr};
+use super::{ClientArch, MacAddr};
 
 /// Hints that may wait for the engine loop: 10,000 nodes that reach a stage within one turn of the loop, rounded up.
 pub(crate) const EVENT_QUEUE: usize = 16_384;
@@ -88,14 +87,8 @@ impl fmt::Debug for GrantArchive {
 /// Why the engine gives no grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GrantRefused {
-    /// There is no such grant, or its node is not armed.
+    /// There is none to give: unknown, expired, used, or fetched too often; the engine knows which.
     Unknown,
-    /// It was delivered as often as is allowed.
-    TooOften,
-    /// Its time is over.
-    Expired,
-    /// It was used to join.
-    Consumed,
     /// The head could not store the delivery.
     Failed(String),
 }
@@ -103,10 +96,7 @@ pub(crate) enum GrantRefused {
 impl fmt::Display for GrantRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GrantRefused::Unknown => f.write_str("no such grant, or its node is not armed"),
-            GrantRefused::TooOften => f.write_str("fetched too often"),
-            GrantRefused::Expired => f.write_str("expired"),
-            GrantRefused::Consumed => f.write_str("used already"),
+            GrantRefused::Unknown => f.write_str("not given"),
             GrantRefused::Failed(why) => write!(f, "not delivered: {why}"),
         }
     }
@@ -119,8 +109,6 @@ pub(crate) enum BootEvent {
     Seen {
         /// Its port.
         mac: MacAddr,
-        /// What it asked for.
-        stage: BootStage,
     },
     /// A machine that no node is enrolled for asked for an address.
     PendingMachine(PendingMachine),
@@ -130,17 +118,8 @@ pub(crate) enum BootEvent {
         grant_id: Uuid,
         /// The address that asks, for the log and for alarms; it proves nothing.
         client: IpAddr,
-        /// Where the answer goes; given up after [`crate::http::GRANT_WAIT`].
+        /// Where the answer goes; given up after a few seconds.
         reply: oneshot::Sender<Result<GrantArchive, GrantRefused>>,
-    },
-    /// A node's boot got to a stage for the first time in this boot.
-    StageReached {
-        /// The node.
-        node: BootName,
-        /// The boot it is armed for.
-        boot_id: Option<Uuid>,
-        /// The stage.
-        stage: BootStage,
     },
 }
 
@@ -148,7 +127,6 @@ pub(crate) enum BootEvent {
 #[derive(Clone)]
 pub(crate) struct EventSender {
     queue: mpsc::Sender<BootEvent>,
-    dropped: Arc<AtomicU64>,
 }
 
 /// The queue was full or its reader is gone; the event is lost and counted.
@@ -163,27 +141,15 @@ impl EventSender {
 
     fn with_capacity(capacity: usize) -> (Self, mpsc::Receiver<BootEvent>) {
         let (queue, receiver) = mpsc::channel(capacity);
-        (
-            EventSender {
-                queue,
-                dropped: Arc::default(),
-            },
-            receiver,
-        )
+        (EventSender { queue }, receiver)
     }
 
     /// Queues an event without waiting.
     pub(crate) fn send(&self, event: BootEvent) -> Result<(), EventLost> {
         self.queue.try_send(event).map_err(|_| {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
             metrics::counter!("kraken_boot_events_dropped_total").increment(1);
             EventLost
         })
-    }
-
-    /// How many events were lost.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -196,17 +162,14 @@ mod tests {
         let (sender, mut receiver) = EventSender::with_capacity(2);
         let seen = || BootEvent::Seen {
             mac: MacAddr([2, 0, 0, 0, 0, 1]),
-            stage: BootStage::Dhcp,
         };
         assert_eq!(sender.send(seen()), Ok(()));
         assert_eq!(sender.send(seen()), Ok(()));
         assert_eq!(sender.send(seen()), Err(EventLost));
-        assert_eq!(sender.dropped(), 1);
         assert!(receiver.try_recv().is_ok());
         assert_eq!(sender.send(seen()), Ok(()));
         drop(receiver);
         assert_eq!(sender.send(seen()), Err(EventLost));
-        assert_eq!(sender.dropped(), 2);
     }
 
     #[test]

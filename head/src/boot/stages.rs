@@ -1,4 +1,4 @@
-//! Turns what the servers see into "node n1 reached stage kernel", once for each boot.
+//! Turns what the servers see into log lines "boot stage node=n1 stage=kernel", once for each boot; the lab reads them.
 //!
 //! Firmware and iPXE both do DHCP, files are fetched in pieces, and a node that is not armed fetches its script every few
 //! seconds: a stage is reported the first time only. A boot begins anew when the node is armed for another boot, or when its
@@ -80,7 +80,7 @@ pub(crate) struct StageLog {
 }
 
 impl StageLog {
-    /// Reports go to this queue and to the log.
+    /// Stages go to the log, machines that were heard to this queue.
     pub(crate) fn new(events: EventSender) -> Self {
         StageLog {
             followed: Mutex::default(),
@@ -95,22 +95,14 @@ impl StageLog {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .reach(node, stage, now);
-        // A lost hint is counted by the queue and comes again with the next packet or boot.
         if tell.stage {
             let boot_id = node.armed.map(|armed| armed.boot_id);
             info!(node = %node.name, %stage, boot = boot_id.map(tracing::field::display), "boot stage");
             metrics::counter!("kraken_boot_stages_total", "stage" => stage.name()).increment(1);
-            let _ = self.events.send(BootEvent::StageReached {
-                node: node.name.clone(),
-                boot_id,
-                stage,
-            });
         }
         if tell.seen {
-            let _ = self.events.send(BootEvent::Seen {
-                mac: node.mac,
-                stage,
-            });
+            // A lost hint is counted by the queue and comes again.
+            let _ = self.events.send(BootEvent::Seen { mac: node.mac });
         }
     }
 }

@@ -245,18 +245,6 @@ impl BootTable {
         self.write().remove(name)
     }
 
-    /// Puts these nodes in place of all there were.
-    pub(crate) fn replace_nodes(&self, nodes: impl IntoIterator<Item = BootNode>) {
-        let mut inner = self.write();
-        inner.nodes.clear();
-        inner.by_mac.clear();
-        inner.by_address.clear();
-        inner.by_grant.clear();
-        for node in nodes {
-            inner.insert(node);
-        }
-    }
-
     /// Puts these images in place of all there were.
     pub(crate) fn replace_images(&self, images: impl IntoIterator<Item = BootImage>) {
         let (mut manifests, mut blobs) = (HashMap::new(), HashMap::new());
@@ -272,11 +260,6 @@ impl BootTable {
         let mut inner = self.write();
         inner.manifests = manifests;
         inner.blobs = blobs;
-    }
-
-    /// The node of that name.
-    pub(crate) fn by_name(&self, name: &BootName) -> Option<Arc<BootNode>> {
-        self.read().nodes.get(name).cloned()
     }
 
     /// The node that boots from this port.
@@ -302,11 +285,6 @@ impl BootTable {
     /// Where a file of an image lies.
     pub(crate) fn blob(&self, hash: &Sha256) -> Option<Arc<Path>> {
         self.read().blobs.get(hash).cloned()
-    }
-
-    /// How many nodes there are.
-    pub(crate) fn len(&self) -> usize {
-        self.read().nodes.len()
     }
 
     // A panic of another holder cannot leave the maps half-written in a way that matters more than an outage of the boot plane.

@@ -10,7 +10,7 @@ mod packet;
 #[cfg(test)]
 #[path = "../../fuzz/replay.rs"]
 mod replay;
-mod responder;
+pub(crate) mod responder;
 pub(crate) mod socket;
 
-pub(crate) use responder::{Destination, Ignored, Ingress, Note, Reply, Responder, ServerPort};
+pub(crate) use responder::Responder;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::sync::oneshot;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::boot::{
@@ -188,7 +188,6 @@ impl Answers {
         match tokio::time::timeout(GRANT_WAIT, answer).await {
             Ok(Ok(Ok(archive))) => {
                 self.stages.reached(&node, BootStage::Grant, Instant::now());
-                info!(node = %node.name, grant = %grant_id, client = %ends.client, "grant delivered");
                 rendered(request, archive.0, "application/octet-stream")
             }
             Ok(Ok(Err(refused))) => {

@@ -13,4 +13,4 @@ mod route;
 pub(crate) mod server;
 pub(crate) mod urls;
 
-pub(crate) use answer::{Answers, GRANT_WAIT};
+pub(crate) use answer::Answers;

@@ -30,8 +30,3 @@ pub(crate) fn grant(server: Ipv4Addr, port: u16, grant: Uuid) -> String {
 pub(crate) fn loader(server: Ipv4Addr, port: u16, name: &str) -> String {
     format!("http://{server}:{port}/loader/{name}")
 }
-
-/// The name of a node's boot script on TFTP.
-pub(crate) fn tftp_script(mac: MacAddr) -> String {
-    format!("boot/{mac}/script")
-}

@@ -73,10 +73,6 @@ mod tests {
             read("/boot/52-54-00-4b-00-01/script"),
             Ok(Wanted::Script(mac))
         );
-        assert_eq!(
-            read(&crate::http::urls::tftp_script(mac)),
-            Ok(Wanted::Script(mac))
-        );
     }
 
     #[test]

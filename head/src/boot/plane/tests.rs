@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::boot::netns::{self, Network, sh};
-use crate::boot::table::tests::{armed_node, node};
+use crate::boot::table::tests::{armed_node, node, table};
 use crate::boot::{
     BootImage, BootNode, BootStage, ClientArch, GrantArchive, GrantRefused, Loader, PendingMachine,
 };
@@ -20,12 +20,39 @@ struct Plane {
     stop: CancellationToken,
     table: Arc<BootTable>,
     dir: tempfile::TempDir,
+    log: Log,
+}
+
+/// What the head logs; each test that enters the network is a process of its own, so it may have the whole log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("unpoisoned")).into_owned()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("unpoisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Plane {
     fn start() -> Self {
+        let log = Log::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .init();
         let dir = tempfile::tempdir().expect("temporary folder");
-        let table = Arc::new(BootTable::default());
         let (kernel, initramfs) = (dir.path().join("vmlinuz"), dir.path().join("initramfs"));
         fs::write(&kernel, content(3_000_001)).expect("write");
         fs::write(&initramfs, b"initramfs").expect("write");
@@ -34,7 +61,7 @@ impl Plane {
             initramfs: initramfs.clone(),
             ..node
         };
-        table.replace_nodes([with_files(armed_node(1)), with_files(node(2))]);
+        let table = table([with_files(armed_node(1)), with_files(node(2))]);
         let loader = |arch, name: &str| Loader {
             arch,
             name: name.into(),
@@ -67,6 +94,7 @@ impl Plane {
             stop,
             table,
             dir,
+            log,
         }
     }
 
@@ -86,11 +114,10 @@ impl Plane {
         found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
     }
 
-    fn wait_for_stage(&mut self, stage: BootStage) {
-        self.wait_for(stage.name(), |event| match event {
-            BootEvent::StageReached { stage: reached, .. } if reached == stage => Some(()),
-            _ => None,
-        });
+    /// Waits for a line of the log, as the lab reads it.
+    fn wait_for_stage(&self, stage: BootStage) {
+        let line = format!("boot stage node=n1 stage={stage}");
+        netns::until(&line, || self.log.text().contains(&line));
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -283,7 +310,7 @@ fn firmware_and_ipxe_are_told_what_to_load() {
     let Some(network) = netns::enter(module_path!(), test, &["busybox"]) else {
         return;
     };
-    let mut plane = connected(&network, 1);
+    let plane = connected(&network, 1);
     for (options, expect) in [
         (
             "-q -V PXEClient:Arch:00000:UNDI:002001 -x 0x5d:0000",
@@ -335,7 +362,7 @@ fn tftp_clients_get_loaders_and_scripts_and_nothing_else() {
     let Some(network) = netns::enter(module_path!(), test, &["tftp", "atftp"]) else {
         return;
     };
-    let mut plane = connected(&network, 1);
+    let plane = connected(&network, 1);
     network.run("ip addr add 10.77.0.11/24 dev client0");
     let dir = plane.dir.path().display().to_string();
     let expect = content(LOADER_BYTES);
@@ -425,26 +452,23 @@ fn curl_gets_files_ranges_and_grants() {
     let boot = format!("{base}/boot/52:54:00:4b:00:01");
     let kernel = content(3_000_001);
 
+    let log = plane.log.clone();
     // The engine: two deliveries, then no more.
     let mut events = plane.events;
     let engine = plane.runtime.spawn(async move {
-        let (mut stages, mut grants) = (Vec::new(), 0);
+        let mut grants = 0;
         while let Some(event) = events.recv().await {
-            match event {
-                BootEvent::GrantFetch { reply, .. } => {
-                    grants += 1;
-                    let archive = GrantArchive(format!("archive {grants}").into_bytes());
-                    let _ = reply.send(if grants <= 2 {
-                        Ok(archive)
-                    } else {
-                        Err(GrantRefused::TooOften)
-                    });
-                }
-                BootEvent::StageReached { stage, .. } => stages.push(stage),
-                _ => {}
+            if let BootEvent::GrantFetch { reply, .. } = event {
+                grants += 1;
+                let archive = GrantArchive(format!("archive {grants}").into_bytes());
+                let _ = reply.send(if grants <= 2 {
+                    Ok(archive)
+                } else {
+                    Err(GrantRefused::Unknown)
+                });
             }
         }
-        (stages, grants)
+        grants
     });
 
     let script = network.run(&format!("curl -sSf {boot}/script"));
@@ -557,19 +581,16 @@ fn curl_gets_files_ranges_and_grants() {
     plane.runtime.block_on(plane.tasks.wait());
     drop(plane.table);
     let ended = async { tokio::time::timeout(Duration::from_secs(10), engine).await };
-    let (stages, grants) = plane
+    let grants = plane
         .runtime
         .block_on(ended)
         .expect("the queue closes")
         .expect("no panic");
-    assert_eq!(
-        stages,
-        [
-            BootStage::Script,
-            BootStage::Kernel,
-            BootStage::Initramfs,
-            BootStage::Grant
-        ]
-    );
     assert_eq!(grants, 4, "HEAD is no delivery");
+    let text = log.text();
+    let stages: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split("stage=").nth(1)?.split(' ').next())
+        .collect();
+    assert_eq!(stages, ["script", "kernel", "initramfs", "grant"], "{text}");
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::boot::table::tests::{armed_node, node};
+use crate::boot::table::tests::{armed_node, node, table};
 use crate::boot::{ClientArch, Loader};
 use crate::dhcp::lease::DECLINE_HOLD;
 use crate::dhcp::packet::tests::{MAC, Packet};
@@ -25,8 +25,7 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let table = Arc::new(BootTable::default());
-        table.replace_nodes([armed_node(1), node(2)]);
+        let table = table([armed_node(1), node(2)]);
         let loader = |arch, name: &str| Loader {
             arch,
             name: name.into(),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::boot::netns::{self, Network};
-use crate::boot::table::tests::node;
-use crate::boot::{BootNode, BootTable, Loaders, interfaces_for_tests};
+use crate::boot::table::tests::{node, table};
+use crate::boot::{BootNode, Loaders, interfaces_for_tests};
 use crate::dhcp::packet::tests::Packet as Request;
 use std::collections::BTreeSet;
 use std::net::UdpSocket as StdSocket;
@@ -35,8 +35,7 @@ fn serve_here(
     network.connect("52:54:00:4b:00:01");
     netns::sh("ip addr flush dev boot0; ip addr add 10.77.0.1/16 dev boot0");
     network.run("ip addr add 10.77.9.9/16 dev client0; ip route add default via 10.77.0.1");
-    let table = Arc::new(BootTable::default());
-    table.replace_nodes((0..STORM).map(storm_node).chain([node(1)]));
+    let table = table((0..STORM).map(storm_node).chain([node(1)]));
     let responder = Arc::new(Mutex::new(Responder::new(
         table,
         Arc::new(Loaders::default()),

@@ -1,15 +1,14 @@
 use super::*;
-use crate::boot::table::tests::{armed_node, node};
+use crate::boot::table::tests::{armed_node, node, table};
 use crate::boot::{ClientArch, EventSender, Loader};
 
 fn served() -> Served {
-    let table = Arc::new(BootTable::default());
     // n1 is on the link, n5 behind a router.
     let far = crate::boot::BootNode {
         address: "10.99.0.5/24".parse().expect("an address"),
         ..node(5)
     };
-    table.replace_nodes([armed_node(1), far]);
+    let table = table([armed_node(1), far]);
     let loader = Loader {
         arch: ClientArch::Bios,
         name: "undionly.kpxe".into(),
