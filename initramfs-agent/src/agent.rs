@@ -1,7 +1,7 @@
 //! The agent: boot as a list of named phases, then the engine, for as long as the process lives.
 //!
 //! ```text
-//!   modules ─▶ network ─▶ clock ─▶ identity ─▶ engine ⇄ join, modules, jobs
+//!   modules ─▶ network ─▶ clock ─▶ randomness ─▶ identity ─▶ engine ⇄ join, modules, jobs
 //! ```
 //!
 //! Each phase says on the console what it did and how long it took, or what it waits for and what to do about it. All of them can be
@@ -9,11 +9,13 @@
 
 use std::fs;
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -80,6 +82,10 @@ impl Default for Options {
 /// Runs until told to end, or until something makes it impossible.
 pub(crate) fn run(options: &Options) -> Result<()> {
     signals::unblock_all();
+    // What `ps` shows; the program itself is called init.
+    let _ = nix::sys::prctl::set_name(c"kraken-agent");
+    // Asking makes the kernel gather randomness, which takes a second on a machine without a generator: while drivers load, nobody waits.
+    let random = std::thread::spawn(|| getrandom::u32().is_ok());
     let line = match &options.cmdline {
         Some(line) => line.clone(),
         None => fs::read_to_string("/proc/cmdline").context("cannot read the command line")?,
@@ -107,7 +113,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         params,
         lines,
     };
-    runtime.block_on(agent.live())
+    runtime.block_on(agent.live(random))
 }
 
 /// The next agent starts in a moment; the reason goes where people look.
@@ -132,7 +138,7 @@ struct Agent {
 }
 
 impl Agent {
-    async fn live(self) -> Result<()> {
+    async fn live(self, random: JoinHandle<bool>) -> Result<()> {
         let node = self.params.node.as_deref().unwrap_or("?");
         let starts = self.options.starts;
         info!(node, starts, "agent {} starts", env!("CARGO_PKG_VERSION"));
@@ -142,6 +148,8 @@ impl Agent {
             self.phase("network", self.configure_network()).await?;
         }
         let cluster = self.phase("clock", self.check_clock()).await?;
+        self.phase("randomness", wait_for_randomness(random))
+            .await?;
         let identity = self.phase("identity", self.establish_identity()).await?;
         self.follow(cluster, identity).await
     }
@@ -210,7 +218,7 @@ impl Agent {
                     .mac
                     .context("the interface has no link-layer address")?;
                 info!("network: asking DHCP on {} ({mac})", link.name);
-                let (client, lease) = dhcp::obtain(&link.name, mac, random_u32()?).await?;
+                let (client, lease) = dhcp::obtain(&link.name, mac, chance() as u32).await?;
                 tokio::spawn(keep_lease(netlink.clone(), link.index, client));
                 (lease.address, lease.gateway)
             }
@@ -267,7 +275,7 @@ impl Agent {
             role: Role::Agent,
             sync: SyncConfig::default(),
             healing: Healing::default(),
-            seed: u64::from(random_u32()?),
+            seed: chance(),
         };
         let mut machine = Engine::new(config, schema::schema(), clock.now());
         machine.set_cluster_key(cluster.key);
@@ -480,6 +488,26 @@ async fn told_to_end(images: mpsc::Sender<image::Message>, stop_images: bool) {
     }
 }
 
-fn random_u32() -> Result<u32> {
-    getrandom::u32().context("the kernel gives no random numbers")
+/// Keys must not be guessed, so they wait for the kernel (fault F61); the heart beats meanwhile.
+async fn wait_for_randomness(ready: JoinHandle<bool>) -> Result<()> {
+    let mut told = Instant::now();
+    while !ready.is_finished() {
+        if told.elapsed() > AGAIN {
+            warn!(
+                "waiting for random numbers; a virtual machine gets them at once with a virtio-rng device or a CPU that has RDRAND"
+            );
+            told = Instant::now();
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    anyhow::ensure!(
+        ready.join().unwrap_or(false),
+        "the kernel gives no random numbers"
+    );
+    Ok(())
+}
+
+/// A number that differs from node to node and from boot to boot, for jitter and transaction ids. Never blocks, keeps no secret.
+fn chance() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

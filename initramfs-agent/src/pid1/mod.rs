@@ -296,18 +296,21 @@ impl Supervisor {
         let Some(shutdown) = &mut self.shutdown else {
             return;
         };
-        let ending = shutdown.ending;
-        match shutdown.advance(has_agent, has_children(), now) {
-            Some(Stage::Term) => signal_everybody(Signal::SIGTERM),
-            Some(Stage::Kill) => signal_everybody(Signal::SIGKILL),
-            Some(Stage::Gone) => {
-                self.kmsg
-                    .line(Level::Warn, &format!("all processes are gone: {ending:?}"));
-                let refused = reboot::end(ending);
-                self.kmsg.line(Level::Error, &refused);
-                shutdown.deadline = now + END_AGAIN;
+        while let Some(stage) = shutdown.advance(has_agent, has_children(), now) {
+            match stage {
+                Stage::Agent => {}
+                Stage::Term => signal_everybody(Signal::SIGTERM),
+                Stage::Kill => signal_everybody(Signal::SIGKILL),
+                Stage::Gone => {
+                    let ending = shutdown.ending;
+                    self.kmsg
+                        .line(Level::Warn, &format!("all processes are gone: {ending:?}"));
+                    let refused = reboot::end(ending);
+                    self.kmsg.line(Level::Error, &refused);
+                    shutdown.deadline = now + END_AGAIN;
+                    return;
+                }
             }
-            Some(Stage::Agent) | None => {}
         }
     }
 
