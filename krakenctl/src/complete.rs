@@ -50,8 +50,14 @@ pub(crate) fn answer_shell() {
         .complete();
 }
 
+/// For bash a script of ours: the generated one splits words at `=`, `:` and `@`, which urls, MACs and groups hold.
+const BASH: &str = include_str!("complete/krakenctl.bash");
+
 /// The script that makes a shell ask.
 pub(crate) fn registration(shell: Shell) -> Result<String, Failure> {
+    if shell == Shell::Bash {
+        return Ok(BASH.to_owned());
+    }
     let failed = |why: &str| {
         Failure::new(
             Exit::Failure,

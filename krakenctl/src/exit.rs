@@ -104,8 +104,9 @@ impl From<Status> for Failure {
             Code::NotFound => Self::new(Exit::NotFound, message),
             Code::AlreadyExists | Code::Aborted => Self::new(Exit::Conflict, message),
             Code::InvalidArgument | Code::OutOfRange => Self::new(Exit::Usage, message),
-            Code::PermissionDenied => Self::new(Exit::NotPermitted, message)
-                .hint("the socket admits root and the head's own user; run this with sudo, or use --head with a token"),
+            Code::PermissionDenied => Self::new(Exit::NotPermitted, message).hint(
+                "the unix socket admits root and the head's own user (sudo); over TCP, give the token of <state_dir>/admin.token",
+            ),
             Code::Unauthenticated => Self::new(Exit::NotPermitted, message)
                 .hint("give the token of <state_dir>/admin.token with --token-file or KRAKEN_TOKEN"),
             Code::DeadlineExceeded if !is_client_timeout(&message) => Self::new(Exit::Timeout, message),

@@ -184,7 +184,9 @@ pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String
         line(&mut out, "\nPath");
         indent(&mut out, &steps_table(report, shown).render(false, paint));
     }
-    if !report.waits_for.is_empty() {
+    // What lifts the only hold is told with the hold.
+    let told_below = matches!(&report.holds[..], [hold] if hold.lifted_by == report.waits_for);
+    if !report.waits_for.is_empty() && !told_below {
         line(
             &mut out,
             &format!("\nWaits for  {}", printable(&report.waits_for)),
@@ -276,7 +278,7 @@ fn values_table(report: &v1::Report, shown: &Shown) -> Table {
         let known = view::get(&report.known, url);
         let (word, tone) = match (wanted, known) {
             (None, _) => (" ", Tone::Plain),
-            (Some(_), None) => ("unknown yet", Tone::Warn),
+            (Some(_), None) => ("not yet", Tone::Warn),
             (wanted, known) if wanted == known => ("ok", Tone::Good),
             _ => ("differs", Tone::Warn),
         };

@@ -69,7 +69,7 @@ n1  on its way: step 2 of 3
 
   URL         WANTED    KNOWN
   /PhysState  POWER_ON  POWER_OFF  differs
-  /RunState   SYNC      unknown    unknown yet
+  /RunState   SYNC      unknown    not yet
 
 Path
            MUTATION         CHANGES                           BY
@@ -90,6 +90,14 @@ Failures
         render(&report(), &Shown::default(), Paint::default()),
         expect
     );
+}
+
+#[test]
+fn what_lifts_the_only_hold_is_told_once() {
+    let mut report = report();
+    report.waits_for.clone_from(&report.holds[0].lifted_by);
+    let page = render(&report, &Shown::default(), Paint::default());
+    assert_eq!(page.matches("the end of the job").count(), 1, "{page}");
 }
 
 #[test]

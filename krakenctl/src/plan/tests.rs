@@ -85,8 +85,11 @@ fn a_bad_state_file_is_named_with_its_line() {
             "/RunState: SYNCH\n",
             "dsc.yaml:1: /RunState cannot be \"SYNCH\"; did you mean \"SYNC\"?",
         ),
-        ("- /a\n", "dsc.yaml: invalid type: sequence, expected a flat map"),
-        ("/a: 99999999999999999999\n", "dsc.yaml:1: "),
+        (
+            "- /a\n",
+            "dsc.yaml: invalid type: sequence, expected a flat map",
+        ),
+        ("/a: 9999999999999999999\n", "dsc.yaml:1: "),
         ("/a: 1\n  /b: 2\n", "dsc.yaml:"),
     ] {
         let error = parse(text).unwrap_err();
