@@ -23,6 +23,9 @@ pub(crate) const MAX_NAME_BYTES: usize = 63;
 /// Room for operators on the kernel command line: x86 kernels take 2,048 bytes and ours need about 350.
 pub(crate) const MAX_APPEND_BYTES: usize = 1024;
 
+/// The one word of ours that an operator may set: the agent then takes commands from its console, for tests of whole machines.
+const DEBUG: &str = "kraken.debug=1";
+
 /// Text that is not fit for a boot script.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TextError {
@@ -127,10 +130,10 @@ impl FromStr for Append {
             return Err(TextError::Character { what: WHAT, bad });
         }
         let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
-        match words
-            .iter()
-            .find(|word| word.starts_with("kraken.") || word.starts_with("initrd="))
-        {
+        let is_ours = |word: &str| {
+            word.starts_with("kraken.") && word != DEBUG || word.starts_with("initrd=")
+        };
+        match words.iter().find(|word| is_ours(word)) {
             Some(word) => Err(TextError::Reserved((*word).to_owned())),
             None => Ok(Append(words.join(" "))),
         }

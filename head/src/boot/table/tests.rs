@@ -154,12 +154,13 @@ fn kernel_arguments_take_no_script_syntax() {
             "{bad}"
         );
     }
-    for reserved in ["kraken.node=n2", "quiet initrd=other"] {
+    for reserved in ["kraken.node=n2", "kraken.debug=1x", "quiet initrd=other"] {
         assert!(
             matches!(reserved.parse::<Append>(), Err(TextError::Reserved(_))),
             "{reserved}"
         );
     }
+    assert!("quiet kraken.debug=1".parse::<Append>().is_ok());
     assert!("a".repeat(MAX_APPEND_BYTES).parse::<Append>().is_ok());
     assert!("a".repeat(MAX_APPEND_BYTES + 1).parse::<Append>().is_err());
 }
