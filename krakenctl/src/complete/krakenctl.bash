@@ -21,7 +21,9 @@ _krakenctl() {
     # what stands behind the last of them, so that is what it gets.
     for mark in = : @; do
         if [[ $COMP_WORDBREAKS == *"$mark"* && $cur == *"$mark"* ]]; then
-            before=${cur%"$mark"*}$mark
+            before=${cur%"$mark"*}
+            # Readline counts '@' to the word that it begins.
+            [[ $mark == @ ]] || before+=$mark
             (( ${#before} > ${#prefix} )) && prefix=$before
         fi
     done

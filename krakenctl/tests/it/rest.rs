@@ -179,9 +179,10 @@ fn completion_knows_the_nodes_of_the_head() {
     assert_eq!(complete("krakenctl node show "), "n1 n2 n3");
     assert_eq!(complete("krakenctl node re"), "release");
     assert_eq!(complete("krakenctl node set n1 /RunS"), "/RunState=");
-    // Readline replaces what stands behind its own word breaks, '=' and '@' among them.
+    // Readline replaces what stands behind its own word breaks, and counts '@' to the word that it begins.
     assert_eq!(complete("krakenctl node set n1 /RunState=SY"), "SYNC");
-    assert_eq!(complete("krakenctl freeze @r"), "rack1");
+    assert_eq!(complete("krakenctl freeze @r"), "@rack1");
+    assert_eq!(complete("krakenctl freeze n1,@r"), "@rack1");
     head.stop();
     assert_eq!(
         complete("krakenctl node show n"),
