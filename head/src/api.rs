@@ -10,8 +10,6 @@ mod auth;
 mod convert;
 mod pages;
 mod select;
-#[cfg(test)]
-mod tests;
 mod watch;
 
 use std::io;
@@ -74,18 +72,30 @@ impl Faces {
     ///
     /// # Errors
     /// The schema's descriptors cannot be read.
-    pub(crate) async fn new(admin: Admin, pages: Pages, token: Token, stop: CancellationToken) -> anyhow::Result<Self> {
+    pub(crate) async fn new(
+        admin: Admin,
+        pages: Pages,
+        token: Token,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<AdminServer<Admin>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .build_v1()
             .context("cannot read the schema for reflection")?;
-        let grpc = tonic::service::Routes::new(AdminServer::new(admin).max_decoding_message_size(MAX_MESSAGE_BYTES))
-            .add_service(health)
-            .add_service(reflection);
+        let grpc = tonic::service::Routes::new(
+            AdminServer::new(admin).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        )
+        .add_service(health)
+        .add_service(reflection);
         let router = grpc.prepare().into_axum_router().merge(pages.router());
-        Ok(Self { router, token: Arc::new(token), connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)), stop })
+        Ok(Self {
+            router,
+            token: Arc::new(token),
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            stop,
+        })
     }
 
     /// Serves the unix socket `path`, in the place of one that an earlier run left behind.
@@ -100,7 +110,8 @@ impl Faces {
             }
             _ => {}
         }
-        let listener = UnixListener::bind(path).with_context(|| format!("cannot make the socket {shown}"))?;
+        let listener =
+            UnixListener::bind(path).with_context(|| format!("cannot make the socket {shown}"))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
             .with_context(|| format!("cannot set the mode of {shown}"))?;
         info!(socket = %shown, "api");
@@ -108,7 +119,12 @@ impl Faces {
         tokio::spawn(async move {
             while let Some((stream, _)) = faces.next(|| listener.accept()).await {
                 match stream.peer_cred() {
-                    Ok(credentials) => faces.connect(stream, Peer::Local { uid: credentials.uid() }),
+                    Ok(credentials) => faces.connect(
+                        stream,
+                        Peer::Local {
+                            uid: credentials.uid(),
+                        },
+                    ),
                     Err(error) => debug!(%error, "a local caller without credentials"),
                 }
             }
@@ -121,7 +137,9 @@ impl Faces {
     /// # Errors
     /// The socket's address cannot be read.
     pub(crate) fn serve_tcp(&self, listener: TcpListener) -> anyhow::Result<()> {
-        let address = listener.local_addr().context("cannot read the address of the API's TCP socket")?;
+        let address = listener
+            .local_addr()
+            .context("cannot read the address of the API's TCP socket")?;
         info!(%address, "api");
         if !address.ip().is_loopback() {
             warn!(%address, "the API is not encrypted: keep this address off networks that others can listen to");
@@ -137,7 +155,10 @@ impl Faces {
     }
 
     /// The next connection; `None` when the head stops.
-    async fn next<T, F: Future<Output = io::Result<T>>>(&self, accept: impl Fn() -> F) -> Option<T> {
+    async fn next<T, F: Future<Output = io::Result<T>>>(
+        &self,
+        accept: impl Fn() -> F,
+    ) -> Option<T> {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
@@ -170,7 +191,11 @@ impl Faces {
                 })
             };
             let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .max_buf_size(MAX_HEADER_BYTES);
             builder
                 .http2()
                 .timer(TokioTimer::new())
@@ -216,10 +241,16 @@ pub(crate) fn activated() -> anyhow::Result<Vec<TcpListener>> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
-        let listener = passed.take_tcp_listener(index).context("LISTEN_FDS: only TCP sockets can be passed")?;
+        let listener = passed
+            .take_tcp_listener(index)
+            .context("LISTEN_FDS: only TCP sockets can be passed")?;
         if let Some(listener) = listener {
-            listener.set_nonblocking(true).context("LISTEN_FDS: cannot use the socket")?;
-            listeners.push(TcpListener::from_std(listener).context("LISTEN_FDS: cannot use the socket")?);
+            listener
+                .set_nonblocking(true)
+                .context("LISTEN_FDS: cannot use the socket")?;
+            listeners.push(
+                TcpListener::from_std(listener).context("LISTEN_FDS: cannot use the socket")?,
+            );
         }
     }
     Ok(listeners)
@@ -230,5 +261,7 @@ pub(crate) fn activated() -> anyhow::Result<Vec<TcpListener>> {
 /// # Errors
 /// The address is taken or not ours.
 pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("api.listen: cannot listen on {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("api.listen: cannot listen on {address}"))
 }

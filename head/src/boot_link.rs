@@ -15,16 +15,22 @@ use engine::state::{Change, Node, NodeId, Value, core};
 use engine::sync::join::{GrantFile, GrantId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::boot::{Append, ArmedBoot, BootEvent, BootName, BootNode, BootTable, GrantArchive, GrantRefused, MacAddr};
+use crate::boot::{
+    Append, ArmedBoot, BootEvent, BootName, BootNode, BootTable, GrantArchive, GrantRefused,
+    MacAddr,
+};
 use crate::http::grant;
 use crate::pending::HoldingList;
 use crate::requests::Requests;
 
 /// Time for the delivery of a grant to become durable.
 const GRANT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest value that is repeated in a log line.
+const MAX_QUOTE: usize = 64;
 
 /// Keeps the boot table.
 pub(crate) struct BootBook {
@@ -38,13 +44,25 @@ pub(crate) struct BootBook {
 
 impl BootBook {
     /// A book over `table`; nodes boot this kernel and initramfs with these arguments.
-    pub(crate) fn new(table: Arc<BootTable>, kernel: PathBuf, initramfs: PathBuf, append: String) -> Self {
-        Self { table, kernel, initramfs, append, names: HashMap::new() }
+    pub(crate) fn new(
+        table: Arc<BootTable>,
+        kernel: PathBuf,
+        initramfs: PathBuf,
+        append: String,
+    ) -> Self {
+        Self {
+            table,
+            kernel,
+            initramfs,
+            append,
+            names: HashMap::new(),
+        }
     }
 
     /// Takes over all nodes of the engine.
     pub(crate) async fn fill(&mut self, handle: &Handle) {
-        let read = handle.query(|engine, _| engine.tree().iter().map(|node| node.id).collect::<Vec<_>>());
+        let read =
+            handle.query(|engine, _| engine.tree().iter().map(|node| node.id).collect::<Vec<_>>());
         for node in read.await.unwrap_or_default() {
             self.refresh(node, handle).await;
         }
@@ -53,10 +71,19 @@ impl BootBook {
     /// Follows what an event means for a node's boot.
     pub(crate) async fn follow(&mut self, event: &Event, handle: &Handle) {
         let touches = |changes: &[Change]| {
-            changes.iter().any(|change| matches!(change.url.as_str(), "/pxe/state" | core::RUN_STATE | core::PHYS_STATE))
+            changes.iter().any(|change| {
+                matches!(
+                    change.url.as_str(),
+                    "/pxe/state" | core::RUN_STATE | core::PHYS_STATE
+                )
+            })
         };
         match event {
-            Event::Node { node } | Event::Cfg { node, .. } | Event::Join { node: Some(node), .. } => {
+            Event::Node { node }
+            | Event::Cfg { node, .. }
+            | Event::Join {
+                node: Some(node), ..
+            } => {
                 self.refresh(*node, handle).await;
             }
             Event::Dsc { node, changes } if touches(changes) => self.refresh(*node, handle).await,
@@ -67,10 +94,15 @@ impl BootBook {
 
     async fn refresh(&mut self, id: NodeId, handle: &Handle) {
         let read = handle.query(move |engine, _| {
-            let node = engine.tree().get(id).filter(|node| node.id != engine.me())?;
+            let node = engine
+                .tree()
+                .get(id)
+                .filter(|node| node.id != engine.me())?;
             Some((node.clone(), armed(engine, id)))
         });
-        let Ok(Some((node, armed))) = read.await else { return self.remove(id) };
+        let Ok(Some((node, armed))) = read.await else {
+            return self.remove(id);
+        };
         match self.entry(&node, armed) {
             Ok(Some(entry)) => {
                 let old = self.names.insert(id, entry.name.clone());
@@ -96,21 +128,45 @@ impl BootBook {
     /// What the table says of a node; `None` if it has no address to boot with.
     fn entry(&self, node: &Node, armed: Option<ArmedBoot>) -> Result<Option<BootNode>, String> {
         let cfg = |url: &str| node.cfg.text(url);
-        let (Some(mac), Some(address)) = (cfg("/ipv4/boot/mac"), cfg("/ipv4/boot/address")) else { return Ok(None) };
-        let say = |url: &str, text: &str, error: &dyn std::fmt::Display| format!("{url} is {text:?}: {error}");
-        let mac: MacAddr = mac.parse().map_err(|error| say("/ipv4/boot/mac", mac, &error))?;
-        let address = address.parse().map_err(|error| say("/ipv4/boot/address", address, &error))?;
+        let (Some(mac), Some(address)) = (cfg("/ipv4/boot/mac"), cfg("/ipv4/boot/address")) else {
+            return Ok(None);
+        };
+        let say = |url: &str, text: &str, error: &dyn std::fmt::Display| {
+            format!(
+                "{url} is {:?}: {error}",
+                text.chars().take(MAX_QUOTE).collect::<String>()
+            )
+        };
+        let mac: MacAddr = mac
+            .parse()
+            .map_err(|error| say("/ipv4/boot/mac", mac, &error))?;
+        let address = address
+            .parse()
+            .map_err(|error| say("/ipv4/boot/address", address, &error))?;
         let gateway = cfg("/ipv4/boot/gateway")
-            .map(|text| text.parse().map_err(|error| say("/ipv4/boot/gateway", text, &error)))
+            .map(|text| {
+                text.parse()
+                    .map_err(|error| say("/ipv4/boot/gateway", text, &error))
+            })
             .transpose()?;
         let dns = match node.cfg.get("/ipv4/dns") {
-            Some(Value::List(servers)) => servers.iter().filter_map(|server| server.as_text()?.parse().ok()).collect(),
+            Some(Value::List(servers)) => servers
+                .iter()
+                .filter_map(|server| server.as_text()?.parse().ok())
+                .collect(),
             _ => Vec::new(),
         };
         let arguments = format!("{} {}", self.append, cfg("/pxe/append").unwrap_or_default());
-        let append: Append = arguments.trim().parse().map_err(|error| say("/pxe/append", &arguments, &error))?;
+        let append: Append = arguments
+            .trim()
+            .parse()
+            .map_err(|error| say("/pxe/append", &arguments, &error))?;
         Ok(Some(BootNode {
-            name: node.name.as_str().parse().map_err(|error| say("the name", node.name.as_str(), &error))?,
+            name: node
+                .name
+                .as_str()
+                .parse()
+                .map_err(|error| say("the name", node.name.as_str(), &error))?,
             id: Uuid::from_bytes(*node.id.as_bytes()),
             mac,
             address,
@@ -128,23 +184,32 @@ impl BootBook {
 /// The boot that a node is armed for: it has a grant, and has not joined with it.
 fn armed(engine: &Engine, id: NodeId) -> Option<ArmedBoot> {
     let grant = engine.armed(id)?;
-    Some(ArmedBoot { boot_id: grant.boot, grant_id: grant.id.0 })
+    Some(ArmedBoot {
+        boot_id: grant.boot,
+        grant_id: grant.id.0,
+    })
 }
 
 /// Carries the boot plane's events to the engine, until the boot plane ends.
-pub(crate) async fn listen(mut events: mpsc::Receiver<BootEvent>, handle: Handle, requests: Requests, pending: HoldingList) {
+pub(crate) async fn listen(
+    mut events: mpsc::Receiver<BootEvent>,
+    handle: Handle,
+    requests: Requests,
+    pending: HoldingList,
+) {
     while let Some(event) = events.recv().await {
         match event {
             BootEvent::PendingMachine(machine) => pending.heard(machine, wall_ms()),
             BootEvent::Seen { mac } => seen(mac, &handle).await,
-            BootEvent::GrantFetch { grant_id, client, reply } => {
+            BootEvent::GrantFetch {
+                grant_id,
+                client,
+                reply,
+            } => {
+                debug!(grant = %grant_id, %client, "grant fetch");
                 let (handle, requests) = (handle.clone(), requests.clone());
                 tokio::spawn(async move {
                     let answer = fetch(GrantId(grant_id), &handle, &requests).await;
-                    match &answer {
-                        Ok(_) => info!(grant = %grant_id, %client, "grant delivered"),
-                        Err(why) => warn!(grant = %grant_id, %client, %why, "grant refused"),
-                    }
                     metrics::counter!("kraken_grants_fetched_total", "result" => if answer.is_ok() { "ok" } else { "refused" })
                         .increment(1);
                     // The machine may have hung up; it fetches again.
@@ -159,31 +224,61 @@ pub(crate) async fn listen(mut events: mpsc::Receiver<BootEvent>, handle: Handle
 async fn seen(mac: MacAddr, handle: &Handle) {
     let read = handle.query(move |engine, _| {
         let text = mac.to_string();
-        let node = engine.tree().iter().find(|node| node.cfg.text("/ipv4/boot/mac") == Some(&text))?;
-        let uncontrolled = node.cfg.text("/power/driver").is_none() && node.dsc.text(core::PHYS_STATE).is_none();
+        let node = engine
+            .tree()
+            .iter()
+            .find(|node| node.cfg.text("/ipv4/boot/mac") == Some(&text))?;
+        let uncontrolled =
+            node.cfg.text("/power/driver").is_none() && node.dsc.text(core::PHYS_STATE).is_none();
         uncontrolled.then_some(node.id)
     });
     if let Ok(Some(node)) = read.await {
-        let Ok(url) = core::PHYS_STATE.parse() else { return };
+        let Ok(url) = core::PHYS_STATE.parse() else {
+            return;
+        };
         let changes = vec![Change::set(url, Value::from(core::POWER_ON))];
         // The engine ends only with the process.
-        let _ = handle.input(Input::Discover(Discovery { node, source: "boot", changes })).await;
+        let _ = handle
+            .input(Input::Discover(Discovery {
+                node,
+                source: "boot",
+                changes,
+            }))
+            .await;
     }
 }
 
-async fn fetch(grant: GrantId, handle: &Handle, requests: &Requests) -> Result<GrantArchive, GrantRefused> {
+async fn fetch(
+    grant: GrantId,
+    handle: &Handle,
+    requests: &Requests,
+) -> Result<GrantArchive, GrantRefused> {
     let failed = |why: &str| GrantRefused::Failed(why.to_owned());
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|_| failed("no random numbers"))?;
     let (request, answer) = requests.grant();
-    let input = Input::FetchGrant { request, grant, secret, now_ms: wall_ms() };
-    handle.input(input).await.map_err(|_| failed("the head is stopping"))?;
-    let answered = timeout(GRANT_TIMEOUT, answer).await.map_err(|_| failed("the store does not answer"))?;
-    let text = answered.map_err(|_| failed("the head is stopping"))?.map_err(|why| {
-        info!(%grant, why, "the engine refuses a grant");
-        GrantRefused::Unknown
-    })?;
-    let file: GrantFile = text.parse().map_err(|_| failed("the engine's grant cannot be read"))?;
+    let input = Input::FetchGrant {
+        request,
+        grant,
+        secret,
+        now_ms: wall_ms(),
+    };
+    handle
+        .input(input)
+        .await
+        .map_err(|_| failed("the head is stopping"))?;
+    let answered = timeout(GRANT_TIMEOUT, answer)
+        .await
+        .map_err(|_| failed("the store does not answer"))?;
+    let text = answered
+        .map_err(|_| failed("the head is stopping"))?
+        .map_err(|why| {
+            info!(%grant, why, "the engine refuses a grant");
+            GrantRefused::Unknown
+        })?;
+    let file: GrantFile = text
+        .parse()
+        .map_err(|_| failed("the engine's grant cannot be read"))?;
     let archive = grant::GrantFile {
         grant: file.grant.0,
         node: Uuid::from_bytes(*file.node.as_bytes()),

@@ -15,8 +15,8 @@ use engine::state::NodeName;
 use engine::sync::SyncConfig;
 
 use crate::boot::ClientArch;
-pub(crate) use document::{Origin, Problem, Shown};
 use document::{Document, MAX_CONFIG_BYTES, Raw};
+pub(crate) use document::{Origin, Problem, Shown};
 
 /// Where the file lies when nobody says so.
 pub(crate) const DEFAULT_FILE: &str = "/etc/kraken/head.toml";
@@ -153,9 +153,14 @@ pub(crate) enum ConfigError {
 impl Config {
     /// Reads and checks a file, with the process's environment over it.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_path_buf(), source };
+        let read = |source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        };
         if std::fs::metadata(path).map_err(read)?.len() > MAX_CONFIG_BYTES {
-            return Err(ConfigError::TooLarge { path: path.to_path_buf() });
+            return Err(ConfigError::TooLarge {
+                path: path.to_path_buf(),
+            });
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
         Self::parse(path, &text, &|name| std::env::var(name).ok())
@@ -170,10 +175,15 @@ impl Config {
         let mut doc = Document::parse(path, text, env).map_err(ConfigError::Problems)?;
         let cluster = doc.get("cluster", |raw| raw.text().map(str::to_owned));
         if cluster.is_none() {
-            doc.missing("cluster", "give the cluster a name, such as cluster = \"lab\"");
+            doc.missing(
+                "cluster",
+                "give the cluster a name, such as cluster = \"lab\"",
+            );
         }
         let name = doc.get_or("name", default_name(), "\"head\"", |raw| {
-            raw.text()?.parse::<NodeName>().map_err(|error| error.to_string())
+            raw.text()?
+                .parse::<NodeName>()
+                .map_err(|error| error.to_string())
         });
         let state_dir = path_or(&mut doc, "state_dir", Path::new("/var/lib/kraken"));
         let run_dir = path_or(&mut doc, "run_dir", Path::new("/run/kraken"));
@@ -185,7 +195,13 @@ impl Config {
             run_dir,
             keys_dir,
             log: log(&mut doc),
-            api: Api { listen: doc.get("api.listen", |raw| raw.text()?.parse().map_err(|_| "an address and port are wanted, such as \"127.0.0.1:3141\"".to_owned())) },
+            api: Api {
+                listen: doc.get("api.listen", |raw| {
+                    raw.text()?.parse().map_err(|_| {
+                        "an address and port are wanted, such as \"127.0.0.1:3141\"".to_owned()
+                    })
+                }),
+            },
             boot: boot(&mut doc),
             sync: sync(&mut doc),
             engine: healing(&mut doc),
@@ -194,7 +210,11 @@ impl Config {
         };
         let (shown, problems) = doc.finish();
         config.shown = shown;
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Problems(problems)) }
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Problems(problems))
+        }
     }
 
     /// The effective values as TOML, each with where it came from.
@@ -214,16 +234,27 @@ impl Config {
 
 fn default_name() -> NodeName {
     // A constant that the type's own rules accept; see `tests::the_default_name_is_a_name`.
-    "head".parse().unwrap_or_else(|_| unreachable!("\"head\" is a host name"))
+    "head"
+        .parse()
+        .unwrap_or_else(|_| unreachable!("\"head\" is a host name"))
 }
 
 fn path_or(doc: &mut Document<'_>, key: &str, default: &Path) -> PathBuf {
-    doc.get_or(key, default.to_path_buf(), format!("{:?}", default.display().to_string()), read_path)
+    doc.get_or(
+        key,
+        default.to_path_buf(),
+        format!("{:?}", default.display().to_string()),
+        read_path,
+    )
 }
 
 fn read_path(raw: &Raw) -> Result<PathBuf, String> {
     let path = PathBuf::from(raw.text()?);
-    if path.is_absolute() { Ok(path) } else { Err("an absolute path is wanted".into()) }
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("an absolute path is wanted".into())
+    }
 }
 
 fn log(doc: &mut Document<'_>) -> Log {
@@ -246,7 +277,9 @@ fn boot(doc: &mut Document<'_>) -> Boot {
         let names = raw.list()?;
         let fits = |name: &String| (1..=15).contains(&name.len()) && !name.contains(['/', ' ']);
         if names.len() > MAX_INTERFACES || !names.iter().all(fits) {
-            return Err(format!("at most {MAX_INTERFACES} names of interfaces are wanted"));
+            return Err(format!(
+                "at most {MAX_INTERFACES} names of interfaces are wanted"
+            ));
         }
         Ok(names)
     });
@@ -256,7 +289,10 @@ fn boot(doc: &mut Document<'_>) -> Boot {
     if !interfaces.is_empty() {
         for (key, value) in [("boot.kernel", &kernel), ("boot.initramfs", &initramfs)] {
             if value.is_none() {
-                doc.missing(key, "nodes that boot from boot.interfaces need it; see `kraken-image --help`");
+                doc.missing(
+                    key,
+                    "nodes that boot from boot.interfaces need it; see `kraken-image --help`",
+                );
             }
         }
     }
@@ -294,26 +330,55 @@ fn boot(doc: &mut Document<'_>) -> Boot {
 
 fn sync(doc: &mut Document<'_>) -> Sync {
     let defaults = SyncConfig::default();
-    let address = doc.get_or("sync.address", IpAddr::V4(Ipv4Addr::UNSPECIFIED), "\"0.0.0.0\"", |raw| {
-        raw.text()?.parse().map_err(|_| "an IP address is wanted".to_owned())
-    });
+    let address = doc.get_or(
+        "sync.address",
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        "\"0.0.0.0\"",
+        |raw| {
+            raw.text()?
+                .parse()
+                .map_err(|_| "an IP address is wanted".to_owned())
+        },
+    );
     let port = doc.get_or("sync.port", 31415, 31415, |raw| port(raw, 0));
     let bounds = (Duration::from_millis(50), Duration::from_secs(3600));
-    let hello = doc.get_or("sync.hello", defaults.hello, "\"2s\"", |raw| raw.duration(bounds.0, bounds.1));
-    let dead = doc.get_or("sync.dead", defaults.dead, "\"10s\"", |raw| raw.duration(bounds.0, bounds.1));
+    let hello = doc.get_or("sync.hello", defaults.hello, "\"2s\"", |raw| {
+        raw.duration(bounds.0, bounds.1)
+    });
+    let dead = doc.get_or("sync.dead", defaults.dead, "\"10s\"", |raw| {
+        raw.duration(bounds.0, bounds.1)
+    });
     if dead < hello * 4 {
-        doc.refuse("sync.dead", "must be at least four times sync.hello, or one lost packet counts as death");
+        doc.refuse(
+            "sync.dead",
+            "must be at least four times sync.hello, or one lost packet counts as death",
+        );
     }
-    let timers = SyncConfig { hello, suspect: hello * 3, dead, ..defaults };
-    Sync { address, port, timers }
+    let timers = SyncConfig {
+        hello,
+        suspect: hello * 3,
+        dead,
+        ..defaults
+    };
+    Sync {
+        address,
+        port,
+        timers,
+    }
 }
 
 fn healing(doc: &mut Document<'_>) -> Healing {
-    let silent_hold = doc.get_or("engine.silent_hold", Duration::from_secs(600), "\"10m\"", |raw| {
-        raw.duration(Duration::ZERO, Duration::from_secs(7 * 86_400))
-    });
+    let silent_hold = doc.get_or(
+        "engine.silent_hold",
+        Duration::from_secs(600),
+        "\"10m\"",
+        |raw| raw.duration(Duration::ZERO, Duration::from_secs(7 * 86_400)),
+    );
     let attempts = doc.get_or("engine.attempts", 3, 3, |raw| Ok(raw.int(1, 1000)? as u32));
-    Healing { silent_hold, attempts }
+    Healing {
+        silent_hold,
+        attempts,
+    }
 }
 
 fn power(doc: &mut Document<'_>) -> Power {
@@ -328,7 +393,11 @@ fn power(doc: &mut Document<'_>) -> Power {
             _ => Err("a program and its arguments are wanted, such as [\"powerman\", \"--on\", \"{node}\"]".into()),
         })
     };
-    let verbs = [argv("power.command.on"), argv("power.command.off"), argv("power.command.status")];
+    let verbs = [
+        argv("power.command.on"),
+        argv("power.command.off"),
+        argv("power.command.status"),
+    ];
     let command = match verbs {
         [None, None, None] => None,
         [Some(on), Some(off), Some(status)] => Some(PowerCommand { on, off, status }),

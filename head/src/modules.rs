@@ -70,13 +70,24 @@ impl Reports {
 
     /// Reports values of a node.
     pub(crate) async fn discover(&self, node: NodeId, source: &'static str, changes: Vec<Change>) {
-        self.send(Input::Discover(Discovery { node, source, changes })).await;
+        self.send(Input::Discover(Discovery {
+            node,
+            source,
+            changes,
+        }))
+        .await;
     }
 
     /// Reports that an attempt is over.
     pub(crate) async fn fail(&self, fire: &Fire, text: String) {
         let (node, mutation, attempt) = (fire.node, fire.mutation.clone(), fire.attempt);
-        self.send(Input::MutationFailed { node, mutation, attempt, text }).await;
+        self.send(Input::MutationFailed {
+            node,
+            mutation,
+            attempt,
+            text,
+        })
+        .await;
     }
 }
 
@@ -97,7 +108,8 @@ impl Modules {
     /// A file that cannot be read or says nonsense; a set that contradicts itself.
     pub(crate) fn declared(&self, folder: &Path, schema: &Schema) -> anyhow::Result<MutationSet> {
         let mut set = if has_files(folder) {
-            let set = file::load_dir(folder, schema).context("the mutation files cannot be used")?;
+            let set =
+                file::load_dir(folder, schema).context("the mutation files cannot be used")?;
             info!(folder = %folder.display(), mutations = set.mutations.len(), "mutation files loaded");
             set
         } else {
@@ -122,7 +134,9 @@ impl Modules {
     pub(crate) fn fire(&self, fire: Fire) {
         match self.of(&fire.mutation) {
             Some(module) => module.fire(fire),
-            None => warn!(node = %fire.name, mutation = %fire.mutation, "no module carries this mutation out"),
+            None => {
+                warn!(node = %fire.name, mutation = %fire.mutation, "no module carries this mutation out")
+            }
         }
     }
 
@@ -134,13 +148,20 @@ impl Modules {
     }
 
     fn of(&self, mutation: &MutationId) -> Option<&Arc<dyn Module>> {
-        self.modules.iter().find(|module| module.name() == mutation.module())
+        self.modules
+            .iter()
+            .find(|module| module.name() == mutation.module())
     }
 }
 
 fn has_files(folder: &Path) -> bool {
     let is_toml = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "toml"))
+        entry.is_ok_and(|entry| {
+            entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+        })
     };
     std::fs::read_dir(folder).is_ok_and(|mut entries| entries.any(is_toml))
 }

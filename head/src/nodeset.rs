@@ -23,8 +23,8 @@ use std::collections::BTreeSet;
 
 use engine::state::{NodeName, StateUrl};
 
-pub(crate) use pattern::fold;
 use pattern::Pattern;
+pub(crate) use pattern::fold;
 
 /// Most names that one set may write out: ten times the largest cluster we promise.
 pub(crate) const MAX_NAMES: u64 = 100_000;
@@ -61,7 +61,9 @@ pub(crate) enum NodeSetError {
         why: String,
     },
     /// It would be too many names.
-    #[error("the node set writes out more than {MAX_NAMES} names; use a group or a pattern such as n*")]
+    #[error(
+        "the node set writes out more than {MAX_NAMES} names; use a group or a pattern such as n*"
+    )]
     TooMany,
     /// Names that no node has.
     #[error("there is no node {0}")]
@@ -106,19 +108,31 @@ impl NodeSet {
             why,
         };
         if text.len() > MAX_TEXT_BYTES {
-            return Err(syntax(0, format!("it is longer than {MAX_TEXT_BYTES} bytes")));
+            return Err(syntax(
+                0,
+                format!("it is longer than {MAX_TEXT_BYTES} bytes"),
+            ));
         }
         if text.trim().is_empty() {
-            return Ok(Self { terms: vec![(Operator::Union, Term::All)] });
+            return Ok(Self {
+                terms: vec![(Operator::Union, Term::All)],
+            });
         }
         let mut terms = Vec::new();
         let mut names = 0_u64;
         let (mut operator, mut start, mut depth) = (Operator::Union, 0, 0_u32);
-        let ends = text.char_indices().map(|(at, c)| (at, Some(c))).chain([(text.len(), None)]);
+        let ends = text
+            .char_indices()
+            .map(|(at, c)| (at, Some(c)))
+            .chain([(text.len(), None)]);
         for (at, c) in ends {
             match c {
                 Some('[') => depth += 1,
-                Some(']') => depth = depth.checked_sub(1).ok_or_else(|| syntax(at, "']' without '['".into()))?,
+                Some(']') => {
+                    depth = depth
+                        .checked_sub(1)
+                        .ok_or_else(|| syntax(at, "']' without '['".into()))?
+                }
                 _ => {}
             }
             let next = match c {
@@ -147,7 +161,10 @@ impl NodeSet {
     }
 
     /// The names it stands for, ordered.
-    pub(crate) fn resolve(&self, inventory: &dyn Inventory) -> Result<BTreeSet<NodeName>, NodeSetError> {
+    pub(crate) fn resolve(
+        &self,
+        inventory: &dyn Inventory,
+    ) -> Result<BTreeSet<NodeName>, NodeSetError> {
         let mut all = BTreeSet::new();
         for (operator, term) in &self.terms {
             let names = term.resolve(inventory)?;
@@ -187,13 +204,21 @@ impl Term {
                 "busy" => "/Busy",
                 "image" => "/image/name",
                 _ if key.starts_with('/') => key,
-                _ => return Err(why("a selector is run=, phys=, busy=, image= or a url such as /pxe/state=")),
+                _ => {
+                    return Err(why(
+                        "a selector is run=, phys=, busy=, image= or a url such as /pxe/state=",
+                    ));
+                }
             };
-            let url = url.parse().map_err(|error: engine::state::UrlError| TermError::Why(error.to_string()))?;
+            let url = url
+                .parse()
+                .map_err(|error: engine::state::UrlError| TermError::Why(error.to_string()))?;
             return Ok(Self::Having(url, value.to_owned()));
         }
         if text.contains(['*', '?']) {
-            let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"*?.-".contains(&b));
+            let fits = text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"*?.-".contains(&b));
             return if fits {
                 Ok(Self::Matching(text.to_ascii_lowercase()))
             } else {
@@ -210,10 +235,12 @@ impl Term {
     fn resolve(&self, inventory: &dyn Inventory) -> Result<BTreeSet<NodeName>, NodeSetError> {
         match self {
             Self::All => Ok(inventory.all()),
-            Self::Group(group) => {
-                inventory.group(group).ok_or_else(|| NodeSetError::NoSuchGroup(group.clone()))
+            Self::Group(group) => inventory
+                .group(group)
+                .ok_or_else(|| NodeSetError::NoSuchGroup(group.clone())),
+            Self::Having(url, value) => {
+                inventory.having(url, value).map_err(NodeSetError::Selector)
             }
-            Self::Having(url, value) => inventory.having(url, value).map_err(NodeSetError::Selector),
             Self::Matching(pattern) => {
                 let mut names = inventory.all();
                 names.retain(|name| matches(pattern.as_bytes(), name.as_str().as_bytes()));
@@ -229,7 +256,11 @@ impl Term {
                         _ => missing.push(text),
                     }
                 }
-                if missing.is_empty() { Ok(found) } else { Err(NodeSetError::NoSuchNode(listed(&missing))) }
+                if missing.is_empty() {
+                    Ok(found)
+                } else {
+                    Err(NodeSetError::NoSuchNode(listed(&missing)))
+                }
             }
         }
     }
@@ -239,7 +270,11 @@ impl Term {
 fn listed(names: &[String]) -> String {
     let folded = fold(names.iter().map(String::as_str));
     let parts = folded.len();
-    let mut text = folded.into_iter().take(MAX_LISTED).collect::<Vec<_>>().join(",");
+    let mut text = folded
+        .into_iter()
+        .take(MAX_LISTED)
+        .collect::<Vec<_>>()
+        .join(",");
     if parts > MAX_LISTED {
         text.push_str(&format!(" and {} more", parts - MAX_LISTED));
     }
@@ -248,7 +283,10 @@ fn listed(names: &[String]) -> String {
 
 /// Whether a text can be the name of a group.
 pub(crate) fn is_group_name(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 /// Wildcards: `*` any run, `?` any one. Linear in the product of the lengths.

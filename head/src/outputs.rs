@@ -43,7 +43,11 @@ impl Outputs {
             Output::Commit { commit, records } => self.store.commit(commit, records),
             Output::Written { request, result } => self.requests.written(request, result),
             Output::Fire(fire) => self.modules.fire(fire),
-            Output::Interrupt { node, mutation, attempt } => self.modules.interrupt(node, &mutation, attempt),
+            Output::Interrupt {
+                node,
+                mutation,
+                attempt,
+            } => self.modules.interrupt(node, &mutation, attempt),
             Output::Grant { request, result } => self.requests.granted(request, result),
             Output::Join { conn, outcome } => self.sync.join(conn, outcome),
             Output::Send { session, frame } => self.sync.send(session, frame),
@@ -94,7 +98,13 @@ pub(crate) async fn follow_events(
     feed: Feed,
     mut book: BootBook,
 ) {
-    let names = handle.query(|engine, _| engine.tree().iter().map(|node| (node.id, node.name.clone())).collect());
+    let names = handle.query(|engine, _| {
+        engine
+            .tree()
+            .iter()
+            .map(|node| (node.id, node.name.clone()))
+            .collect()
+    });
     let mut names: HashMap<NodeId, NodeName> = names.await.unwrap_or_default();
     let mut boots = Boots::default();
     while let Some(event) = events.recv().await {
@@ -106,26 +116,39 @@ pub(crate) async fn follow_events(
 }
 
 fn name_of(names: &HashMap<NodeId, NodeName>, node: NodeId) -> String {
-    names.get(&node).map_or_else(|| node.to_string(), ToString::to_string)
+    names
+        .get(&node)
+        .map_or_else(|| node.to_string(), ToString::to_string)
 }
 
 fn log(event: &Event, names: &HashMap<NodeId, NodeName>) {
     match event {
         Event::Node { node } => debug!(node = name_of(names, *node), "node written"),
         Event::Deleted { name, .. } => info!(node = %name, "node deleted"),
-        Event::Cfg { node, changes } => debug!(node = name_of(names, *node), changes = changes.len(), "cfg changed"),
+        Event::Cfg { node, changes } => debug!(
+            node = name_of(names, *node),
+            changes = changes.len(),
+            "cfg changed"
+        ),
         Event::Dsc { node, changes } => {
             for change in changes {
                 let node = name_of(names, *node);
                 match &change.value {
                     // The agent's whole inventory comes at once; the states are what moves a node.
-                    _ if change.url.as_str().starts_with("/host/") => debug!(node, ?change, "discovered"),
+                    _ if change.url.as_str().starts_with("/host/") => {
+                        debug!(node, ?change, "discovered")
+                    }
                     Some(value) => info!(node, url = %change.url, %value, "discovered"),
                     None => info!(node, url = %change.url, "unknown"),
                 }
             }
         }
-        Event::Mutation { node, mutation, attempt, what } => {
+        Event::Mutation {
+            node,
+            mutation,
+            attempt,
+            what,
+        } => {
             let node = name_of(names, *node);
             let count = |what: &'static str| {
                 metrics::counter!("kraken_mutations_total", "mutation" => mutation.to_string(), "what" => what).increment(1);
@@ -151,7 +174,10 @@ fn log(event: &Event, names: &HashMap<NodeId, NodeName>) {
         }
         Event::Parked { node, reason } => {
             metrics::counter!("kraken_parked_total").increment(1);
-            warn!(node = name_of(names, *node), reason, "node parked: `krakenctl node explain` says more");
+            warn!(
+                node = name_of(names, *node),
+                reason, "node parked: `krakenctl node explain` says more"
+            );
         }
         Event::Join { node, text, alarm } => {
             let node = node.map(|node| name_of(names, node));
@@ -184,7 +210,9 @@ impl Boots {
             _ => return,
         };
         for change in changes {
-            let Some(value) = change.value.as_ref().and_then(|value| value.as_text()) else { continue };
+            let Some(value) = change.value.as_ref().and_then(|value| value.as_text()) else {
+                continue;
+            };
             let stage = match (change.url.as_str(), value) {
                 (core::PHYS_STATE, core::POWER_ON) => "power-on",
                 (core::RUN_STATE, core::SYNC) => "join",
@@ -194,8 +222,14 @@ impl Boots {
             if stage == "power-on" {
                 self.0.insert(node, Instant::now());
             }
-            let since_power_on_ms = self.0.get(&node).map(|start| start.elapsed().as_millis() as u64);
-            info!(node = name_of(names, node), stage, since_power_on_ms, "boot stage");
+            let since_power_on_ms = self
+                .0
+                .get(&node)
+                .map(|start| start.elapsed().as_millis() as u64);
+            info!(
+                node = name_of(names, node),
+                stage, since_power_on_ms, "boot stage"
+            );
             metrics::counter!("kraken_boot_stages_total", "stage" => stage).increment(1);
         }
     }

@@ -41,14 +41,25 @@ impl HoldingList {
             return;
         }
         if list.len() >= MAX_PENDING {
-            let oldest = list.values().min_by_key(|pending| pending.last_seen_ms).map(|pending| pending.machine.mac);
+            let oldest = list
+                .values()
+                .min_by_key(|pending| pending.last_seen_ms)
+                .map(|pending| pending.machine.mac);
             if let Some(oldest) = oldest {
                 list.remove(&oldest);
                 metrics::counter!("kraken_pending_dropped_total").increment(1);
             }
         }
         info!(mac = %machine.mac, interface = %machine.interface, "unknown machine held: `krakenctl pending list`");
-        list.insert(machine.mac, Pending { machine, first_seen_ms: now_ms, last_seen_ms: now_ms, count: 1 });
+        list.insert(
+            machine.mac,
+            Pending {
+                machine,
+                first_seen_ms: now_ms,
+                last_seen_ms: now_ms,
+                count: 1,
+            },
+        );
     }
 
     /// All machines, ordered by address.
@@ -92,7 +103,10 @@ mod tests {
         }
         let all = list.list();
         assert_eq!(all.len(), 1);
-        assert_eq!((all[0].first_seen_ms, all[0].last_seen_ms, all[0].count), (10, 30, 3));
+        assert_eq!(
+            (all[0].first_seen_ms, all[0].last_seen_ms, all[0].count),
+            (10, 30, 3)
+        );
         list.enrolled(machine(1).mac);
         assert!(list.list().is_empty());
     }
@@ -105,7 +119,11 @@ mod tests {
         }
         list.heard(machine(0), 10_000);
         list.heard(machine(99_999), 10_001);
-        let macs: Vec<MacAddr> = list.list().into_iter().map(|pending| pending.machine.mac).collect();
+        let macs: Vec<MacAddr> = list
+            .list()
+            .into_iter()
+            .map(|pending| pending.machine.mac)
+            .collect();
         assert_eq!(macs.len(), MAX_PENDING);
         assert!(macs.contains(&machine(0).mac) && macs.contains(&machine(99_999).mac));
         assert!(!macs.contains(&machine(1).mac));

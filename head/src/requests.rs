@@ -26,7 +26,11 @@ impl<T> Open<T> {
     }
 
     fn answer(&self, request: RequestId, answer: T) {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&request);
+        let sender = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&request);
         if let Some(sender) = sender {
             // The asker may have given up.
             let _ = sender.send(answer);

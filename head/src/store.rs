@@ -5,9 +5,9 @@
 
 mod codec;
 mod sqlite;
-mod worker;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::path::PathBuf;
 
@@ -30,7 +30,11 @@ pub(crate) trait Store: Send {
     ///
     /// # Errors
     /// As [`commit`](Self::commit).
-    fn note_last_known(&mut self, known: &[(NodeId, Values)], at_ms: u64) -> Result<(), CommitError>;
+    fn note_last_known(
+        &mut self,
+        known: &[(NodeId, Values)],
+        at_ms: u64,
+    ) -> Result<(), CommitError>;
 
     /// Whether it takes writes, and why not.
     fn failed(&self) -> Option<&str>;

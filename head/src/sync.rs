@@ -10,8 +10,6 @@
 mod attach;
 mod listen;
 mod pki;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -71,7 +69,15 @@ struct Inner {
 
 impl SyncHub {
     fn new(me: NodeId, timers: SyncConfig, keys: Keys, handle: Handle, udp: UdpSocket) -> Self {
-        Self(Arc::new(Inner { me, timers, keys, handle, udp, next_conn: AtomicU64::new(1), table: Mutex::default() }))
+        Self(Arc::new(Inner {
+            me,
+            timers,
+            keys,
+            handle,
+            udp,
+            next_conn: AtomicU64::new(1),
+            table: Mutex::default(),
+        }))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -90,7 +96,8 @@ impl SyncHub {
         {
             let mut table = self.table();
             table.conns.remove(&conn);
-            let of_conn = |(session, peer): (&SessionId, &Peer)| (peer.conn == conn).then_some(*session);
+            let of_conn =
+                |(session, peer): (&SessionId, &Peer)| (peer.conn == conn).then_some(*session);
             if let Some(session) = table.peers.iter().find_map(of_conn) {
                 table.peers.remove(&session);
                 table.sealed.remove(session);
@@ -110,9 +117,21 @@ impl SyncHub {
             return;
         }
         if let JoinOutcome::Accept(accepted) = &outcome {
-            let parties = Parties { parent: self.0.me, child: accepted.node, epoch: accepted.epoch };
-            table.sealed.insert(End::Parent, accepted.session, &accepted.keys, parties);
-            table.peers.insert(accepted.session, Peer { conn, address: None });
+            let parties = Parties {
+                parent: self.0.me,
+                child: accepted.node,
+                epoch: accepted.epoch,
+            };
+            table
+                .sealed
+                .insert(End::Parent, accepted.session, &accepted.keys, parties);
+            table.peers.insert(
+                accepted.session,
+                Peer {
+                    conn,
+                    address: None,
+                },
+            );
         }
         tell(&mut table, conn, ToConn::Outcome(outcome));
     }
@@ -120,7 +139,9 @@ impl SyncHub {
     /// Sends a frame of a session.
     pub(crate) fn send(&self, session: SessionId, frame: Frame) {
         let mut table = self.table();
-        let Some(peer) = table.peers.get(&session) else { return };
+        let Some(peer) = table.peers.get(&session) else {
+            return;
+        };
         let (conn, address) = (peer.conn, peer.address);
         if let Some(address) = address {
             match table.sealed.seal(session, &frame) {
@@ -167,9 +188,13 @@ impl SyncHub {
                 }
             }
             Err(dropped) => {
-                metrics::counter!("kraken_sync_dropped_total", "reason" => reason(dropped.reason)).increment(1);
+                metrics::counter!("kraken_sync_dropped_total", "reason" => reason(dropped.reason))
+                    .increment(1);
                 debug!(%from, %dropped, "datagram dropped");
-                let conn = dropped.culprit.and_then(|session| table.peers.get(&session)).map(|peer| peer.conn);
+                let conn = dropped
+                    .culprit
+                    .and_then(|session| table.peers.get(&session))
+                    .map(|peer| peer.conn);
                 if let Some(conn) = conn {
                     warn!(?conn, %from, "a child sent a genuine frame that makes no sense: its session ends");
                     tell(&mut table, conn, ToConn::End("it sent a malformed frame"));
@@ -196,7 +221,9 @@ impl SyncHub {
 
 /// Queues something for a connection; one that takes no more is cut.
 fn tell(table: &mut Table, conn: ConnId, what: ToConn) {
-    let Some(sender) = table.conns.get(&conn) else { return };
+    let Some(sender) = table.conns.get(&conn) else {
+        return;
+    };
     if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(what) {
         info!(?conn, "a child takes no more messages and is cut");
         // The task sees its queue end, closes the stream and tells the engine.
@@ -209,7 +236,9 @@ fn count(what: &'static str, way: &'static str) {
 }
 
 fn reason(reason: engine::wire::seal::DropReason) -> &'static str {
-    use engine::wire::seal::DropReason::{Forged, Format, Long, Malformed, Replayed, Session, Short};
+    use engine::wire::seal::DropReason::{
+        Forged, Format, Long, Malformed, Replayed, Session, Short,
+    };
     match reason {
         Short => "short",
         Long => "long",

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
+use super::convert;
 use super::select::TreeInventory;
 use super::watch::{self, Feed};
-use super::convert;
 use crate::boot::MacAddr;
 use crate::modules::ImageStore;
 use crate::nodeset::{NodeSet, is_group_name};
@@ -68,22 +68,39 @@ impl Admin {
 
     async fn select(&self, nodes: &str) -> Result<Vec<(NodeName, NodeId)>, Status> {
         let set = NodeSet::parse(nodes).map_err(convert::no_nodes)?;
-        let found = self.0.handle.query(move |engine, _| TreeInventory(engine).select(&set)).await;
-        Ok(found.map_err(stopped)?.map_err(convert::no_nodes)?.into_iter().collect())
+        let found = self
+            .0
+            .handle
+            .query(move |engine, _| TreeInventory(engine).select(&set))
+            .await;
+        Ok(found
+            .map_err(stopped)?
+            .map_err(convert::no_nodes)?
+            .into_iter()
+            .collect())
     }
 
     /// As [`select`](Self::select), for changes: no node set must not mean all nodes.
     async fn select_named(&self, nodes: &str) -> Result<Vec<(NodeName, NodeId)>, Status> {
         if nodes.trim().is_empty() {
-            return Err(Status::invalid_argument("no node is named; all nodes are @*"));
+            return Err(Status::invalid_argument(
+                "no node is named; all nodes are @*",
+            ));
         }
         self.select(nodes).await
     }
 
-    async fn write(&self, author: String, options: Option<v1::WriteOptions>, ops: Vec<WriteOp>) -> Answer<WriteResponse> {
+    async fn write(
+        &self,
+        author: String,
+        options: Option<v1::WriteOptions>,
+        ops: Vec<WriteOp>,
+    ) -> Answer<WriteResponse> {
         let options = options.unwrap_or_default();
         if options.reason.len() > MAX_REASON_BYTES {
-            return Err(Status::invalid_argument(format!("the reason is longer than {MAX_REASON_BYTES} bytes")));
+            return Err(Status::invalid_argument(format!(
+                "the reason is longer than {MAX_REASON_BYTES} bytes"
+            )));
         }
         let (request, answer) = self.0.requests.write();
         let write = Write {
@@ -94,17 +111,30 @@ impl Admin {
             now_ms: wall_ms(),
             ops,
         };
-        self.0.handle.input(Input::Write(write)).await.map_err(stopped)?;
-        let answered = timeout(WRITE_TIMEOUT, answer)
+        self.0
+            .handle
+            .input(Input::Write(write))
             .await
-            .map_err(|_| Status::deadline_exceeded("the store has not answered yet: the write may still be made"))?;
-        let done = answered.map_err(stopped)?.map_err(|error| convert::not_written(&error))?;
+            .map_err(stopped)?;
+        let answered = timeout(WRITE_TIMEOUT, answer).await.map_err(|_| {
+            Status::deadline_exceeded("the store has not answered yet: the write may still be made")
+        })?;
+        let done = answered
+            .map_err(stopped)?
+            .map_err(|error| convert::not_written(&error))?;
         let nodes = done.nodes.iter().map(ToString::to_string).collect();
-        Ok(Response::new(WriteResponse { revision: done.revision, nodes }))
+        Ok(Response::new(WriteResponse {
+            revision: done.revision,
+            nodes,
+        }))
     }
 
     async fn revision(&self) -> Result<u64, Status> {
-        self.0.handle.query(|engine, _| engine.revision()).await.map_err(stopped)
+        self.0
+            .handle
+            .query(|engine, _| engine.revision())
+            .await
+            .map_err(stopped)
     }
 
     fn new_node(&self, node: v1::Node) -> Result<engine::state::Node, Status> {
@@ -118,12 +148,18 @@ impl Admin {
 }
 
 fn author<T>(request: &Request<T>) -> String {
-    request.extensions().get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default()
+    request
+        .extensions()
+        .get::<Caller>()
+        .map(|caller| caller.0.clone())
+        .unwrap_or_default()
 }
 
 fn check_groups(groups: &[String]) -> Result<(), Status> {
     match groups.iter().find(|group| !is_group_name(group)) {
-        Some(bad) => Err(Status::invalid_argument(format!("{bad:?} is no group name: use letters, digits and ._-"))),
+        Some(bad) => Err(Status::invalid_argument(format!(
+            "{bad:?} is no group name: use letters, digits and ._-"
+        ))),
         None => Ok(()),
     }
 }
@@ -132,8 +168,14 @@ fn check_groups(groups: &[String]) -> Result<(), Status> {
 impl AdminService for Admin {
     type WatchStream = watch::Stream;
 
-    async fn get_version(&self, _: Request<v1::GetVersionRequest>) -> Answer<v1::GetVersionResponse> {
-        let read = self.0.handle.query(|engine, _| (engine.revision(), engine.frozen()));
+    async fn get_version(
+        &self,
+        _: Request<v1::GetVersionRequest>,
+    ) -> Answer<v1::GetVersionResponse> {
+        let read = self
+            .0
+            .handle
+            .query(|engine, _| (engine.revision(), engine.frozen()));
         let (revision, frozen) = read.await.map_err(stopped)?;
         Ok(Response::new(v1::GetVersionResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -144,15 +186,32 @@ impl AdminService for Admin {
         }))
     }
 
-    async fn list_nodes(&self, request: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesResponse> {
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Answer<v1::ListNodesResponse> {
         let set = NodeSet::parse(&request.into_inner().nodes).map_err(convert::no_nodes)?;
         let read = self.0.handle.query(move |engine, now| {
             let ids = TreeInventory(engine).select(&set)?;
-            let message = |id: &NodeId| Some(convert::node(engine.schema(), engine.tree().get(*id)?, engine.me(), now));
+            let message = |id: &NodeId| {
+                Some(convert::node(
+                    engine.schema(),
+                    engine.tree().get(*id)?,
+                    engine.me(),
+                    now,
+                ))
+            };
             let nodes = ids.values().filter_map(message).collect();
-            Ok(v1::ListNodesResponse { nodes, revision: engine.revision(), frozen: engine.frozen() })
+            Ok(v1::ListNodesResponse {
+                nodes,
+                revision: engine.revision(),
+                frozen: engine.frozen(),
+            })
         });
-        read.await.map_err(stopped)?.map(Response::new).map_err(convert::no_nodes)
+        read.await
+            .map_err(stopped)?
+            .map(Response::new)
+            .map_err(convert::no_nodes)
     }
 
     async fn add_nodes(&self, request: Request<v1::AddNodesRequest>) -> Answer<WriteResponse> {
@@ -162,15 +221,30 @@ impl AdminService for Admin {
             return Err(Status::invalid_argument("no node is named"));
         }
         let add = |node| self.new_node(node).map(|node| WriteOp::Add(Box::new(node)));
-        let ops = request.nodes.into_iter().map(add).collect::<Result<_, _>>()?;
+        let ops = request
+            .nodes
+            .into_iter()
+            .map(add)
+            .collect::<Result<_, _>>()?;
         self.write(author, request.options, ops).await
     }
 
-    async fn delete_nodes(&self, request: Request<v1::DeleteNodesRequest>) -> Answer<WriteResponse> {
+    async fn delete_nodes(
+        &self,
+        request: Request<v1::DeleteNodesRequest>,
+    ) -> Answer<WriteResponse> {
         let author = author(&request);
         let request = request.into_inner();
         let nodes = self.select_named(&request.nodes).await?;
-        self.write(author, request.options, nodes.into_iter().map(|(_, id)| WriteOp::Delete(id)).collect()).await
+        self.write(
+            author,
+            request.options,
+            nodes
+                .into_iter()
+                .map(|(_, id)| WriteOp::Delete(id))
+                .collect(),
+        )
+        .await
     }
 
     async fn set_nodes(&self, request: Request<v1::SetNodesRequest>) -> Answer<WriteResponse> {
@@ -178,15 +252,26 @@ impl AdminService for Admin {
         let request = request.into_inner();
         check_groups(&request.add_groups)?;
         let written = |change| convert::written(&self.0.schema, change);
-        let changes: Vec<_> = request.changes.into_iter().map(written).collect::<Result<_, _>>()?;
+        let changes: Vec<_> = request
+            .changes
+            .into_iter()
+            .map(written)
+            .collect::<Result<_, _>>()?;
         let (add, remove) = (request.add_groups, request.remove_groups);
         let mut ops = Vec::new();
         for (_, node) in self.select_named(&request.nodes).await? {
             if !changes.is_empty() {
-                ops.push(WriteOp::Set { node, changes: changes.clone() });
+                ops.push(WriteOp::Set {
+                    node,
+                    changes: changes.clone(),
+                });
             }
             if !add.is_empty() || !remove.is_empty() {
-                ops.push(WriteOp::Groups { node, add: add.clone(), remove: remove.clone() });
+                ops.push(WriteOp::Groups {
+                    node,
+                    add: add.clone(),
+                    remove: remove.clone(),
+                });
             }
         }
         self.write(author, request.options, ops).await
@@ -194,17 +279,30 @@ impl AdminService for Admin {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Self::WatchStream> {
         let request = request.into_inner();
-        watch::follow(self.0.feed.clone(), self.0.handle.clone(), &request.nodes, request.after).map(Response::new)
+        watch::follow(
+            self.0.feed.clone(),
+            self.0.handle.clone(),
+            &request.nodes,
+            request.after,
+        )
+        .map(Response::new)
     }
 
     async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Answer<WriteResponse> {
         let author = author(&request);
-        let v1::FreezeRequest { nodes, freeze: frozen, options } = request.into_inner();
+        let v1::FreezeRequest {
+            nodes,
+            freeze: frozen,
+            options,
+        } = request.into_inner();
         let ops = if nodes.trim().is_empty() {
             vec![WriteOp::FreezeCluster(frozen)]
         } else {
             let nodes = self.select_named(&nodes).await?;
-            nodes.into_iter().map(|(_, node)| WriteOp::Freeze { node, frozen }).collect()
+            nodes
+                .into_iter()
+                .map(|(_, node)| WriteOp::Freeze { node, frozen })
+                .collect()
         };
         self.write(author, options, ops).await
     }
@@ -213,21 +311,43 @@ impl AdminService for Admin {
         let set = NodeSet::parse(&request.into_inner().nodes).map_err(convert::no_nodes)?;
         let read = self.0.handle.query(move |engine, now| {
             let ids = TreeInventory(engine).select(&set)?;
-            let report = |id: &NodeId| engine.report(*id, now).map(|report| convert::report(engine.schema(), &report));
-            Ok(v1::ExplainResponse { reports: ids.values().filter_map(report).collect() })
+            let report = |id: &NodeId| {
+                engine
+                    .report(*id, now)
+                    .map(|report| convert::report(engine.schema(), &report))
+            };
+            Ok(v1::ExplainResponse {
+                reports: ids.values().filter_map(report).collect(),
+            })
         });
-        read.await.map_err(stopped)?.map(Response::new).map_err(convert::no_nodes)
+        read.await
+            .map_err(stopped)?
+            .map(Response::new)
+            .map_err(convert::no_nodes)
     }
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<WriteResponse> {
-        let (names, ids): (Vec<_>, Vec<_>) =
-            self.select_named(&request.into_inner().nodes).await?.into_iter().unzip();
-        self.0.handle.input(Input::Release(ids)).await.map_err(stopped)?;
+        let (names, ids): (Vec<_>, Vec<_>) = self
+            .select_named(&request.into_inner().nodes)
+            .await?
+            .into_iter()
+            .unzip();
+        self.0
+            .handle
+            .input(Input::Release(ids))
+            .await
+            .map_err(stopped)?;
         let nodes = names.iter().map(ToString::to_string).collect();
-        Ok(Response::new(WriteResponse { revision: self.revision().await?, nodes }))
+        Ok(Response::new(WriteResponse {
+            revision: self.revision().await?,
+            nodes,
+        }))
     }
 
-    async fn list_pending(&self, _: Request<v1::ListPendingRequest>) -> Answer<v1::ListPendingResponse> {
+    async fn list_pending(
+        &self,
+        _: Request<v1::ListPendingRequest>,
+    ) -> Answer<v1::ListPendingResponse> {
         let pending = self.0.pending.list().iter().map(convert::pending).collect();
         Ok(Response::new(v1::ListPendingResponse { pending }))
     }
@@ -236,35 +356,68 @@ impl AdminService for Admin {
         let author = author(&request);
         let request = request.into_inner();
         let mac: MacAddr = request.mac.parse().map_err(convert::invalid)?;
-        let node = request.node.ok_or_else(|| Status::invalid_argument("the node to create is missing"))?;
+        let node = request
+            .node
+            .ok_or_else(|| Status::invalid_argument("the node to create is missing"))?;
         let mut node = self.new_node(node)?;
-        node.cfg.set(convert::boot_mac_url(), Some(Value::from(mac.to_string().as_str())));
-        let written = self.write(author, request.options, vec![WriteOp::Add(Box::new(node))]).await?;
+        node.cfg.set(
+            convert::boot_mac_url(),
+            Some(Value::from(mac.to_string().as_str())),
+        );
+        let written = self
+            .write(author, request.options, vec![WriteOp::Add(Box::new(node))])
+            .await?;
         self.0.pending.enrolled(mac);
         Ok(written)
     }
 
-    async fn list_images(&self, _: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesResponse> {
-        let images = self.0.images.list().into_iter().map(convert::image).collect();
+    async fn list_images(
+        &self,
+        _: Request<v1::ListImagesRequest>,
+    ) -> Answer<v1::ListImagesResponse> {
+        let images = self
+            .0
+            .images
+            .list()
+            .into_iter()
+            .map(convert::image)
+            .collect();
         Ok(Response::new(v1::ListImagesResponse { images }))
     }
 
-    async fn add_image(&self, request: Request<v1::AddImageRequest>) -> Answer<v1::AddImageResponse> {
+    async fn add_image(
+        &self,
+        request: Request<v1::AddImageRequest>,
+    ) -> Answer<v1::AddImageResponse> {
         let path = PathBuf::from(request.into_inner().path);
         if !path.is_absolute() {
-            return Err(Status::invalid_argument("the absolute path of a folder on the head is wanted"));
+            return Err(Status::invalid_argument(
+                "the absolute path of a folder on the head is wanted",
+            ));
         }
         let images = Arc::clone(&self.0.images);
-        let added = tokio::task::spawn_blocking(move || images.add(&path)).await.map_err(stopped)?;
+        let added = tokio::task::spawn_blocking(move || images.add(&path))
+            .await
+            .map_err(stopped)?;
         match added {
-            Ok(image) => Ok(Response::new(v1::AddImageResponse { image: Some(convert::image(image)) })),
-            Err(error) if error.is_disk_full() => Err(Status::resource_exhausted(error.to_string())),
+            Ok(image) => Ok(Response::new(v1::AddImageResponse {
+                image: Some(convert::image(image)),
+            })),
+            Err(error) if error.is_disk_full() => {
+                Err(Status::resource_exhausted(error.to_string()))
+            }
             Err(error) => Err(convert::invalid(error)),
         }
     }
 
-    async fn list_mutations(&self, _: Request<v1::ListMutationsRequest>) -> Answer<v1::MutationSet> {
-        let read = self.0.handle.query(|engine, _| wire::mutation_set_to_proto(engine.graph().set()));
+    async fn list_mutations(
+        &self,
+        _: Request<v1::ListMutationsRequest>,
+    ) -> Answer<v1::MutationSet> {
+        let read = self
+            .0
+            .handle
+            .query(|engine, _| wire::mutation_set_to_proto(engine.graph().set()));
         read.await.map(Response::new).map_err(stopped)
     }
 }

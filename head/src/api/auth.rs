@@ -41,18 +41,29 @@ impl Token {
             let mut bytes = [0; 32];
             getrandom::fill(&mut bytes).context("no random numbers for a token")?;
             let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+            let made = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path);
             made.and_then(|mut file| writeln!(file, "{text}").and_then(|()| file.sync_all()))
                 .with_context(|| format!("cannot make the token file {shown}"))?;
             return Ok(Self(text));
         }
         let read = || format!("cannot read the token file {shown}");
         if fs::metadata(path).with_context(read)?.mode() & 0o077 != 0 {
-            bail!("the token file {shown} can be read by other users: delete it, and the next start makes a new one");
+            bail!(
+                "the token file {shown} can be read by other users: delete it, and the next start makes a new one"
+            );
         }
-        let text = fs::read_to_string(path).with_context(read)?.trim().to_owned();
+        let text = fs::read_to_string(path)
+            .with_context(read)?
+            .trim()
+            .to_owned();
         if text.len() < 32 {
-            bail!("the token file {shown} holds no token: delete it, and the next start makes a new one");
+            bail!(
+                "the token file {shown} holds no token: delete it, and the next start makes a new one"
+            );
         }
         Ok(Self(text))
     }
@@ -74,7 +85,12 @@ pub(super) enum Denied {
 }
 
 /// Decides whether a request is served, and in whose name.
-pub(super) fn authorize(peer: &Peer, token: &Token, path: &str, headers: &HeaderMap) -> Result<Caller, Denied> {
+pub(super) fn authorize(
+    peer: &Peer,
+    token: &Token,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Caller, Denied> {
     match peer {
         Peer::Local { uid } => {
             let me = nix::unistd::geteuid().as_raw();
@@ -84,7 +100,9 @@ pub(super) fn authorize(peer: &Peer, token: &Token, path: &str, headers: &Header
             if OPEN_PATHS.contains(&path) {
                 return Ok(Caller(format!("uid {uid}")));
             }
-            Err(Denied::Forbidden(format!("uid {uid} may not use this socket: run as root or as the user of kraken-head")))
+            Err(Denied::Forbidden(format!(
+                "uid {uid} may not use this socket: run as root or as the user of kraken-head"
+            )))
         }
         Peer::Remote { from } => {
             let bearer = headers
@@ -95,7 +113,9 @@ pub(super) fn authorize(peer: &Peer, token: &Token, path: &str, headers: &Header
                 .map(|(_, given)| given.trim());
             match bearer {
                 Some(given) if token.is(given) => Ok(Caller(format!("token from {}", from.ip()))),
-                Some(_) => Err(Denied::Forbidden("the token is not valid: see admin.token in the head's state directory".into())),
+                Some(_) => Err(Denied::Forbidden(
+                    "the token is not valid: see admin.token in the head's state directory".into(),
+                )),
                 None if OPEN_PATHS.contains(&path) => Ok(Caller(from.to_string())),
                 None => Err(Denied::Unauthenticated),
             }
@@ -121,5 +141,91 @@ impl Denied {
             return tonic::Status::new(code, text).into_http::<Body>();
         }
         (status, text + "\n").into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token("ab".repeat(32))
+    }
+
+    fn decide(peer: &Peer, path: &str, authorization: Option<&str>) -> Result<String, Denied> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = authorization {
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        authorize(peer, &token(), path, &headers).map(|caller| caller.0)
+    }
+
+    #[test]
+    fn a_local_caller_is_root_or_ourselves() {
+        let me = nix::unistd::geteuid().as_raw();
+        let call = "/kraken.v1.Admin/ListNodes";
+        for uid in [0, me] {
+            assert_eq!(
+                decide(&Peer::Local { uid }, call, None),
+                Ok(format!("uid {uid}"))
+            );
+        }
+        let stranger = Peer::Local { uid: me + 4711 };
+        for path in [call, "/metrics", "/", "/healthz/../metrics"] {
+            assert!(
+                matches!(decide(&stranger, path, None), Err(Denied::Forbidden(_))),
+                "{path}"
+            );
+        }
+        // A token is for TCP; it makes nobody an administrator here.
+        let good = format!("Bearer {}", "ab".repeat(32));
+        assert!(matches!(
+            decide(&stranger, call, Some(&good)),
+            Err(Denied::Forbidden(_))
+        ));
+        assert!(decide(&stranger, "/healthz", None).is_ok());
+    }
+
+    #[test]
+    fn a_remote_caller_has_the_token() {
+        let remote = Peer::Remote {
+            from: "10.1.2.3:4".parse().unwrap(),
+        };
+        let good = format!("bearer {}", "ab".repeat(32));
+        let path = "/kraken.v1.Admin/ListNodes";
+        assert_eq!(
+            decide(&remote, path, Some(&good)),
+            Ok("token from 10.1.2.3".into())
+        );
+        assert_eq!(decide(&remote, path, None), Err(Denied::Unauthenticated));
+        assert_eq!(
+            decide(&remote, "/metrics", None),
+            Err(Denied::Unauthenticated)
+        );
+        for wrong in ["Bearer", "Bearer ", "Basic abab", "Bearer abab", "ab"] {
+            assert!(decide(&remote, path, Some(wrong)).is_err(), "{wrong}");
+        }
+        assert!(decide(&remote, "/readyz", None).is_ok());
+    }
+
+    #[test]
+    fn the_token_is_made_once_and_kept_to_its_owner() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.token");
+        let first = Token::open(&path).unwrap();
+        assert_eq!(first.0.len(), 64);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(Token::open(&path).unwrap().0, first.0);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Token::open(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .unwrap();
+        assert!(Token::open(&path).is_err(), "an empty file is no token");
     }
 }

@@ -19,25 +19,42 @@ fn shown(schema: &Schema, change: &Change) -> Change {
     let secret = schema.field(&change.url).is_some_and(|field| field.secret);
     match &change.value {
         Some(_) if secret => Change::set(change.url.clone(), Value::from(REDACTED)),
-        value => Change { url: change.url.clone(), value: value.clone() },
+        value => Change {
+            url: change.url.clone(),
+            value: value.clone(),
+        },
     }
 }
 
 /// Changes as messages.
 pub(super) fn changes(schema: &Schema, changes: &[Change]) -> Vec<v1::ValueChange> {
-    changes.iter().map(|change| convert::change_to_proto(&shown(schema, change))).collect()
+    changes
+        .iter()
+        .map(|change| convert::change_to_proto(&shown(schema, change)))
+        .collect()
 }
 
 fn values(schema: &Schema, all: &Values) -> v1::Values {
-    v1::Values { values: changes(schema, &all.to_changes()) }
+    v1::Values {
+        values: changes(schema, &all.to_changes()),
+    }
 }
 
 /// A node as a message.
 pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1::Node {
     let age_ms = |seen: Instant| u64::try_from(now.since(seen).as_millis()).unwrap_or(u64::MAX);
-    let last_seen_ms = node.last_seen.map_or(0, |seen| wall_ms().saturating_sub(age_ms(seen)));
-    let facts = NodeFacts { last_seen_ms, is_head: node.id == me };
-    v1::Node { cfg: Some(values(schema, &node.cfg)), dsc: Some(values(schema, &node.dsc)), ..convert::node_to_proto(node, facts) }
+    let last_seen_ms = node
+        .last_seen
+        .map_or(0, |seen| wall_ms().saturating_sub(age_ms(seen)));
+    let facts = NodeFacts {
+        last_seen_ms,
+        is_head: node.id == me,
+    };
+    v1::Node {
+        cfg: Some(values(schema, &node.cfg)),
+        dsc: Some(values(schema, &node.dsc)),
+        ..convert::node_to_proto(node, facts)
+    }
 }
 
 /// A change of Cfg as callers write it: texts are read as the url's type wants them.
@@ -104,7 +121,11 @@ pub(super) fn report(schema: &Schema, report: &Report) -> v1::Report {
                 attempt: attempt(step.attempt),
                 elapsed_ms: millis(step.elapsed),
                 timeout_ms: step.timeout.map(millis).unwrap_or_default(),
-                changes: step.changes.iter().map(convert::url_change_to_proto).collect(),
+                changes: step
+                    .changes
+                    .iter()
+                    .map(convert::url_change_to_proto)
+                    .collect(),
             })
             .collect(),
         current: u32::try_from(report.current).unwrap_or(u32::MAX),
@@ -138,7 +159,10 @@ pub(super) fn pending(pending: &Pending) -> v1::Pending {
     let machine = &pending.machine;
     v1::Pending {
         mac: machine.mac.to_string(),
-        uuid: machine.uuid.map(|uuid| uuid.to_string()).unwrap_or_default(),
+        uuid: machine
+            .uuid
+            .map(|uuid| uuid.to_string())
+            .unwrap_or_default(),
         // The registry's number for the kind of firmware; BIOS is 0, as is a machine that does not tell.
         arch: match machine.arch {
             Some(Bios) | None => 0,
@@ -147,7 +171,10 @@ pub(super) fn pending(pending: &Pending) -> v1::Pending {
         },
         vendor_class: machine.vendor_class.clone().unwrap_or_default(),
         interface: machine.interface.to_string(),
-        giaddr: machine.giaddr.map(|address| address.to_string()).unwrap_or_default(),
+        giaddr: machine
+            .giaddr
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
         hostname: machine.hostname.clone().unwrap_or_default(),
         first_seen_ms: pending.first_seen_ms,
         last_seen_ms: pending.last_seen_ms,
@@ -174,8 +201,12 @@ pub(super) fn invalid(error: impl std::fmt::Display) -> Status {
 /// A node set that names nothing.
 pub(super) fn no_nodes(error: NodeSetError) -> Status {
     match &error {
-        NodeSetError::NoSuchNode(_) | NodeSetError::NoSuchGroup(_) => Status::not_found(error.to_string()),
-        NodeSetError::Syntax { .. } | NodeSetError::TooMany | NodeSetError::Selector(_) => invalid(error),
+        NodeSetError::NoSuchNode(_) | NodeSetError::NoSuchGroup(_) => {
+            Status::not_found(error.to_string())
+        }
+        NodeSetError::Syntax { .. } | NodeSetError::TooMany | NodeSetError::Selector(_) => {
+            invalid(error)
+        }
     }
 }
 
@@ -194,5 +225,81 @@ pub(super) fn not_written(error: &WriteError) -> Status {
 
 /// The url of the MAC by which a node boots.
 pub(super) fn boot_mac_url() -> StateUrl {
-    "/ipv4/boot/mac".parse().unwrap_or_else(|_| unreachable!("a constant url, see the API's tests"))
+    "/ipv4/boot/mac"
+        .parse()
+        .unwrap_or_else(|_| unreachable!("a constant url, see the API's tests"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(url: &str, value: &str) -> v1::ValueChange {
+        convert::change_to_proto(&Change::set(url.parse().unwrap(), Value::from(value)))
+    }
+
+    #[track_caller]
+    fn check(url: &str, value: &str, expect: Result<Option<Value>, &str>) {
+        let read = written(&Schema::built_in(), text(url, value));
+        match (read, expect) {
+            (Ok(change), Ok(value)) => assert_eq!(change.value, value),
+            (Err(status), Err(part)) => assert!(status.message().contains(part), "{status}"),
+            (read, expect) => panic!("{read:?} is not {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn texts_are_read_as_their_url_wants() {
+        check("/RunState", "SYNC", Ok(Some(Value::from("SYNC"))));
+        check("/RunState", "UNKNOWN", Ok(None));
+        check(
+            "/RunState",
+            "SINK",
+            Err("one of UNKNOWN, INIT, SYNC, ERROR"),
+        );
+        check("/power/insecure", "yes", Ok(Some(Value::Bool(true))));
+        check("/ipv4/boot/mtu", "9000", Ok(Some(Value::Int(9000))));
+        check("/ipv4/boot/mtu", "-1", Err("a whole number"));
+        check(
+            "/ipv4/boot/mac",
+            "52-54-00-AA-00-01",
+            Ok(Some(Value::from("52:54:00:aa:00:01"))),
+        );
+        let servers = ["10.0.0.1", "10.0.0.2"].map(Value::from);
+        check(
+            "/ipv4/dns",
+            "10.0.0.1,10.0.0.2",
+            Ok(Some(Value::List(servers.to_vec()))),
+        );
+        check(
+            "/ipv4/interfaces/ib0/address",
+            "10.1.0.1/16",
+            Ok(Some(Value::from("10.1.0.1/16"))),
+        );
+        check("/runstate", "SYNC", Err("did you mean /RunState?"));
+        check("/power/password", REDACTED, Ok(Some(Value::from(REDACTED))));
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let schema = Schema::built_in();
+        let url = "/power/password".parse().unwrap();
+        let shown = changes(
+            &schema,
+            &[
+                Change::set(url, Value::from("hunter2")),
+                Change::unset(boot_mac_url()),
+            ],
+        );
+        assert_eq!(
+            shown,
+            [
+                text("/power/password", REDACTED),
+                v1::ValueChange {
+                    url: "/ipv4/boot/mac".into(),
+                    value: None
+                }
+            ]
+        );
+    }
 }

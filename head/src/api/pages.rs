@@ -42,13 +42,23 @@ impl Pages {
     }
 
     async fn engine_answers(&self) -> bool {
-        matches!(timeout(ANSWER_TIMEOUT, self.handle.query(|engine, _| engine.revision())).await, Ok(Ok(_)))
+        matches!(
+            timeout(
+                ANSWER_TIMEOUT,
+                self.handle.query(|engine, _| engine.revision())
+            )
+            .await,
+            Ok(Ok(_))
+        )
     }
 }
 
 async fn show_metrics(State(pages): State<Pages>) -> Response {
     let counted = pages.handle.query(|engine, _| {
-        let mut by_state: BTreeMap<String, u32> = RUN_STATES.iter().map(|state| ((*state).to_owned(), 0)).collect();
+        let mut by_state: BTreeMap<String, u32> = RUN_STATES
+            .iter()
+            .map(|state| ((*state).to_owned(), 0))
+            .collect();
         for node in engine.tree().iter() {
             let state = node.dsc.text(core::RUN_STATE).unwrap_or(RUN_STATES[0]);
             *by_state.entry(state.to_owned()).or_default() += 1;
@@ -70,16 +80,28 @@ async fn show_metrics(State(pages): State<Pages>) -> Response {
 async fn show_health(State(pages): State<Pages>) -> Response {
     match pages.engine_answers().await {
         true => (StatusCode::OK, "ok\n").into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the engine does not answer\n").into_response(),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the engine does not answer\n",
+        )
+            .into_response(),
     }
 }
 
 async fn show_ready(State(pages): State<Pages>) -> Response {
     if !pages.engine_answers().await {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the engine does not answer\n").into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the engine does not answer\n",
+        )
+            .into_response();
     }
     match pages.store.trouble() {
         None => (StatusCode::OK, "ready\n").into_response(),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("writes are refused: {why}\n")).into_response(),
+        Some(why) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("writes are refused: {why}\n"),
+        )
+            .into_response(),
     }
 }

@@ -12,14 +12,22 @@ pub(crate) struct TreeInventory<'a>(pub(crate) &'a Engine);
 
 impl TreeInventory<'_> {
     fn those(&self, keep: impl Fn(&Node) -> bool) -> BTreeSet<NodeName> {
-        self.0.tree().iter().filter(|node| keep(node)).map(|node| node.name.clone()).collect()
+        self.0
+            .tree()
+            .iter()
+            .filter(|node| keep(node))
+            .map(|node| node.name.clone())
+            .collect()
     }
 
     /// The ids behind a node set, by name.
     pub(super) fn select(&self, set: &NodeSet) -> Result<BTreeMap<NodeName, NodeId>, NodeSetError> {
         let names = set.resolve(self)?;
         let tree = self.0.tree();
-        Ok(names.into_iter().filter_map(|name| tree.by_name(&name).map(|node| node.id).map(|id| (name, id))).collect())
+        Ok(names
+            .into_iter()
+            .filter_map(|name| tree.by_name(&name).map(|node| node.id).map(|id| (name, id)))
+            .collect())
     }
 }
 
@@ -43,12 +51,17 @@ impl Inventory for TreeInventory<'_> {
         if field.is_some_and(|field| field.secret) {
             return Err(format!("{url} is secret: nodes cannot be selected by it"));
         }
-        let discoverable = self.0.graph().is_discoverable(url) || field.is_some_and(|field| field.discoverable);
+        let discoverable =
+            self.0.graph().is_discoverable(url) || field.is_some_and(|field| field.discoverable);
         let wanted: Option<Value> = match field {
             _ if value.is_empty() => None,
-            Some(_) => schema.parse(url, value).map_err(|error| error.to_string())?,
+            Some(_) => schema
+                .parse(url, value)
+                .map_err(|error| error.to_string())?,
             None if discoverable => Some(Value::from(value)),
-            None => schema.parse(url, value).map_err(|error| error.to_string())?,
+            None => schema
+                .parse(url, value)
+                .map_err(|error| error.to_string())?,
         };
         Ok(self.those(|node| {
             let values = if discoverable { &node.dsc } else { &node.cfg };

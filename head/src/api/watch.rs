@@ -59,7 +59,10 @@ impl Feed {
     pub(crate) fn new(epoch: u64) -> Self {
         let first = epoch << EPOCH_SHIFT;
         Self {
-            ring: Arc::new(Mutex::new(Ring { items: VecDeque::new(), newest: first })),
+            ring: Arc::new(Mutex::new(Ring {
+                items: VecDeque::new(),
+                newest: first,
+            })),
             newest: watch::Sender::new(first),
         }
     }
@@ -75,7 +78,11 @@ impl Feed {
         if ring.items.len() == MAX_EVENTS {
             ring.items.pop_front();
         }
-        ring.items.push_back(Arc::new(Item { sequence, node, kind }));
+        ring.items.push_back(Arc::new(Item {
+            sequence,
+            node,
+            kind,
+        }));
         drop(ring);
         self.newest.send_replace(sequence);
     }
@@ -100,7 +107,10 @@ impl Feed {
         if after == ring.newest {
             return Ok(Vec::new());
         }
-        let oldest = ring.items.front().map_or(ring.newest + 1, |item| item.sequence);
+        let oldest = ring
+            .items
+            .front()
+            .map_or(ring.newest + 1, |item| item.sequence);
         if after > ring.newest || after + 1 < oldest {
             return Err(Gone);
         }
@@ -109,14 +119,25 @@ impl Feed {
     }
 
     /// Turns the engine's events into numbered ones.
-    pub(crate) async fn record(&self, names: &mut HashMap<NodeId, NodeName>, event: &Event, handle: &Handle, schema: &Schema) {
-        let named = |names: &HashMap<NodeId, NodeName>, node: &NodeId| names.get(node).map(ToString::to_string).unwrap_or_default();
+    pub(crate) async fn record(
+        &self,
+        names: &mut HashMap<NodeId, NodeName>,
+        event: &Event,
+        handle: &Handle,
+        schema: &Schema,
+    ) {
+        let named = |names: &HashMap<NodeId, NodeName>, node: &NodeId| {
+            names.get(node).map(ToString::to_string).unwrap_or_default()
+        };
         match event {
             Event::Node { node } => {
                 let id = *node;
                 let read = handle.query(move |engine, now| {
                     let node = engine.tree().get(id)?;
-                    Some((node.name.clone(), convert::node(engine.schema(), node, engine.me(), now)))
+                    Some((
+                        node.name.clone(),
+                        convert::node(engine.schema(), node, engine.me(), now),
+                    ))
                 });
                 if let Ok(Some((name, message))) = read.await {
                     names.insert(id, name);
@@ -125,16 +146,37 @@ impl Feed {
             }
             Event::Deleted { node, name } => {
                 names.remove(node);
-                let deleted = v1::NodeDeleted { node_id: node.as_bytes().to_vec(), node_name: name.to_string() };
+                let deleted = v1::NodeDeleted {
+                    node_id: node.as_bytes().to_vec(),
+                    node_name: name.to_string(),
+                };
                 self.push(*node, Kind::Deleted(deleted));
             }
             Event::Cfg { node, changes } | Event::Dsc { node, changes } => {
                 let changes = convert::changes(schema, changes);
-                let (cfg, dsc) = if matches!(event, Event::Cfg { .. }) { (changes, Vec::new()) } else { (Vec::new(), changes) };
+                let (cfg, dsc) = if matches!(event, Event::Cfg { .. }) {
+                    (changes, Vec::new())
+                } else {
+                    (Vec::new(), changes)
+                };
                 let (node_id, node_name) = (node.as_bytes().to_vec(), named(names, node));
-                self.push(*node, Kind::Change(v1::NodeChange { node_id, node_name, cfg, dsc, frozen: None }));
+                self.push(
+                    *node,
+                    Kind::Change(v1::NodeChange {
+                        node_id,
+                        node_name,
+                        cfg,
+                        dsc,
+                        frozen: None,
+                    }),
+                );
             }
-            Event::Mutation { node, mutation, attempt, what } => {
+            Event::Mutation {
+                node,
+                mutation,
+                attempt,
+                what,
+            } => {
                 use v1::mutation_event::Kind as What;
                 let (kind, elapsed_ms, text) = match what {
                     MutationEvent::Fired { .. } => (What::Fired, 0, String::new()),
@@ -163,10 +205,22 @@ impl Feed {
 pub(super) type Stream = tokio_stream::wrappers::ReceiverStream<Result<WatchEvent, Status>>;
 
 /// Starts a watcher.
-pub(crate) fn follow(feed: Feed, handle: Handle, nodes: &str, after: u64) -> Result<Stream, Status> {
+pub(crate) fn follow(
+    feed: Feed,
+    handle: Handle,
+    nodes: &str,
+    after: u64,
+) -> Result<Stream, Status> {
     let set = NodeSet::parse(nodes).map_err(convert::no_nodes)?;
     let (out, stream) = mpsc::channel(MAX_WAITING);
-    let mut watcher = Watcher { feed, handle, set, is_all: nodes.trim().is_empty(), members: BTreeSet::new(), out };
+    let mut watcher = Watcher {
+        feed,
+        handle,
+        set,
+        is_all: nodes.trim().is_empty(),
+        members: BTreeSet::new(),
+        out,
+    };
     tokio::spawn(async move {
         metrics::gauge!("kraken_watchers").increment(1.0);
         if let Err(Some(status)) = watcher.run(after).await {
@@ -194,7 +248,11 @@ impl Watcher {
     async fn run(&mut self, resume: u64) -> Result<(), End> {
         let mut newest = self.feed.newest.subscribe();
         // Read before the snapshot: what happens in between is sent again, which changes nothing.
-        let mut after = if resume == 0 { self.feed.newest() } else { resume };
+        let mut after = if resume == 0 {
+            self.feed.newest()
+        } else {
+            resume
+        };
         if resume == 0 {
             self.snapshot(after).await?;
         } else {
@@ -203,7 +261,9 @@ impl Watcher {
         loop {
             newest.borrow_and_update();
             let Ok(items) = self.feed.after(after) else {
-                return self.send(self.feed.newest(), Kind::Resync(v1::Resync {})).await;
+                return self
+                    .send(self.feed.newest(), Kind::Resync(v1::Resync {}))
+                    .await;
             };
             if items.is_empty() {
                 tokio::select! {
@@ -238,7 +298,10 @@ impl Watcher {
             return Ok(());
         }
         let set = self.set.clone();
-        let found = self.handle.query(move |engine, _| TreeInventory(engine).select(&set)).await;
+        let found = self
+            .handle
+            .query(move |engine, _| TreeInventory(engine).select(&set))
+            .await;
         if let Ok(members) = found.map_err(|_| None)? {
             self.members.extend(members.into_values());
         }
@@ -249,20 +312,37 @@ impl Watcher {
         let set = self.set.clone();
         let read = self.handle.query(move |engine, now| {
             let ids = TreeInventory(engine).select(&set)?;
-            let message = |id: &NodeId| Some(convert::node(engine.schema(), engine.tree().get(*id)?, engine.me(), now));
+            let message = |id: &NodeId| {
+                Some(convert::node(
+                    engine.schema(),
+                    engine.tree().get(*id)?,
+                    engine.me(),
+                    now,
+                ))
+            };
             let nodes: Vec<v1::Node> = ids.values().filter_map(message).collect();
             Ok((ids, nodes, engine.revision()))
         });
-        let (ids, nodes, revision) = read.await.map_err(|_| None)?.map_err(|error| Some(convert::no_nodes(error)))?;
+        let (ids, nodes, revision) = read
+            .await
+            .map_err(|_| None)?
+            .map_err(|error| Some(convert::no_nodes(error)))?;
         self.members = ids.into_values().collect();
         for node in nodes {
             self.send(sequence, Kind::Node(node)).await?;
         }
-        self.send(sequence, Kind::SnapshotEnd(v1::SnapshotEnd { revision })).await
+        self.send(sequence, Kind::SnapshotEnd(v1::SnapshotEnd { revision }))
+            .await
     }
 
     async fn send(&self, sequence: u64, kind: Kind) -> Result<(), End> {
-        self.out.send(Ok(WatchEvent { sequence, kind: Some(kind) })).await.map_err(|_| None)
+        self.out
+            .send(Ok(WatchEvent {
+                sequence,
+                kind: Some(kind),
+            }))
+            .await
+            .map_err(|_| None)
     }
 }
 
@@ -277,7 +357,11 @@ mod tests {
     }
 
     fn numbers(feed: &Feed, after: u64) -> Result<Vec<u64>, Gone> {
-        Ok(feed.after(after)?.iter().map(|item| item.sequence).collect())
+        Ok(feed
+            .after(after)?
+            .iter()
+            .map(|item| item.sequence)
+            .collect())
     }
 
     #[test]
@@ -286,7 +370,10 @@ mod tests {
         let start = 3 << EPOCH_SHIFT;
         assert_eq!(feed.newest(), start);
         push(&feed, 3);
-        assert_eq!(numbers(&feed, start), Ok(vec![start + 1, start + 2, start + 3]));
+        assert_eq!(
+            numbers(&feed, start),
+            Ok(vec![start + 1, start + 2, start + 3])
+        );
         assert_eq!(numbers(&feed, start + 2), Ok(vec![start + 3]));
         assert_eq!(numbers(&feed, start + 3), Ok(vec![]));
         // Numbers of an earlier run, of nobody, and of the future.
@@ -301,7 +388,10 @@ mod tests {
         let start = 1 << EPOCH_SHIFT;
         push(&feed, MAX_EVENTS as u64 + 10);
         assert_eq!(numbers(&feed, start + 9), Err(Gone));
-        assert_eq!(numbers(&feed, start + 10).map(|all| (all.len(), all[0])), Ok((BATCH, start + 11)));
+        assert_eq!(
+            numbers(&feed, start + 10).map(|all| (all.len(), all[0])),
+            Ok((BATCH, start + 11))
+        );
         feed.break_off();
         assert_eq!(numbers(&feed, start + MAX_EVENTS as u64), Err(Gone));
         assert_eq!(numbers(&feed, feed.newest()), Ok(vec![]));

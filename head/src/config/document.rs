@@ -92,7 +92,12 @@ impl<'a> Document<'a> {
         text: &str,
         env: &'a dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Vec<Problem>> {
-        let line_of = |at: usize| 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
+        let line_of = |at: usize| {
+            1 + text.as_bytes()[..at.min(text.len())]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count()
+        };
         let mut document = Self {
             file: file.to_path_buf(),
             env,
@@ -106,20 +111,36 @@ impl<'a> Document<'a> {
             vec![document.problem_at(line, error.message().to_owned())]
         })?;
         document.flatten("", table.get_ref(), &line_of, 0);
-        if document.problems.is_empty() { Ok(document) } else { Err(document.problems) }
+        if document.problems.is_empty() {
+            Ok(document)
+        } else {
+            Err(document.problems)
+        }
     }
 
-    fn flatten(&mut self, prefix: &str, table: &DeTable<'_>, line_of: &dyn Fn(usize) -> usize, depth: usize) {
+    fn flatten(
+        &mut self,
+        prefix: &str,
+        table: &DeTable<'_>,
+        line_of: &dyn Fn(usize) -> usize,
+        depth: usize,
+    ) {
         for (key, value) in table.iter() {
             let line = line_of(key.span().start);
-            let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            let path = if prefix.is_empty() {
+                key.get_ref().to_string()
+            } else {
+                format!("{prefix}.{}", key.get_ref())
+            };
             let raw = match value.get_ref() {
                 DeValue::Table(inner) if depth < MAX_DEPTH => {
                     self.flatten(&path, inner, line_of, depth + 1);
                     continue;
                 }
                 DeValue::String(text) => Some(Raw::Text(text.to_string())),
-                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(Raw::Int),
+                DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                    .ok()
+                    .map(Raw::Int),
                 DeValue::Boolean(flag) => Some(Raw::Bool(*flag)),
                 DeValue::Array(items) => items
                     .iter()
@@ -130,10 +151,19 @@ impl<'a> Document<'a> {
             };
             match raw {
                 Some(raw) => {
-                    self.entries.insert(path, Entry { raw, line, read: false });
+                    self.entries.insert(
+                        path,
+                        Entry {
+                            raw,
+                            line,
+                            read: false,
+                        },
+                    );
                 }
                 None => {
-                    let text = format!("{path} must be a text, a whole number, true or false, or a list of texts");
+                    let text = format!(
+                        "{path} must be a text, a whole number, true or false, or a list of texts"
+                    );
                     self.problems.push(self.problem_at(line, text));
                 }
             }
@@ -141,7 +171,10 @@ impl<'a> Document<'a> {
     }
 
     fn problem_at(&self, line: usize, text: String) -> Problem {
-        Problem { place: format!("{}:{line}", self.file.display()), text }
+        Problem {
+            place: format!("{}:{line}", self.file.display()),
+            text,
+        }
     }
 
     /// Reads a key through `read`, which says what it wants when a value does not fit.
@@ -154,7 +187,11 @@ impl<'a> Document<'a> {
         let (raw, origin) = self.raw(key)?;
         match read(&raw) {
             Ok(value) => {
-                self.shown.push(Shown { key: key.to_owned(), value: raw.to_string(), origin });
+                self.shown.push(Shown {
+                    key: key.to_owned(),
+                    value: raw.to_string(),
+                    origin,
+                });
                 Some(value)
             }
             Err(wanted) => {
@@ -183,7 +220,11 @@ impl<'a> Document<'a> {
             return value;
         }
         if self.problems.len() == problems {
-            self.shown.push(Shown { key: key.to_owned(), value: shown.to_string(), origin: Origin::Default });
+            self.shown.push(Shown {
+                key: key.to_owned(),
+                value: shown.to_string(),
+                origin: Origin::Default,
+            });
         }
         default
     }
@@ -201,7 +242,10 @@ impl<'a> Document<'a> {
     /// Says that a key is missing.
     pub(crate) fn missing(&mut self, key: &str, why: &str) {
         let text = format!("{key} is missing: {why}");
-        self.problems.push(Problem { place: self.file.display().to_string(), text });
+        self.problems.push(Problem {
+            place: self.file.display().to_string(),
+            text,
+        });
     }
 
     /// Says that a value that was read does not do.
@@ -233,7 +277,10 @@ impl<'a> Document<'a> {
             entry.read = true;
             (entry.raw.clone(), Origin::Line(entry.line))
         });
-        let name = format!("KRAKEN_{}", key.replace(['.', '-'], "_").to_ascii_uppercase());
+        let name = format!(
+            "KRAKEN_{}",
+            key.replace(['.', '-'], "_").to_ascii_uppercase()
+        );
         match (self.env)(&name) {
             Some(text) => Some((Raw::Text(text), Origin::Env(name))),
             None => entry,
@@ -277,7 +324,11 @@ impl Raw {
     pub(crate) fn list(&self) -> Result<Vec<String>, String> {
         match self {
             Self::List(items) => Ok(items.clone()),
-            Self::Text(text) => Ok(text.split(',').map(|item| item.trim().to_owned()).filter(|i| !i.is_empty()).collect()),
+            Self::Text(text) => Ok(text
+                .split(',')
+                .map(|item| item.trim().to_owned())
+                .filter(|i| !i.is_empty())
+                .collect()),
             _ => Err("a list of texts is wanted".into()),
         }
     }

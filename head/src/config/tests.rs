@@ -7,7 +7,11 @@ fn parse(text: &str) -> Result<Config, String> {
 }
 
 fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
-    let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    let env = |name: &str| {
+        env.iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| (*value).to_owned())
+    };
     Config::parse(Path::new("head.toml"), text, &env).map_err(|error| error.to_string())
 }
 
@@ -62,11 +66,17 @@ fn a_full_file_is_read() {
 #[test]
 fn unknown_keys_are_errors_with_line_and_nearest_spelling() {
     let error = parse("cluster = \"lab\"\n[boot]\nhttp_prot = 8080\n").unwrap_err();
-    assert_eq!(error, "head.toml:3: there is no key boot.http_prot; did you mean boot.http_port?");
+    assert_eq!(
+        error,
+        "head.toml:3: there is no key boot.http_prot; did you mean boot.http_port?"
+    );
     let error = parse("cluster = \"lab\"\nzzz = 1\n").unwrap_err();
     assert_eq!(error, "head.toml:2: there is no key zzz");
     let error = parse("cluster = \"lab\"\n[boot.loaders]\nbois = \"/x\"\n").unwrap_err();
-    assert!(error.contains("head.toml:3") && error.contains("bios"), "{error}");
+    assert!(
+        error.contains("head.toml:3") && error.contains("bios"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -75,7 +85,9 @@ fn all_problems_are_reported_at_once() {
     let lines: Vec<&str> = error.lines().collect();
     assert_eq!(lines.len(), 4, "{error}");
     assert!(error.contains("cluster is missing"));
-    assert!(error.contains("head.toml:2: sync.port cannot be 70000: a whole number from 0 to 65535"));
+    assert!(
+        error.contains("head.toml:2: sync.port cannot be 70000: a whole number from 0 to 65535")
+    );
     assert!(error.contains("head.toml:3: sync.hello cannot be 2: a duration is wanted"));
 }
 
@@ -83,19 +95,36 @@ fn all_problems_are_reported_at_once() {
 fn what_is_no_toml_is_reported_with_its_line() {
     let error = parse("cluster = \"lab\"\n[boot\n").unwrap_err();
     assert!(error.starts_with("head.toml:2: "), "{error}");
-    assert!(parse("cluster = \"lab\"\nx = 1.5\n").unwrap_err().contains("head.toml:2: x must be a text"));
+    assert!(
+        parse("cluster = \"lab\"\nx = 1.5\n")
+            .unwrap_err()
+            .contains("head.toml:2: x must be a text")
+    );
 }
 
 #[test]
 fn the_environment_overrides_and_show_says_so() {
     let env = [("KRAKEN_SYNC_PORT", "4000"), ("KRAKEN_BOOT_INTERFACES", "")];
-    let config = parse_with("cluster = \"lab\"\n[sync]\nport = 1\n[boot]\ninterfaces = [\"eth0\"]\n", &env).unwrap();
+    let config = parse_with(
+        "cluster = \"lab\"\n[sync]\nport = 1\n[boot]\ninterfaces = [\"eth0\"]\n",
+        &env,
+    )
+    .unwrap();
     assert_eq!(config.sync.port, 4000);
     assert!(config.boot.interfaces.is_empty());
     let shown = config.show(Path::new("head.toml"));
-    assert!(shown.contains("cluster = \"lab\"  # head.toml:1\n"), "{shown}");
-    assert!(shown.contains("sync.port = \"4000\"  # KRAKEN_SYNC_PORT\n"), "{shown}");
-    assert!(shown.contains("sync.hello = \"2s\"  # default\n"), "{shown}");
+    assert!(
+        shown.contains("cluster = \"lab\"  # head.toml:1\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("sync.port = \"4000\"  # KRAKEN_SYNC_PORT\n"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("sync.hello = \"2s\"  # default\n"),
+        "{shown}"
+    );
     let error = parse_with("cluster = \"lab\"\n", &[("KRAKEN_SYNC_PORT", "x")]).unwrap_err();
     assert!(error.starts_with("KRAKEN_SYNC_PORT: "), "{error}");
 }
@@ -103,9 +132,15 @@ fn the_environment_overrides_and_show_says_so() {
 #[test]
 fn relations_between_values_are_checked() {
     let error = parse("cluster = \"lab\"\n[sync]\nhello = \"5s\"\ndead = \"10s\"\n").unwrap_err();
-    assert!(error.starts_with("head.toml:4: sync.dead: must be at least four times"), "{error}");
+    assert!(
+        error.starts_with("head.toml:4: sync.dead: must be at least four times"),
+        "{error}"
+    );
     let error = parse("cluster = \"lab\"\n[boot]\ninterfaces = [\"br0\"]\n").unwrap_err();
-    assert!(error.contains("boot.kernel is missing") && error.contains("boot.initramfs is missing"), "{error}");
+    assert!(
+        error.contains("boot.kernel is missing") && error.contains("boot.initramfs is missing"),
+        "{error}"
+    );
     let error = parse("cluster = \"lab\"\n[power.command]\non = [\"a\"]\n").unwrap_err();
     assert!(error.contains("on, off and status are wanted"), "{error}");
     let error = parse("cluster = \"lab\"\n[power.command]\non = [\"a\", \"{host}\"]\noff=[\"a\"]\nstatus=[\"a\"]\n").unwrap_err();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use engine::event::Fire;
-use engine::mutation::{Dependency, MutationContext, MutationId};
+use engine::mutation::{Condition, Dependency, MutationContext, MutationId};
 use engine::state::NodeId;
 
 use super::declare::{mutation, url};
@@ -39,8 +39,18 @@ impl Module for Core {
                     .within(LEAVE_TIMEOUT, "/RunState", "ERROR")
                     .done(),
             ],
-            // Power is a fact, whether somebody can switch it or not.
-            dependencies: vec![Dependency { url: url("/PhysState"), conditions: Vec::new() }],
+            dependencies: vec![
+                // Whether a job runs is the agent's word. Once it is silent the engine remembers the job and holds what would end it.
+                Dependency {
+                    url: url("/Busy"),
+                    conditions: vec![Condition::is(url("/RunState"), "SYNC")],
+                },
+                // Power is a fact, whether somebody can switch it or not.
+                Dependency {
+                    url: url("/PhysState"),
+                    conditions: Vec::new(),
+                },
+            ],
             discoverables: Vec::new(),
         }
     }

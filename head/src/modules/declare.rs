@@ -10,7 +10,9 @@ pub(super) struct Declare(Mutation);
 
 /// A url that stands in our own code.
 pub(super) fn url(text: &'static str) -> StateUrl {
-    text.parse().unwrap_or_else(|_| unreachable!("urls in declarations are constants, checked by the module's tests"))
+    text.parse().unwrap_or_else(|_| {
+        unreachable!("urls in declarations are constants, checked by the module's tests")
+    })
 }
 
 fn known(text: &'static str) -> Option<Value> {
@@ -19,7 +21,10 @@ fn known(text: &'static str) -> Option<Value> {
 
 /// A condition: `at` has any of these values.
 pub(super) fn any_of(at: &'static str, values: &[&'static str]) -> Condition {
-    Condition { url: url(at), any_of: values.iter().copied().map(known).collect() }
+    Condition {
+        url: url(at),
+        any_of: values.iter().copied().map(known).collect(),
+    }
 }
 
 /// The mutation `name` of `module`.
@@ -39,9 +44,18 @@ pub(super) fn mutation(module: &str, name: &str, context: MutationContext) -> De
 
 impl Declare {
     /// Changes `at` from any of these to that.
-    pub(super) fn change(mut self, at: &'static str, from: &[&'static str], to: &'static str) -> Self {
+    pub(super) fn change(
+        mut self,
+        at: &'static str,
+        from: &[&'static str],
+        to: &'static str,
+    ) -> Self {
         let from = from.iter().copied().map(known).collect();
-        self.0.mutates.push(UrlChange { url: url(at), from, to: known(to) });
+        self.0.mutates.push(UrlChange {
+            url: url(at),
+            from,
+            to: known(to),
+        });
         self
     }
 
@@ -58,9 +72,17 @@ impl Declare {
     }
 
     /// Has failed after this time, and then `at` has that value.
-    pub(super) fn within(mut self, timeout: Duration, at: &'static str, value: &'static str) -> Self {
+    pub(super) fn within(
+        mut self,
+        timeout: Duration,
+        at: &'static str,
+        value: &'static str,
+    ) -> Self {
         self.0.timeout = Some(timeout);
-        self.0.fail_to.push(Change { url: url(at), value: known(value) });
+        self.0.fail_to.push(Change {
+            url: url(at),
+            value: known(value),
+        });
         self
     }
 

@@ -61,7 +61,11 @@ impl Module for Images {
                 .requires("/RunState", &["SYNC"])
                 .requires("/PhysState", &["POWER_ON"])
                 .within(timeout, "/image/state", "ERROR");
-            if from.is_empty() { declared.done() } else { declared.excludes("/Busy", "BUSY").done() }
+            if from.is_empty() {
+                declared.done()
+            } else {
+                declared.excludes("/Busy", "BUSY").done()
+            }
         };
         let mutations: Vec<Mutation> = vec![
             declare("UKtoIDLE", "", "IDLE", LOOK_TIMEOUT),
@@ -71,7 +75,11 @@ impl Module for Images {
             declare("ERRORtoACTIVE", "ERROR", "ACTIVE", START_TIMEOUT),
         ];
         let dependencies: Vec<Dependency> = Vec::new();
-        Declaration { mutations, dependencies, discoverables: Vec::new() }
+        Declaration {
+            mutations,
+            dependencies,
+            discoverables: Vec::new(),
+        }
     }
 
     fn fire(&self, fire: Fire) {
@@ -126,7 +134,9 @@ pub(crate) enum ImageError {
         what: String,
     },
     /// An older image would replace a newer one.
-    #[error("image {name} is here with security version {has}, this one has {is}: going back needs a new name")]
+    #[error(
+        "image {name} is here with security version {has}, this one has {is}: going back needs a new name"
+    )]
     Downgrade {
         /// The image.
         name: String,
@@ -165,13 +175,25 @@ impl ImageStore {
     ///
     /// # Errors
     /// The folder cannot be made or listed.
-    pub(crate) fn open(folder: PathBuf, cluster_key: [u8; 32], table: Arc<BootTable>) -> Result<Self, ImageError> {
+    pub(crate) fn open(
+        folder: PathBuf,
+        cluster_key: [u8; 32],
+        table: Arc<BootTable>,
+    ) -> Result<Self, ImageError> {
         let blobs = folder.join("blobs");
         fs::create_dir_all(&blobs).map_err(io("cannot create", &blobs))?;
-        let store = Self { folder, cluster_key, table, images: Mutex::default() };
+        let store = Self {
+            folder,
+            cluster_key,
+            table,
+            images: Mutex::default(),
+        };
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&store.folder).map_err(io("cannot list", &store.folder))? {
-            let path = entry.map_err(io("cannot list", &store.folder))?.path().join("manifest.json");
+            let path = entry
+                .map_err(io("cannot list", &store.folder))?
+                .path()
+                .join("manifest.json");
             if !path.exists() || found.len() >= MAX_IMAGES {
                 continue;
             }
@@ -190,7 +212,10 @@ impl ImageStore {
 
     /// All images, ordered by name.
     pub(crate) fn list(&self) -> Vec<SystemImage> {
-        self.lock().values().map(|(image, _)| image.clone()).collect()
+        self.lock()
+            .values()
+            .map(|(image, _)| image.clone())
+            .collect()
     }
 
     /// Copies an image from a folder, checking its signature and every file. Blocks.
@@ -206,7 +231,11 @@ impl ImageStore {
                 && manifest.security_version < there.security_version
             {
                 let (has, is) = (there.security_version, manifest.security_version);
-                return Err(ImageError::Downgrade { name: manifest.name, has, is });
+                return Err(ImageError::Downgrade {
+                    name: manifest.name,
+                    has,
+                    is,
+                });
             }
             if images.len() >= MAX_IMAGES && !images.contains_key(&manifest.name) {
                 return Err(ImageError::TooMany);
@@ -222,10 +251,18 @@ impl ImageStore {
         let folder = self.folder.join(&manifest.name);
         fs::create_dir_all(&folder).map_err(io("cannot create", &folder))?;
         let to = folder.join("manifest.json");
-        write_whole(&to, |file| file.write_all(&bytes).map_err(io("cannot write", &to)))?;
+        write_whole(&to, |file| {
+            file.write_all(&bytes).map_err(io("cannot write", &to))
+        })?;
         let (image, boot) = self.entry(&to)?;
-        info!(image = image.name, digest = image.digest, size_bytes = image.size_bytes, "image added");
-        self.lock().insert(image.name.clone(), (image.clone(), boot));
+        info!(
+            image = image.name,
+            digest = image.digest,
+            size_bytes = image.size_bytes,
+            "image added"
+        );
+        self.lock()
+            .insert(image.name.clone(), (image.clone(), boot));
         self.publish();
         Ok(image)
     }
@@ -233,9 +270,14 @@ impl ImageStore {
     fn read(&self, path: &Path) -> Result<(Vec<u8>, Manifest), ImageError> {
         let mut bytes = Vec::new();
         let file = open_regular(path)?;
-        file.take(MAX_MANIFEST_BYTES + 1).read_to_end(&mut bytes).map_err(io("cannot read", path))?;
-        let manifest = Manifest::read(&bytes, &self.cluster_key)
-            .map_err(|source| ImageError::Manifest { path: path.to_path_buf(), source })?;
+        file.take(MAX_MANIFEST_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(io("cannot read", path))?;
+        let manifest =
+            Manifest::read(&bytes, &self.cluster_key).map_err(|source| ImageError::Manifest {
+                path: path.to_path_buf(),
+                source,
+            })?;
         Ok((bytes, manifest))
     }
 
@@ -247,12 +289,17 @@ impl ImageStore {
             let blob = self.blob(&layer.sha256);
             let size = fs::metadata(&blob).map_err(io("cannot read", &blob))?.len();
             if size != layer.size {
-                return Err(ImageError::Content { path: blob, what: format!("{size} bytes instead of {}", layer.size) });
+                return Err(ImageError::Content {
+                    path: blob,
+                    what: format!("{size} bytes instead of {}", layer.size),
+                });
             }
             blobs.push((layer.sha256, blob));
         }
         let added = fs::metadata(path).and_then(|meta| meta.modified()).ok();
-        let added = added.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let added = added
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .unwrap_or_default();
         let image = SystemImage {
             name: manifest.name.clone(),
             digest: manifest.digest,
@@ -260,7 +307,14 @@ impl ImageStore {
             security_version: manifest.security_version,
             added_ms: u64::try_from(added.as_millis()).unwrap_or(u64::MAX),
         };
-        Ok((image, BootImage { name: manifest.boot_name, manifest: path.to_path_buf(), blobs }))
+        Ok((
+            image,
+            BootImage {
+                name: manifest.boot_name,
+                manifest: path.to_path_buf(),
+                blobs,
+            },
+        ))
     }
 
     fn blob(&self, digest: &Sha256) -> PathBuf {
@@ -287,12 +341,18 @@ fn open_regular(path: &Path) -> Result<File, ImageError> {
     if file.metadata().map_err(io("cannot read", path))?.is_file() {
         return Ok(file);
     }
-    Err(ImageError::Content { path: path.to_path_buf(), what: "it is no regular file".into() })
+    Err(ImageError::Content {
+        path: path.to_path_buf(),
+        what: "it is no regular file".into(),
+    })
 }
 
 fn copy_checked(from: &Path, to: &Path, digest: &str, size: u64) -> Result<(), ImageError> {
     let mut source = open_regular(from)?;
-    let differs = |what: String| ImageError::Content { path: from.to_path_buf(), what };
+    let differs = |what: String| ImageError::Content {
+        path: from.to_path_buf(),
+        what,
+    };
     write_whole(to, |file| {
         let (mut hash, mut copied) = (Context::new(&SHA256), 0_u64);
         let mut buffer = vec![0; COPY_BYTES];
@@ -306,26 +366,43 @@ fn copy_checked(from: &Path, to: &Path, digest: &str, size: u64) -> Result<(), I
                 return Err(differs(format!("it has more than {size} bytes")));
             }
             hash.update(&buffer[..read]);
-            file.write_all(&buffer[..read]).map_err(io("cannot write", to))?;
+            file.write_all(&buffer[..read])
+                .map_err(io("cannot write", to))?;
         }
         if copied != size {
             return Err(differs(format!("it has {copied} bytes instead of {size}")));
         }
-        let found: String = hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        if found == digest { Ok(()) } else { Err(differs(format!("its SHA-256 is {found}"))) }
+        let found: String = hash
+            .finish()
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        if found == digest {
+            Ok(())
+        } else {
+            Err(differs(format!("its SHA-256 is {found}")))
+        }
     })
 }
 
 /// Writes a file so that it is there in full or not at all.
-fn write_whole(to: &Path, fill: impl FnOnce(&mut File) -> Result<(), ImageError>) -> Result<(), ImageError> {
+fn write_whole(
+    to: &Path,
+    fill: impl FnOnce(&mut File) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
     let part = to.with_extension(format!("part-{}", std::process::id()));
-    let done = File::create(&part).map_err(io("cannot create", &part)).and_then(|mut file| {
-        fill(&mut file)?;
-        file.sync_all().map_err(io("cannot write", &part))?;
-        fs::rename(&part, to).map_err(io("cannot rename to", to))?;
-        let folder = to.parent().unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("cannot write", folder))
-    });
+    let done = File::create(&part)
+        .map_err(io("cannot create", &part))
+        .and_then(|mut file| {
+            fill(&mut file)?;
+            file.sync_all().map_err(io("cannot write", &part))?;
+            fs::rename(&part, to).map_err(io("cannot rename to", to))?;
+            let folder = to.parent().unwrap_or(Path::new("."));
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(io("cannot write", folder))
+        });
     if done.is_err() {
         // What remains of it is of no use, and may fill the disk.
         let _ = fs::remove_file(&part);

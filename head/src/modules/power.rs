@@ -78,7 +78,9 @@ enum DriverError {
 impl DriverError {
     fn text(&self) -> &str {
         let (Self::Unreachable(text) | Self::Refused(text)) = self;
-        let end = (0..=MAX_ERROR_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+        let end = (0..=MAX_ERROR_BYTES.min(text.len()))
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
         &text[..end.unwrap_or(0)]
     }
 }
@@ -142,7 +144,11 @@ impl Observed {
     /// What there is to look at on a node; `None` without a driver.
     pub(crate) fn of(node: &engine::state::Node) -> Option<Self> {
         let target = Target::of(&node.name, &node.cfg)?;
-        Some(Self { node: node.id, target, phys: node.dsc.text("/PhysState").map(str::to_owned) })
+        Some(Self {
+            node: node.id,
+            target,
+            phys: node.dsc.text("/PhysState").map(str::to_owned),
+        })
     }
 }
 
@@ -215,7 +221,10 @@ impl Power {
     ///
     /// # Errors
     /// The HTTP client cannot be made.
-    pub(crate) fn new(reports: Reports, command: Option<PowerCommand>) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(
+        reports: Reports,
+        command: Option<PowerCommand>,
+    ) -> Result<Self, reqwest::Error> {
         Ok(Self(Arc::new(Shared {
             reports,
             redfish: Redfish::new()?,
@@ -233,7 +242,8 @@ impl Power {
             // Nodes that are gone, or lost their driver, need no memory.
             let mut work = self.0.work();
             if work.len() > nodes.len() {
-                let there: std::collections::HashSet<NodeId> = nodes.iter().map(|node| node.node).collect();
+                let there: std::collections::HashSet<NodeId> =
+                    nodes.iter().map(|node| node.node).collect();
                 work.retain(|id, work| there.contains(id) || work.firing.is_some());
             }
         }
@@ -265,7 +275,8 @@ impl Module for Power {
 
     fn declaration(&self) -> Declaration {
         let declare = |name| {
-            mutation("power", name, MutationContext::Child).requires("/power/driver", &["REDFISH", "COMMAND"])
+            mutation("power", name, MutationContext::Child)
+                .requires("/power/driver", &["REDFISH", "COMMAND"])
         };
         Declaration {
             mutations: vec![
@@ -310,7 +321,11 @@ impl Module for Power {
         let task = tokio::spawn(async move {
             shared.carry_out(&fire).await;
             shared.with(node, |work| {
-                if work.firing.take_if(|(firing, _)| *firing == attempt).is_some() {
+                if work
+                    .firing
+                    .take_if(|(firing, _)| *firing == attempt)
+                    .is_some()
+                {
                     work.generation += 1;
                 }
             });
@@ -343,14 +358,29 @@ impl Shared {
 
     async fn carry_out(&self, fire: &Fire) {
         let Some(task) = task_of(fire) else {
-            return self.reports.fail(fire, format!("{} is no mutation of this module", fire.mutation)).await;
+            return self
+                .reports
+                .fail(
+                    fire,
+                    format!("{} is no mutation of this module", fire.mutation),
+                )
+                .await;
         };
         let Some(target) = Target::of(&fire.name, &fire.cfg) else {
-            return self.reports.fail(fire, "the node has no /power/driver".into()).await;
+            return self
+                .reports
+                .fail(fire, "the node has no /power/driver".into())
+                .await;
         };
-        let limit = if fire.mutation.name() == "UKtoOFF" { ASK_TIMEOUT } else { SWITCH_TIMEOUT };
+        let limit = if fire.mutation.name() == "UKtoOFF" {
+            ASK_TIMEOUT
+        } else {
+            SWITCH_TIMEOUT
+        };
         let speak_at = Instant::now() + limit - SAY_BEFORE;
-        let Ok(_permit) = self.switching.acquire().await else { return };
+        let Ok(_permit) = self.switching.acquire().await else {
+            return;
+        };
         let mut told: Option<Instant> = None;
         let mut trouble = None;
         loop {
@@ -359,11 +389,13 @@ impl Shared {
                 Ok(Ok(Some(state))) => return self.found(fire, state).await,
                 Ok(Ok(None)) => None,
                 Ok(Err(error)) => Some(error),
-                Err(_) => trouble.take().or(Some(DriverError::Unreachable("the BMC does not answer".into()))),
+                Err(_) => trouble.take().or(Some(DriverError::Unreachable(
+                    "the BMC does not answer".into(),
+                ))),
             };
             if let Some(error) = &error {
                 debug!(node = %fire.name, mutation = %fire.mutation, why = error.text(), "power control");
-                self.note_error(fire.node, error.text()).await;
+                self.note_error(fire.node, &fire.name, error.text()).await;
             }
             match error {
                 Some(DriverError::Refused(text)) => return self.reports.fail(fire, text).await,
@@ -387,15 +419,23 @@ impl Shared {
     }
 
     /// Reads, and tells the device what is wanted if it is due. `Some` when there is nothing more to do.
-    async fn step(&self, target: &Target, task: Task, told: &mut Option<Instant>) -> Result<Option<PowerState>, DriverError> {
-        let Some(state) = self.read(target).await? else { return Ok(None) };
+    async fn step(
+        &self,
+        target: &Target,
+        task: Task,
+        told: &mut Option<Instant>,
+    ) -> Result<Option<PowerState>, DriverError> {
+        let Some(state) = self.read(target).await? else {
+            return Ok(None);
+        };
         match task {
             Task::Ask => Ok(Some(state)),
             Task::Reach(want) if state == want => Ok(Some(state)),
             Task::Reach(want) => {
                 if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
                     info!(node = %target.name, ?want, again = told.is_some(), "power switched");
-                    metrics::counter!("kraken_power_switched_total", "to" => name_of(want)).increment(1);
+                    metrics::counter!("kraken_power_switched_total", "to" => name_of(want))
+                        .increment(1);
                     // Noted before it is sent: a lost answer does not make us tell twice at once.
                     *told = Some(Instant::now());
                     self.switch(target, want).await?;
@@ -406,21 +446,26 @@ impl Shared {
     }
 
     async fn found(&self, fire: &Fire, state: PowerState) {
-        self.note_error(fire.node, "").await;
+        self.note_error(fire.node, &fire.name, "").await;
         let changes = vec![Change::set(url("/PhysState"), Value::from(name_of(state)))];
         self.reports.discover(fire.node, "power", changes).await;
     }
 
     async fn look(&self, observed: &Observed, generation: u64) {
-        let Ok(_permit) = self.looks.acquire().await else { return };
+        let Ok(_permit) = self.looks.acquire().await else {
+            return;
+        };
         let result = self.read(&observed.target).await;
-        let is_current = self.with(observed.node, |work| work.generation == generation && work.firing.is_none());
+        let is_current = self.with(observed.node, |work| {
+            work.generation == generation && work.firing.is_none()
+        });
         if is_current != Some(true) {
             return;
         }
         match result {
             Ok(state) => {
-                self.note_error(observed.node, "").await;
+                self.note_error(observed.node, &observed.target.name, "")
+                    .await;
                 let found = state.and_then(|state| news(observed.phys.as_deref(), state));
                 if let Some(found) = found {
                     info!(node = %observed.target.name, known = observed.phys, found, "power state found");
@@ -430,13 +475,14 @@ impl Shared {
             }
             Err(error) => {
                 metrics::counter!("kraken_power_unanswered_total").increment(1);
-                self.note_error(observed.node, error.text()).await;
+                self.note_error(observed.node, &observed.target.name, error.text())
+                    .await;
             }
         }
     }
 
     /// Reports trouble, or its end, once.
-    async fn note_error(&self, node: NodeId, text: &str) {
+    async fn note_error(&self, node: NodeId, name: &NodeName, text: &str) {
         let changed = {
             let mut work = self.work();
             let work = work.entry(node).or_default();
@@ -448,9 +494,12 @@ impl Shared {
         };
         if changed {
             if !text.is_empty() {
-                warn!(%node, why = text, "power control does not work");
+                warn!(node = %name, why = text, "power control does not work");
             }
-            let changes = vec![Change { url: url(LAST_ERROR), value: Some(Value::from(text)) }];
+            let changes = vec![Change {
+                url: url(LAST_ERROR),
+                value: Some(Value::from(text)),
+            }];
             self.reports.discover(node, "power", changes).await;
         }
     }
@@ -471,7 +520,10 @@ impl Shared {
 
     fn programs(&self) -> Result<&PowerCommand, DriverError> {
         self.command.as_ref().ok_or_else(|| {
-            DriverError::Refused("/power/driver is COMMAND, but the head's configuration has no power.command".into())
+            DriverError::Refused(
+                "/power/driver is COMMAND, but the head's configuration has no power.command"
+                    .into(),
+            )
         })
     }
 }

@@ -27,7 +27,11 @@ pub(crate) struct Pxe {
 impl Pxe {
     /// Grants of this module are valid for `window`.
     pub(crate) fn new(reports: Reports, window: Duration, now_ms: fn() -> u64) -> Self {
-        Self { reports, window, now_ms }
+        Self {
+            reports,
+            window,
+            now_ms,
+        }
     }
 }
 
@@ -66,11 +70,18 @@ impl Module for Pxe {
             // The node fetches its grant, or does not.
             return;
         }
-        let (reports, expires_ms) = (self.reports.clone(), (self.now_ms)() + self.window.as_millis() as u64);
+        let (reports, expires_ms) = (
+            self.reports.clone(),
+            (self.now_ms)() + self.window.as_millis() as u64,
+        );
         tokio::spawn(async move {
             match new_grant(fire.node, expires_ms) {
                 Ok(grant) => reports.send(Input::Arm(grant)).await,
-                Err(error) => reports.fail(&fire, format!("no random numbers for a grant: {error}")).await,
+                Err(error) => {
+                    reports
+                        .fail(&fire, format!("no random numbers for a grant: {error}"))
+                        .await
+                }
             }
         });
     }
@@ -116,14 +127,22 @@ mod tests {
             pxe.fire(fire(name));
         }
         for _ in 0..2 {
-            let Some(Input::Arm(grant)) = heard.recv().await else { panic!("a grant is made") };
-            assert_eq!((grant.node, grant.expires_ms), (NodeId::from_bytes([1; 16]), 601_000));
+            let Some(Input::Arm(grant)) = heard.recv().await else {
+                panic!("a grant is made")
+            };
+            assert_eq!(
+                (grant.node, grant.expires_ms),
+                (NodeId::from_bytes([1; 16]), 601_000)
+            );
             grants.push(grant);
         }
         assert_ne!(grants[0].id, grants[1].id);
         assert_ne!(grants[0].boot, grants[1].boot);
         assert!(grants[0].secret != grants[1].secret);
         drop(pxe);
-        assert!(heard.recv().await.is_none(), "waiting for a boot makes no grant");
+        assert!(
+            heard.recv().await.is_none(),
+            "waiting for a boot makes no grant"
+        );
     }
 }

@@ -23,7 +23,8 @@ impl Range {
     }
 
     fn numbers(self) -> impl Iterator<Item = String> {
-        (0..self.len()).map(move |i| format!("{:0width$}", self.first + i * self.step, width = self.width))
+        (0..self.len())
+            .map(move |i| format!("{:0width$}", self.first + i * self.step, width = self.width))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -32,7 +33,11 @@ impl Range {
             None => (text, 1),
         };
         let (first, last) = bounds.split_once('-').unwrap_or((bounds, bounds));
-        let width = if first.len() > 1 && first.starts_with('0') { first.len() } else { 0 };
+        let width = if first.len() > 1 && first.starts_with('0') {
+            first.len()
+        } else {
+            0
+        };
         let (from, to) = (number(first)?, number(last)?);
         if to < from {
             return Err(format!("the range {bounds} runs backwards"));
@@ -43,15 +48,23 @@ impl Range {
         if width > 0 && last.starts_with('0') && last.len() > 1 && last.len() != width {
             return Err(format!("the ends of {bounds} have different lengths"));
         }
-        Ok(Self { first: from, last: to, step, width })
+        Ok(Self {
+            first: from,
+            last: to,
+            step,
+            width,
+        })
     }
 }
 
 fn number(text: &str) -> Result<u64, String> {
     let fits = (1..=MAX_DIGITS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    fits.then(|| text.parse().ok())
-        .flatten()
-        .ok_or_else(|| format!("{:?} is not a number of at most {MAX_DIGITS} digits", text.chars().take(20).collect::<String>()))
+    fits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
+        format!(
+            "{:?} is not a number of at most {MAX_DIGITS} digits",
+            text.chars().take(20).collect::<String>()
+        )
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,10 +91,15 @@ impl Pattern {
             if open > 0 {
                 parts.push(Part::Text(plain(&rest[..open])?));
             }
-            let close = rest.find(']').filter(|close| *close > open).ok_or("'[' is never closed")?;
+            let close = rest
+                .find(']')
+                .filter(|close| *close > open)
+                .ok_or("'[' is never closed")?;
             dimensions += 1;
             if dimensions > MAX_DIMENSIONS {
-                return Err(format!("a name has at most {MAX_DIMENSIONS} pairs of brackets"));
+                return Err(format!(
+                    "a name has at most {MAX_DIMENSIONS} pairs of brackets"
+                ));
             }
             let ranges = rest[open + 1..close]
                 .split(',')
@@ -99,7 +117,9 @@ impl Pattern {
             .iter()
             .map(|part| match part {
                 Part::Text(_) => 1,
-                Part::Ranges(ranges) => ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.len())),
+                Part::Ranges(ranges) => ranges
+                    .iter()
+                    .fold(0, |sum: u64, range| sum.saturating_add(range.len())),
             })
             .fold(1, u64::saturating_mul)
     }
@@ -111,10 +131,13 @@ impl Pattern {
             match part {
                 Part::Text(text) => names.iter_mut().for_each(|name| name.push_str(text)),
                 Part::Ranges(ranges) => {
-                    let numbers: Vec<String> = ranges.iter().flat_map(|range| range.numbers()).collect();
+                    let numbers: Vec<String> =
+                        ranges.iter().flat_map(|range| range.numbers()).collect();
                     names = names
                         .iter()
-                        .flat_map(|name| numbers.iter().map(move |number| format!("{name}{number}")))
+                        .flat_map(|name| {
+                            numbers.iter().map(move |number| format!("{name}{number}"))
+                        })
                         .collect();
                 }
             }
@@ -124,7 +147,10 @@ impl Pattern {
 }
 
 fn plain(text: &str) -> Result<String, String> {
-    match text.chars().find(|c| !c.is_ascii_alphanumeric() && !".-".contains(*c)) {
+    match text
+        .chars()
+        .find(|c| !c.is_ascii_alphanumeric() && !".-".contains(*c))
+    {
         Some(c) => Err(format!("{c:?} is no part of a name")),
         None => Ok(text.to_owned()),
     }
@@ -138,13 +164,24 @@ pub(crate) fn fold<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> 
     let mut classes: BTreeMap<(&str, &str, usize), BTreeSet<u64>> = BTreeMap::new();
     let mut singles = BTreeSet::new();
     for name in names {
-        let end = name.rfind(|c: char| c.is_ascii_digit()).map_or(0, |at| at + 1);
-        let start = name[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
+        let end = name
+            .rfind(|c: char| c.is_ascii_digit())
+            .map_or(0, |at| at + 1);
+        let start = name[..end]
+            .rfind(|c: char| !c.is_ascii_digit())
+            .map_or(0, |at| at + 1);
         let digits = &name[start..end];
         match number(digits) {
             Ok(value) => {
-                let width = if digits.len() > 1 && digits.starts_with('0') { digits.len() } else { 0 };
-                classes.entry((&name[..start], &name[end..], width)).or_default().insert(value);
+                let width = if digits.len() > 1 && digits.starts_with('0') {
+                    digits.len()
+                } else {
+                    0
+                };
+                classes
+                    .entry((&name[..start], &name[end..], width))
+                    .or_default()
+                    .insert(value);
             }
             Err(_) => {
                 singles.insert(name.to_owned());
@@ -152,18 +189,29 @@ pub(crate) fn fold<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> 
         }
     }
     // A number that fills the width of a padded class joins it: n[098-099] and n100 are n[098-100].
-    let padded: Vec<(&str, &str, usize)> = classes.keys().copied().filter(|(_, _, width)| *width > 0).collect();
+    let padded: Vec<(&str, &str, usize)> = classes
+        .keys()
+        .copied()
+        .filter(|(_, _, width)| *width > 0)
+        .collect();
     for (prefix, suffix, width) in padded {
         let full = 10_u64.pow(width as u32 - 1)..10_u64.pow(width as u32);
-        let Some(plain) = classes.get_mut(&(prefix, suffix, 0)) else { continue };
+        let Some(plain) = classes.get_mut(&(prefix, suffix, 0)) else {
+            continue;
+        };
         let moved: Vec<u64> = plain.range(full).copied().collect();
         plain.retain(|value| !moved.contains(value));
-        classes.entry((prefix, suffix, width)).or_default().extend(moved);
+        classes
+            .entry((prefix, suffix, width))
+            .or_default()
+            .extend(moved);
     }
     let folded = classes
         .into_iter()
         .filter(|(_, numbers)| !numbers.is_empty())
-        .map(|((prefix, suffix, width), numbers)| format!("{prefix}{}{suffix}", fold_numbers(&numbers, width)));
+        .map(|((prefix, suffix, width), numbers)| {
+            format!("{prefix}{}{suffix}", fold_numbers(&numbers, width))
+        });
     folded.chain(singles).collect()
 }
 

@@ -14,16 +14,28 @@ impl FakeInventory {
     fn rack() -> Self {
         let mut fake = Self::default();
         for i in 1..=9 {
-            let groups = if i % 2 == 0 { vec!["rack1", "even"] } else { vec!["rack1"] };
+            let groups = if i % 2 == 0 {
+                vec!["rack1", "even"]
+            } else {
+                vec!["rack1"]
+            };
             let state = if i == 7 { "ERROR" } else { "SYNC" };
-            fake.nodes.insert(format!("n{i}").parse().unwrap(), (groups, state));
+            fake.nodes
+                .insert(format!("n{i}").parse().unwrap(), (groups, state));
         }
         fake.nodes.insert("login".parse().unwrap(), (vec![], ""));
         fake
     }
 
-    fn those(&self, keep: impl Fn(&(Vec<&'static str>, &'static str)) -> bool) -> BTreeSet<NodeName> {
-        self.nodes.iter().filter(|(_, node)| keep(node)).map(|(name, _)| name.clone()).collect()
+    fn those(
+        &self,
+        keep: impl Fn(&(Vec<&'static str>, &'static str)) -> bool,
+    ) -> BTreeSet<NodeName> {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| keep(node))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 }
 
@@ -87,7 +99,10 @@ fn clustershells_grammar() {
 fn what_is_wrong_is_said_with_its_place() {
     refused("n[1-3", "'[' is never closed");
     refused("n1]", "at character 3: ']' without '['");
-    refused("n1,,n2", "at character 4: a name, @group or selector is missing");
+    refused(
+        "n1,,n2",
+        "at character 4: a name, @group or selector is missing",
+    );
     refused("n1!", "is missing");
     refused("n[3-1]", "runs backwards");
     refused("n[1-3/0]", "step 0");

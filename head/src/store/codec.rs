@@ -14,7 +14,8 @@ pub(super) fn encode(value: &Value) -> Vec<u8> {
 
 /// The value in these bytes.
 pub(super) fn decode(bytes: &[u8]) -> Result<Value, String> {
-    let value = v1::Value::decode(bytes).map_err(|error| format!("a value cannot be read: {error}"))?;
+    let value =
+        v1::Value::decode(bytes).map_err(|error| format!("a value cannot be read: {error}"))?;
     convert::value_from_proto(value).map_err(|error| format!("a value cannot be read: {error}"))
 }
 
@@ -25,12 +26,15 @@ pub(super) fn encode_values(values: &Values) -> Vec<u8> {
 
 /// The values in these bytes.
 pub(super) fn decode_values(bytes: &[u8]) -> Result<Values, String> {
-    let values = v1::Values::decode(bytes).map_err(|error| format!("values cannot be read: {error}"))?;
+    let values =
+        v1::Values::decode(bytes).map_err(|error| format!("values cannot be read: {error}"))?;
     convert::values_from_proto(values).map_err(|error| format!("values cannot be read: {error}"))
 }
 
 fn changes(changes: &[Change]) -> v1::Values {
-    v1::Values { values: changes.iter().map(convert::change_to_proto).collect() }
+    v1::Values {
+        values: changes.iter().map(convert::change_to_proto).collect(),
+    }
 }
 
 /// What people read.
@@ -63,16 +67,29 @@ pub(super) fn readable_ops(schema: &Schema, ops: &[WriteOp]) -> String {
         .iter()
         .map(|op| match op {
             WriteOp::Add(node) => {
-                format!("add {} {} {}", node.id, node.name, readable_changes(schema, &node.cfg.to_changes(), " "))
+                format!(
+                    "add {} {} {}",
+                    node.id,
+                    node.name,
+                    readable_changes(schema, &node.cfg.to_changes(), " ")
+                )
             }
             WriteOp::Delete(node) => format!("delete {node}"),
-            WriteOp::Set { node, changes } => format!("set {node} {}", readable_changes(schema, changes, " ")),
+            WriteOp::Set { node, changes } => {
+                format!("set {node} {}", readable_changes(schema, changes, " "))
+            }
             WriteOp::Groups { node, add, remove } => {
-                let signs = add.iter().map(|g| format!("+{g}")).chain(remove.iter().map(|g| format!("-{g}")));
+                let signs = add
+                    .iter()
+                    .map(|g| format!("+{g}"))
+                    .chain(remove.iter().map(|g| format!("-{g}")));
                 format!("groups {node} {}", signs.collect::<Vec<_>>().join(" "))
             }
             WriteOp::Freeze { node, frozen: true } => format!("freeze {node}"),
-            WriteOp::Freeze { node, frozen: false } => format!("thaw {node}"),
+            WriteOp::Freeze {
+                node,
+                frozen: false,
+            } => format!("thaw {node}"),
             WriteOp::FreezeCluster(true) => "freeze cluster".to_owned(),
             WriteOp::FreezeCluster(false) => "thaw cluster".to_owned(),
         })
@@ -116,19 +133,46 @@ struct StoredGroups {
 
 /// All operations of a write.
 pub(super) fn encode_ops(ops: &[WriteOp]) -> Vec<u8> {
-    let of = |node: &NodeId| StoredOp { node: node.as_bytes().to_vec(), ..StoredOp::default() };
+    let of = |node: &NodeId| StoredOp {
+        node: node.as_bytes().to_vec(),
+        ..StoredOp::default()
+    };
     let ops = ops
         .iter()
         .map(|op| match op {
-            WriteOp::Add(node) => StoredOp { add: Some(stored_node(node)), ..StoredOp::default() },
-            WriteOp::Delete(node) => StoredOp { delete: Some(true), ..of(node) },
-            WriteOp::Set { node, changes: list } => StoredOp { set: Some(changes(list)), ..of(node) },
+            WriteOp::Add(node) => StoredOp {
+                add: Some(stored_node(node)),
+                ..StoredOp::default()
+            },
+            WriteOp::Delete(node) => StoredOp {
+                delete: Some(true),
+                ..of(node)
+            },
+            WriteOp::Set {
+                node,
+                changes: list,
+            } => StoredOp {
+                set: Some(changes(list)),
+                ..of(node)
+            },
             WriteOp::Groups { node, add, remove } => {
-                let groups = StoredGroups { add: add.clone(), remove: remove.clone() };
-                StoredOp { groups: Some(groups), ..of(node) }
+                let groups = StoredGroups {
+                    add: add.clone(),
+                    remove: remove.clone(),
+                };
+                StoredOp {
+                    groups: Some(groups),
+                    ..of(node)
+                }
             }
-            WriteOp::Freeze { node, frozen } => StoredOp { freeze: Some(*frozen), ..of(node) },
-            WriteOp::FreezeCluster(frozen) => StoredOp { freeze_cluster: Some(*frozen), ..StoredOp::default() },
+            WriteOp::Freeze { node, frozen } => StoredOp {
+                freeze: Some(*frozen),
+                ..of(node)
+            },
+            WriteOp::FreezeCluster(frozen) => StoredOp {
+                freeze_cluster: Some(*frozen),
+                ..StoredOp::default()
+            },
         })
         .collect();
     StoredOps { ops }.encode_to_vec()
@@ -138,7 +182,10 @@ fn stored_node(node: &Node) -> v1::Node {
     v1::Node {
         id: node.id.as_bytes().to_vec(),
         name: node.name.to_string(),
-        parent_id: node.parent.map(|parent| parent.as_bytes().to_vec()).unwrap_or_default(),
+        parent_id: node
+            .parent
+            .map(|parent| parent.as_bytes().to_vec())
+            .unwrap_or_default(),
         groups: node.groups.iter().cloned().collect(),
         labels: node.labels.clone().into_iter().collect(),
         cfg: Some(changes(&node.cfg.to_changes())),

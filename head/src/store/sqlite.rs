@@ -72,32 +72,56 @@ impl Sqlite {
         check_directory(dir)?;
         let lock = lock(dir)?;
         let path = dir.join(FILE);
-        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        let sqlite = |source| OpenError::Sqlite {
+            path: path.clone(),
+            source,
+        };
         let fresh = !path.exists();
         let mut db = Connection::open(&path).map_err(|error| damaged_or(&path, error))?;
         // Grants and BMC passwords are in there.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-            .map_err(|source| OpenError::ReadOnly { path: dir.to_path_buf(), source })?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|source| {
+            OpenError::ReadOnly {
+                path: dir.to_path_buf(),
+                source,
+            }
+        })?;
         prepare(&db).map_err(|error| damaged_or(&path, error))?;
         if fresh || is_empty(&db).map_err(|error| damaged_or(&path, error))? {
             create(&mut db).map_err(sqlite)?;
         }
         check_integrity(&db, &path)?;
         let format: i64 = db
-            .query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| row.get(0))
+            .query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| {
+                row.get(0)
+            })
             .map_err(|error| damaged_or(&path, error))?;
         if format > FORMAT {
-            return Err(OpenError::TooNew { path, is: format, knows: FORMAT });
+            return Err(OpenError::TooNew {
+                path,
+                is: format,
+                knows: FORMAT,
+            });
         }
         let tx = db.transaction().map_err(sqlite)?;
         let epoch: u64 = meta(&tx, "epoch").map_err(sqlite)?.unwrap_or(0) + 1;
         set_meta(&tx, "epoch", epoch).map_err(sqlite)?;
         let loaded = load(&tx, epoch).map_err(|error| match error {
             LoadError::Sqlite(error) => damaged_or(&path, error),
-            LoadError::Value(what) => OpenError::Damaged { path: path.clone(), what },
+            LoadError::Value(what) => OpenError::Damaged {
+                path: path.clone(),
+                what,
+            },
         })?;
         tx.commit().map_err(sqlite)?;
-        Ok((Self { db, schema, failed: None, _lock: lock }, loaded))
+        Ok((
+            Self {
+                db,
+                schema,
+                failed: None,
+                _lock: lock,
+            },
+            loaded,
+        ))
     }
 
     fn within(
@@ -118,7 +142,10 @@ impl Sqlite {
             }
             let why = error.to_string();
             // Somebody else's lock passes; nothing else may be hoped away (P6).
-            if !matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
+            if !matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ) {
                 self.failed = Some(why.clone());
             }
             CommitError::Failed(why)
@@ -128,10 +155,18 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn commit(&mut self, records: &[Record]) -> Result<(), CommitError> {
-        self.within(|tx, schema| records.iter().try_for_each(|record| apply(tx, schema, record)))
+        self.within(|tx, schema| {
+            records
+                .iter()
+                .try_for_each(|record| apply(tx, schema, record))
+        })
     }
 
-    fn note_last_known(&mut self, known: &[(NodeId, Values)], at_ms: u64) -> Result<(), CommitError> {
+    fn note_last_known(
+        &mut self,
+        known: &[(NodeId, Values)],
+        at_ms: u64,
+    ) -> Result<(), CommitError> {
         self.within(|tx, schema| {
             let mut note = tx.prepare_cached(
                 "INSERT OR REPLACE INTO last_known (node, at_ms, dsc, text) SELECT id, ?2, ?3, ?4 FROM nodes WHERE id = ?1",
@@ -149,17 +184,34 @@ impl Store for Sqlite {
 }
 
 fn check_directory(dir: &Path) -> Result<(), OpenError> {
-    let directory = |source| OpenError::Directory { path: dir.to_path_buf(), source };
+    let directory = |source| OpenError::Directory {
+        path: dir.to_path_buf(),
+        source,
+    };
     if !dir.exists() {
         fs::create_dir_all(dir).map_err(directory)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(directory)?;
     }
-    let (owner, me) = (fs::metadata(dir).map_err(directory)?.uid(), nix::unistd::geteuid().as_raw());
-    if owner == me { Ok(()) } else { Err(OpenError::WrongOwner { path: dir.to_path_buf(), owner, me }) }
+    let (owner, me) = (
+        fs::metadata(dir).map_err(directory)?.uid(),
+        nix::unistd::geteuid().as_raw(),
+    );
+    if owner == me {
+        Ok(())
+    } else {
+        Err(OpenError::WrongOwner {
+            path: dir.to_path_buf(),
+            owner,
+            me,
+        })
+    }
 }
 
 fn lock(dir: &Path) -> Result<Flock<fs::File>, OpenError> {
-    let read_only = |source| OpenError::ReadOnly { path: dir.to_path_buf(), source };
+    let read_only = |source| OpenError::ReadOnly {
+        path: dir.to_path_buf(),
+        source,
+    };
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -168,12 +220,16 @@ fn lock(dir: &Path) -> Result<Flock<fs::File>, OpenError> {
         .mode(0o600)
         .open(dir.join("lock"))
         .map_err(read_only)?;
-    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
-        let mut pid = String::new();
-        let _ = (&mut file).take(20).read_to_string(&mut pid);
-        let pid = Some(pid.trim().to_owned()).filter(|pid| !pid.is_empty());
-        OpenError::Locked { path: dir.to_path_buf(), pid }
-    })?;
+    let mut lock =
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
+            let mut pid = String::new();
+            let _ = (&mut file).take(20).read_to_string(&mut pid);
+            let pid = Some(pid.trim().to_owned()).filter(|pid| !pid.is_empty());
+            OpenError::Locked {
+                path: dir.to_path_buf(),
+                pid,
+            }
+        })?;
     // The number is for people who find the lock held; the lock itself is the kernel's.
     let noted = lock
         .set_len(0)
@@ -194,7 +250,10 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
 }
 
 fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
-    db.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).map(|tables| tables == 0)
+    db.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
+        row.get::<_, i64>(0)
+    })
+    .map(|tables| tables == 0)
 }
 
 fn create(db: &mut Connection) -> rusqlite::Result<()> {
@@ -202,9 +261,13 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
     tx.execute_batch(TABLES)?;
     set_meta(&tx, "format", FORMAT as u64)?;
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    getrandom::fill(&mut id)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let head = uuid::Builder::from_random_bytes(id).into_uuid();
-    tx.execute("INSERT INTO meta (key, value) VALUES ('head', ?1)", [head.as_bytes()])?;
+    tx.execute(
+        "INSERT INTO meta (key, value) VALUES ('head', ?1)",
+        [head.as_bytes()],
+    )?;
     tx.commit()
 }
 
@@ -217,22 +280,35 @@ fn check_integrity(db: &Connection, path: &Path) -> Result<(), OpenError> {
     if found == ["ok"] {
         return Ok(());
     }
-    Err(OpenError::Damaged { path: path.to_path_buf(), what: found.join("; ") })
+    Err(OpenError::Damaged {
+        path: path.to_path_buf(),
+        what: found.join("; "),
+    })
 }
 
 fn damaged_or(path: &Path, error: rusqlite::Error) -> OpenError {
-    let damaged = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-        || matches!(error, rusqlite::Error::QueryReturnedNoRows);
+    let damaged = matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    ) || matches!(error, rusqlite::Error::QueryReturnedNoRows);
     match damaged {
-        true => OpenError::Damaged { path: path.to_path_buf(), what: error.to_string() },
-        false => OpenError::Sqlite { path: path.to_path_buf(), source: error },
+        true => OpenError::Damaged {
+            path: path.to_path_buf(),
+            what: error.to_string(),
+        },
+        false => OpenError::Sqlite {
+            path: path.to_path_buf(),
+            source: error,
+        },
     }
 }
 
 /// SQLite reports a full disk as `SQLITE_FULL`, and as `SQLITE_IOERR_SHMSIZE` when the index of the log cannot grow.
 fn is_disk_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-        || error.sqlite_error().is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+        || error
+            .sqlite_error()
+            .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// SQLite has signed integers only; the engine's counters and clocks stay far below the border.
@@ -241,7 +317,10 @@ fn int(n: u64) -> i64 {
 }
 
 fn meta(tx: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<u64>> {
-    tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| uint(row, 0)).optional()
+    tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+        uint(row, 0)
+    })
+    .optional()
 }
 
 fn uint(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<u64> {
@@ -257,7 +336,13 @@ fn set_meta(tx: &Transaction<'_>, key: &str, value: u64) -> rusqlite::Result<()>
 
 fn apply(tx: &Transaction<'_>, schema: &Schema, record: &Record) -> rusqlite::Result<()> {
     match record {
-        Record::Write { revision, author, reason, at_ms, ops } => {
+        Record::Write {
+            revision,
+            author,
+            reason,
+            at_ms,
+            ops,
+        } => {
             for op in ops {
                 apply_op(tx, schema, op, *revision)?;
             }
@@ -267,34 +352,52 @@ fn apply(tx: &Transaction<'_>, schema: &Schema, record: &Record) -> rusqlite::Re
                 ])?;
             set_meta(tx, "revision", *revision)
         }
-        Record::Intent { node, mutation, attempt } => {
-            tx.prepare_cached("INSERT OR REPLACE INTO intents (node, mutation, attempt) VALUES (?1, ?2, ?3)")?
-                .execute(params![node.as_bytes(), MutationId::as_str(mutation), int(*attempt)])?;
+        Record::Intent {
+            node,
+            mutation,
+            attempt,
+        } => {
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO intents (node, mutation, attempt) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![
+                node.as_bytes(),
+                MutationId::as_str(mutation),
+                int(*attempt)
+            ])?;
             let last = meta(tx, "attempt")?.unwrap_or(0);
             set_meta(tx, "attempt", last.max(*attempt))
         }
         Record::Grant(grant) => {
             let consumed = grant.consumed_by.as_ref();
-            tx.prepare_cached("INSERT OR REPLACE INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
-                .execute(params![
-                    grant.id.0.as_bytes(),
-                    grant.node.as_bytes(),
-                    grant.boot.as_bytes(),
-                    grant.secret.as_ref().map(|secret| &secret.0[..]),
-                    int(grant.expires_ms),
-                    grant.deliveries,
-                    consumed.map(|(key, _)| &key[..]),
-                    consumed.map(|(_, at_ms)| int(*at_ms)),
-                ])
-                .map(|_| ())
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO grants VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                grant.id.0.as_bytes(),
+                grant.node.as_bytes(),
+                grant.boot.as_bytes(),
+                grant.secret.as_ref().map(|secret| &secret.0[..]),
+                int(grant.expires_ms),
+                grant.deliveries,
+                consumed.map(|(key, _)| &key[..]),
+                consumed.map(|(_, at_ms)| int(*at_ms)),
+            ])
+            .map(|_| ())
         }
-        Record::GrantGone(id) => {
-            tx.prepare_cached("DELETE FROM grants WHERE id = ?1")?.execute([id.0.as_bytes()]).map(|_| ())
-        }
+        Record::GrantGone(id) => tx
+            .prepare_cached("DELETE FROM grants WHERE id = ?1")?
+            .execute([id.0.as_bytes()])
+            .map(|_| ()),
     }
 }
 
-fn apply_op(tx: &Transaction<'_>, schema: &Schema, op: &WriteOp, revision: u64) -> rusqlite::Result<()> {
+fn apply_op(
+    tx: &Transaction<'_>,
+    schema: &Schema,
+    op: &WriteOp,
+    revision: u64,
+) -> rusqlite::Result<()> {
     let touch = |node: NodeId| {
         tx.prepare_cached("UPDATE nodes SET cfg_revision = ?2 WHERE id = ?1")?
             .execute(params![node.as_bytes(), int(revision)])
@@ -311,16 +414,21 @@ fn apply_op(tx: &Transaction<'_>, schema: &Schema, op: &WriteOp, revision: u64) 
                     int(revision)
                 ])?;
             add_groups(tx, node.id, node.groups.iter())?;
-            let mut label = tx.prepare_cached("INSERT INTO labels (node, name, value) VALUES (?1, ?2, ?3)")?;
+            let mut label =
+                tx.prepare_cached("INSERT INTO labels (node, name, value) VALUES (?1, ?2, ?3)")?;
             for (name, value) in &node.labels {
                 label.execute(params![node.id.as_bytes(), name, value])?;
             }
             set_cfg(tx, schema, node.id, &node.cfg.to_changes())
         }
         WriteOp::Delete(node) => {
-            tx.prepare_cached("DELETE FROM nodes WHERE id = ?1")?.execute([node.as_bytes()])?;
-            tx.prepare_cached("DELETE FROM grants WHERE node = ?1")?.execute([node.as_bytes()])?;
-            tx.prepare_cached("DELETE FROM intents WHERE node = ?1")?.execute([node.as_bytes()]).map(|_| ())
+            tx.prepare_cached("DELETE FROM nodes WHERE id = ?1")?
+                .execute([node.as_bytes()])?;
+            tx.prepare_cached("DELETE FROM grants WHERE node = ?1")?
+                .execute([node.as_bytes()])?;
+            tx.prepare_cached("DELETE FROM intents WHERE node = ?1")?
+                .execute([node.as_bytes()])
+                .map(|_| ())
         }
         WriteOp::Set { node, changes } => {
             set_cfg(tx, schema, *node, changes)?;
@@ -335,7 +443,8 @@ fn apply_op(tx: &Transaction<'_>, schema: &Schema, op: &WriteOp, revision: u64) 
             touch(*node)
         }
         WriteOp::Freeze { node, frozen } => {
-            tx.prepare_cached("UPDATE nodes SET frozen = ?2 WHERE id = ?1")?.execute(params![node.as_bytes(), frozen])?;
+            tx.prepare_cached("UPDATE nodes SET frozen = ?2 WHERE id = ?1")?
+                .execute(params![node.as_bytes(), frozen])?;
             touch(*node)
         }
         WriteOp::FreezeCluster(frozen) => set_meta(tx, "frozen", u64::from(*frozen)),
@@ -354,8 +463,15 @@ fn add_groups<'a>(
     Ok(())
 }
 
-fn set_cfg(tx: &Transaction<'_>, schema: &Schema, node: NodeId, changes: &[Change]) -> rusqlite::Result<()> {
-    let mut set = tx.prepare_cached("INSERT OR REPLACE INTO cfg (node, url, value, text) VALUES (?1, ?2, ?3, ?4)")?;
+fn set_cfg(
+    tx: &Transaction<'_>,
+    schema: &Schema,
+    node: NodeId,
+    changes: &[Change],
+) -> rusqlite::Result<()> {
+    let mut set = tx.prepare_cached(
+        "INSERT OR REPLACE INTO cfg (node, url, value, text) VALUES (?1, ?2, ?3, ?4)",
+    )?;
     let mut unset = tx.prepare_cached("DELETE FROM cfg WHERE node = ?1 AND url = ?2")?;
     for Change { url, value } in changes {
         match value.as_ref().filter(|value| !value.is_zero()) {
@@ -384,39 +500,70 @@ impl From<rusqlite::Error> for LoadError {
 
 fn load(tx: &Transaction<'_>, epoch: u64) -> Result<Loaded, LoadError> {
     let bad = |what: &str| LoadError::Value(format!("{what} cannot be read"));
-    let head: Vec<u8> = tx.query_row("SELECT value FROM meta WHERE key = 'head'", [], |row| row.get(0))?;
+    let head: Vec<u8> = tx.query_row("SELECT value FROM meta WHERE key = 'head'", [], |row| {
+        row.get(0)
+    })?;
     let mut nodes: BTreeMap<NodeId, Node> = BTreeMap::new();
     let mut rows = tx.prepare("SELECT id, name, parent, frozen, cfg_revision FROM nodes")?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
-        let id = NodeId::from_slice(&row.get::<_, Vec<u8>>(0)?).ok_or_else(|| bad("a node's id"))?;
-        let name = row.get::<_, String>(1)?.parse().map_err(|_| bad("a node's name"))?;
+        let id =
+            NodeId::from_slice(&row.get::<_, Vec<u8>>(0)?).ok_or_else(|| bad("a node's id"))?;
+        let name = row
+            .get::<_, String>(1)?
+            .parse()
+            .map_err(|_| bad("a node's name"))?;
         let parent = row.get::<_, Option<Vec<u8>>>(2)?;
-        let parent = parent.map(|id| NodeId::from_slice(&id).ok_or_else(|| bad("a parent's id"))).transpose()?;
+        let parent = parent
+            .map(|id| NodeId::from_slice(&id).ok_or_else(|| bad("a parent's id")))
+            .transpose()?;
         let mut node = Node::new(id, name, parent);
         node.frozen = row.get(3)?;
         node.cfg_revision = uint(row, 4)?;
         nodes.insert(id, node);
     }
-    for_each_of_node(tx, "SELECT node, name FROM groups", &mut nodes, |node, row| {
-        node.groups.insert(row.get(1)?);
-        Ok(())
-    })?;
-    for_each_of_node(tx, "SELECT node, name, value FROM labels", &mut nodes, |node, row| {
-        node.labels.insert(row.get(1)?, row.get(2)?);
-        Ok(())
-    })?;
-    for_each_of_node(tx, "SELECT node, url, value FROM cfg", &mut nodes, |node, row| {
-        let url = row.get::<_, String>(1)?.parse().map_err(|_| bad("a url"))?;
-        let value = codec::decode(&row.get::<_, Vec<u8>>(2)?).map_err(LoadError::Value)?;
-        node.cfg.set(url, Some(value));
-        Ok(())
-    })?;
-    for_each_of_node(tx, "SELECT node, at_ms, dsc FROM last_known", &mut nodes, |node, row| {
-        let dsc = codec::decode_values(&row.get::<_, Vec<u8>>(2)?).map_err(LoadError::Value)?;
-        node.last_known = LastKnown { dsc, at_ms: uint(row, 1)? };
-        Ok(())
-    })?;
+    for_each_of_node(
+        tx,
+        "SELECT node, name FROM groups",
+        &mut nodes,
+        |node, row| {
+            node.groups.insert(row.get(1)?);
+            Ok(())
+        },
+    )?;
+    for_each_of_node(
+        tx,
+        "SELECT node, name, value FROM labels",
+        &mut nodes,
+        |node, row| {
+            node.labels.insert(row.get(1)?, row.get(2)?);
+            Ok(())
+        },
+    )?;
+    for_each_of_node(
+        tx,
+        "SELECT node, url, value FROM cfg",
+        &mut nodes,
+        |node, row| {
+            let url = row.get::<_, String>(1)?.parse().map_err(|_| bad("a url"))?;
+            let value = codec::decode(&row.get::<_, Vec<u8>>(2)?).map_err(LoadError::Value)?;
+            node.cfg.set(url, Some(value));
+            Ok(())
+        },
+    )?;
+    for_each_of_node(
+        tx,
+        "SELECT node, at_ms, dsc FROM last_known",
+        &mut nodes,
+        |node, row| {
+            let dsc = codec::decode_values(&row.get::<_, Vec<u8>>(2)?).map_err(LoadError::Value)?;
+            node.last_known = LastKnown {
+                dsc,
+                at_ms: uint(row, 1)?,
+            };
+            Ok(())
+        },
+    )?;
     Ok(Loaded {
         nodes: nodes.into_values().collect(),
         grants: load_grants(tx)?,
@@ -458,7 +605,11 @@ fn load_grants(tx: &Transaction<'_>) -> Result<Vec<Grant>, LoadError> {
             id: GrantId(uuid(row.get(0)?)?),
             node: NodeId::from_slice(&row.get::<_, Vec<u8>>(1)?).ok_or_else(bad)?,
             boot: uuid(row.get(2)?)?,
-            secret: row.get::<_, Option<Vec<u8>>>(3)?.map(key).transpose()?.map(Secret),
+            secret: row
+                .get::<_, Option<Vec<u8>>>(3)?
+                .map(key)
+                .transpose()?
+                .map(Secret),
             expires_ms: uint(row, 4)?,
             deliveries: row.get(5)?,
             consumed_by: consumed_by.zip(row.get::<_, Option<i64>>(7)?.map(i64::unsigned_abs)),
@@ -471,9 +622,16 @@ fn load_grants(tx: &Transaction<'_>) -> Result<Vec<Grant>, LoadError> {
 impl Sqlite {
     /// Lets the database grow by so many pages and no more: what a full disk does.
     pub(crate) fn limit_pages(&self, more: Option<i64>) {
-        let now: i64 = self.db.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let now: i64 = self
+            .db
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .unwrap();
         let limit = more.map_or(1 << 30, |more| now + more);
-        self.db.query_row(&format!("PRAGMA max_page_count = {limit}"), [], |row| row.get::<_, i64>(0)).unwrap();
+        self.db
+            .query_row(&format!("PRAGMA max_page_count = {limit}"), [], |row| {
+                row.get::<_, i64>(0)
+            })
+            .unwrap();
     }
 
     /// Makes every later commit fail.
@@ -484,7 +642,11 @@ impl Sqlite {
     /// A query by people's tools.
     pub(crate) fn query_texts(&self, query: &str) -> Vec<String> {
         let mut statement = self.db.prepare(query).unwrap();
-        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+        statement
+            .query_map([], |row| row.get(0))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::event::{CommitError, Record, WriteOp};
 use engine::extension::{Field, Format, Kind, REDACTED, Schema};
 use engine::mutation::MutationId;
-use engine::state::{Change, Node, NodeId, Value, Values};
+use engine::state::{Change, LastKnown, Node, NodeId, Value, Values};
 use engine::sync::join::{Grant, GrantId, Secret};
 use uuid::Uuid;
 
@@ -23,7 +23,10 @@ fn schema() -> Arc<Schema> {
         doc: String::new(),
     };
     let mut schema = Schema::default();
-    assert!(schema.add("/power/password".into(), field(true)) && schema.add("/RunState".into(), field(false)));
+    assert!(
+        schema.add("/power/password".into(), field(true))
+            && schema.add("/RunState".into(), field(false))
+    );
     Arc::new(schema)
 }
 
@@ -48,7 +51,13 @@ fn node(n: u8) -> Node {
 }
 
 fn write(revision: u64, ops: Vec<WriteOp>) -> Record {
-    Record::Write { revision, author: "uid 0".into(), reason: "test".into(), at_ms: 1_000 + revision, ops }
+    Record::Write {
+        revision,
+        author: "uid 0".into(),
+        reason: "test".into(),
+        at_ms: 1_000 + revision,
+        ops,
+    }
 }
 
 fn add(revision: u64, n: u8) -> Record {
@@ -70,17 +79,37 @@ fn everything_committed_is_there_after_a_restart() {
     let (mut store, first) = open(dir.path());
     assert!(first.nodes.is_empty());
     store.commit(&[add(1, 1), add(2, 2), add(3, 3)]).unwrap();
-    let changes = vec![change("/power/password", "hunter2"), Change::unset("/RunState".parse().unwrap())];
+    let changes = vec![
+        change("/power/password", "hunter2"),
+        Change::unset("/RunState".parse().unwrap()),
+    ];
     store
         .commit(&[
-            write(4, vec![
-                WriteOp::Set { node: id(1), changes },
-                WriteOp::Groups { node: id(1), add: vec!["gpu".into()], remove: vec!["rack1".into()] },
-                WriteOp::Freeze { node: id(2), frozen: true },
-                WriteOp::Delete(id(3)),
-                WriteOp::FreezeCluster(true),
-            ]),
-            Record::Intent { node: id(1), mutation: MutationId::new("power", "OFFtoON"), attempt: 41 },
+            write(
+                4,
+                vec![
+                    WriteOp::Set {
+                        node: id(1),
+                        changes,
+                    },
+                    WriteOp::Groups {
+                        node: id(1),
+                        add: vec!["gpu".into()],
+                        remove: vec!["rack1".into()],
+                    },
+                    WriteOp::Freeze {
+                        node: id(2),
+                        frozen: true,
+                    },
+                    WriteOp::Delete(id(3)),
+                    WriteOp::FreezeCluster(true),
+                ],
+            ),
+            Record::Intent {
+                node: id(1),
+                mutation: MutationId::new("power", "OFFtoON"),
+                attempt: 41,
+            },
             Record::Grant(grant(7, Some(([9; 32], 77)))),
             Record::Grant(grant(8, None)),
             Record::GrantGone(GrantId(Uuid::from_bytes([8; 16]))),
@@ -88,36 +117,67 @@ fn everything_committed_is_there_after_a_restart() {
         .unwrap();
     let mut known = Values::default();
     known.apply([change("/RunState", "SYNC")]);
-    store.note_last_known(&[(id(1), known.clone()), (id(9), known.clone())], 123).unwrap();
+    store
+        .note_last_known(&[(id(1), known.clone()), (id(9), known.clone())], 123)
+        .unwrap();
     drop(store);
 
     let (_store, loaded) = open(dir.path());
-    assert_eq!((loaded.revision, loaded.last_attempt, loaded.frozen), (4, 41, true));
+    assert_eq!(
+        (loaded.revision, loaded.last_attempt, loaded.frozen),
+        (4, 41, true)
+    );
     assert_eq!((first.epoch, loaded.epoch, loaded.head), (1, 2, first.head));
     assert_eq!(loaded.grants, [grant(7, Some(([9; 32], 77)))]);
-    let [n1, n2] = &loaded.nodes[..] else { panic!("{:?}", loaded.nodes) };
+    let [n1, n2] = &loaded.nodes[..] else {
+        panic!("{:?}", loaded.nodes)
+    };
     let mut expect = node(1);
     expect.groups = ["gpu".to_owned()].into();
     expect.cfg = Values::default();
     expect.cfg.apply([change("/power/password", "hunter2")]);
     expect.cfg_revision = 4;
-    expect.last_known = LastKnown { dsc: known, at_ms: 123 };
+    expect.last_known = LastKnown {
+        dsc: known,
+        at_ms: 123,
+    };
     assert_eq!(*n1, expect);
-    assert_eq!((n2.frozen, n2.cfg_revision, n2.name.as_str()), (true, 4, "n2"));
+    assert_eq!(
+        (n2.frozen, n2.cfg_revision, n2.name.as_str()),
+        (true, 4, "n2")
+    );
 }
 
 #[test]
 fn people_read_values_but_no_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
-    let secret = WriteOp::Set { node: id(1), changes: vec![change("/power/password", "hunter2")] };
+    let secret = WriteOp::Set {
+        node: id(1),
+        changes: vec![change("/power/password", "hunter2")],
+    };
     store.commit(&[add(1, 1), write(2, vec![secret])]).unwrap();
     let cfg = store.query_texts("SELECT url || '=' || text FROM cfg ORDER BY url");
-    assert_eq!(cfg, ["/RunState=SYNC".to_owned(), format!("/power/password={REDACTED}")]);
+    assert_eq!(
+        cfg,
+        [
+            "/RunState=SYNC".to_owned(),
+            format!("/power/password={REDACTED}")
+        ]
+    );
     let history = store.query_texts("SELECT author || ': ' || text FROM history ORDER BY revision");
-    assert!(history[0].starts_with("uid 0: add 01010101-"), "{history:?}");
-    assert_eq!(history[1], format!("uid 0: set {} /power/password={REDACTED}", id(1)));
-    let mode = std::fs::metadata(file(dir.path())).unwrap().permissions().mode();
+    assert!(
+        history[0].starts_with("uid 0: add 01010101-"),
+        "{history:?}"
+    );
+    assert_eq!(
+        history[1],
+        format!("uid 0: set {} /power/password={REDACTED}", id(1))
+    );
+    let mode = std::fs::metadata(file(dir.path()))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -126,7 +186,10 @@ fn a_commit_is_all_or_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
     store.commit(&[add(1, 1)]).unwrap();
-    let orphan = WriteOp::Set { node: id(9), changes: vec![change("/RunState", "SYNC")] };
+    let orphan = WriteOp::Set {
+        node: id(9),
+        changes: vec![change("/RunState", "SYNC")],
+    };
     assert!(store.commit(&[add(2, 2), write(3, vec![orphan])]).is_err());
     drop(store);
     let (_store, loaded) = open(dir.path());
@@ -139,7 +202,15 @@ fn a_full_disk_refuses_writes_and_recovers_by_itself() {
     let (mut store, _) = open(dir.path());
     store.commit(&[add(1, 1)]).unwrap();
     store.limit_pages(Some(0));
-    let large = |n| write(n, vec![WriteOp::Set { node: id(1), changes: vec![change("/RunState", &"x".repeat(60_000))] }]);
+    let large = |n| {
+        write(
+            n,
+            vec![WriteOp::Set {
+                node: id(1),
+                changes: vec![change("/RunState", &"x".repeat(60_000))],
+            }],
+        )
+    };
     assert_eq!(store.commit(&[large(2)]), Err(CommitError::DiskFull));
     assert_eq!(store.failed(), None);
     store.limit_pages(None);
@@ -153,7 +224,9 @@ fn any_other_failure_is_final() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
     store.break_tables();
-    let Err(CommitError::Failed(why)) = store.commit(&[add(1, 1)]) else { panic!("no such table") };
+    let Err(CommitError::Failed(why)) = store.commit(&[add(1, 1)]) else {
+        panic!("no such table")
+    };
     assert!(why.contains("history"), "{why}");
     assert!(store.failed().is_some());
     let again = store.commit(&[Record::GrantGone(GrantId(Uuid::from_bytes([1; 16])))]);
@@ -164,9 +237,15 @@ fn any_other_failure_is_final() {
 fn a_second_head_is_refused_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _) = open(dir.path());
-    let error = Sqlite::open(dir.path(), schema()).err().unwrap().to_string();
+    let error = Sqlite::open(dir.path(), schema())
+        .err()
+        .unwrap()
+        .to_string();
     let pid = std::process::id();
-    assert!(error.starts_with("another kraken-head uses the state directory"), "{error}");
+    assert!(
+        error.starts_with("another kraken-head uses the state directory"),
+        "{error}"
+    );
     assert!(error.contains(&format!("(pid {pid})")), "{error}");
     drop(store);
     open(dir.path());
@@ -188,11 +267,24 @@ fn damage_is_found_and_nothing_is_guessed() {
         bad[at] ^= 0xff;
         bad[at + 1] ^= 0xff;
         std::fs::write(&path, &bad).unwrap();
-        let error = Sqlite::open(dir.path(), schema()).err().map(|error| error.to_string());
-        assert!(error.as_ref().is_some_and(|error| error.contains("is damaged")), "byte {at}: {error:?}");
+        let error = Sqlite::open(dir.path(), schema())
+            .err()
+            .map(|error| error.to_string());
+        assert!(
+            error
+                .as_ref()
+                .is_some_and(|error| error.contains("is damaged")),
+            "byte {at}: {error:?}"
+        );
     }
     std::fs::write(&path, b"not a database at all, but long enough to look at").unwrap();
-    assert!(Sqlite::open(dir.path(), schema()).err().unwrap().to_string().contains("is damaged"));
+    assert!(
+        Sqlite::open(dir.path(), schema())
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("is damaged")
+    );
     std::fs::write(&path, good).unwrap();
     assert_eq!(open(dir.path()).1.nodes.len(), 99);
 }
@@ -202,9 +294,13 @@ fn a_later_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let db = rusqlite::Connection::open(file(dir.path())).unwrap();
-    db.execute("UPDATE meta SET value = 99 WHERE key = 'format'", []).unwrap();
+    db.execute("UPDATE meta SET value = 99 WHERE key = 'format'", [])
+        .unwrap();
     drop(db);
-    let error = Sqlite::open(dir.path(), schema()).err().unwrap().to_string();
+    let error = Sqlite::open(dir.path(), schema())
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("has format 99"), "{error}");
 }
 
@@ -213,14 +309,23 @@ fn unusable_folders_are_refused_with_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, b"").unwrap();
-    let error = Sqlite::open(&file.join("state"), schema()).err().unwrap().to_string();
-    assert!(error.starts_with("cannot use the state directory"), "{error}");
+    let error = Sqlite::open(&file.join("state"), schema())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.starts_with("cannot use the state directory"),
+        "{error}"
+    );
     if nix::unistd::geteuid().is_root() {
         let other = dir.path().join("other");
         std::fs::create_dir(&other).unwrap();
         std::os::unix::fs::chown(&other, Some(12_345), None).unwrap();
         let error = Sqlite::open(&other, schema()).err().unwrap().to_string();
-        assert!(error.contains("belongs to uid 12345, but kraken-head runs as uid 0"), "{error}");
+        assert!(
+            error.contains("belongs to uid 12345, but kraken-head runs as uid 0"),
+            "{error}"
+        );
     } else {
         let sealed = dir.path().join("sealed");
         std::fs::create_dir(&sealed).unwrap();

@@ -59,11 +59,25 @@ impl StoreWorker {
         committed: impl Fn(CommitId, Result<(), CommitError>) + Send + 'static,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (orders, inbox) = channel();
-        let worker = Self { orders, news: Arc::default(), health: StoreHealth::default() };
+        let worker = Self {
+            orders,
+            news: Arc::default(),
+            health: StoreHealth::default(),
+        };
         let (news, health) = (Arc::clone(&worker.news), worker.health.clone());
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || Thread { store, known, news, now_ms, committed, health }.run(&inbox))?;
+            .spawn(move || {
+                Thread {
+                    store,
+                    known,
+                    news,
+                    now_ms,
+                    committed,
+                    health,
+                }
+                .run(&inbox)
+            })?;
         Ok((worker, thread))
     }
 
@@ -77,7 +91,11 @@ impl StoreWorker {
     pub(crate) fn known(&self, node: NodeId, changes: &[Change]) {
         let mut news = lock(&self.news);
         let values = news.entry(node).or_default().get_or_insert_default();
-        values.extend(changes.iter().map(|change| (change.url.clone(), change.value.clone())));
+        values.extend(
+            changes
+                .iter()
+                .map(|change| (change.url.clone(), change.value.clone())),
+        );
     }
 
     /// A node is gone.
@@ -132,7 +150,10 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
         metrics::counter!("kraken_store_commits_total", "result" => outcome).increment(1);
         if let Err(why) = &result {
             match self.store.failed() {
-                Some(why) => error!(why, "the store failed: no more writes until the head is restarted"),
+                Some(why) => error!(
+                    why,
+                    "the store failed: no more writes until the head is restarted"
+                ),
                 None => warn!(%why, "a commit failed"),
             }
         }
@@ -148,7 +169,9 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
                 self.known.remove(&node);
                 continue;
             };
-            let changes = changes.into_iter().map(|(url, value)| Change { url, value });
+            let changes = changes
+                .into_iter()
+                .map(|(url, value)| Change { url, value });
             let values = self.known.entry(node).or_default();
             if !values.apply(changes).is_empty() {
                 batch.push((node, values.clone()));

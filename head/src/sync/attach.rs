@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::driver::wall_ms;
 use engine::event::{ConnId, Input};
 use engine::sync::SessionId;
-use engine::sync::join::{Accepted, Channel, ChallengeMessage, JoinOutcome, RefuseReason};
+use engine::sync::join::{Accepted, ChallengeMessage, Channel, JoinOutcome, RefuseReason};
 use engine::wire::convert::{self, Issued};
 use proto::v1::sync_server::Sync;
 use proto::v1::{self, ToChild, ToParent, to_child, to_parent};
@@ -47,7 +47,10 @@ impl Attach {
 impl Sync for Attach {
     type AttachStream = ReceiverStream<Result<ToChild, Status>>;
 
-    async fn attach(&self, request: Request<Streaming<ToParent>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<ToParent>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         let (out, messages) = mpsc::channel(MAX_STREAM_WAITING);
         let (conn, told) = self.hub.open();
         let child = Child {
@@ -93,33 +96,71 @@ impl Child {
     }
 
     /// From hello to accept. `Err` says why the stream ends.
-    async fn join(&mut self, stream: &mut Streaming<ToParent>, told: &mut mpsc::Receiver<ToConn>) -> Result<(), Status> {
+    async fn join(
+        &mut self,
+        stream: &mut Streaming<ToParent>,
+        told: &mut mpsc::Receiver<ToConn>,
+    ) -> Result<(), Status> {
         let Some(to_parent::Kind::JoinHello(hello)) = next(stream).await? else {
-            return Err(Status::failed_precondition("the first message must be join_hello"));
+            return Err(Status::failed_precondition(
+                "the first message must be join_hello",
+            ));
         };
-        let hello = convert::join_hello_from_proto(hello).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let hello = convert::join_hello_from_proto(hello)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if !Keys::accepts(&hello.public_key) {
-            return Err(Status::invalid_argument("public_key is no SubjectPublicKeyInfo of a known kind"));
+            return Err(Status::invalid_argument(
+                "public_key is no SubjectPublicKeyInfo of a known kind",
+            ));
         }
         debug!(conn = ?self.conn, node = %hello.node, from = %self.from, grant = hello.grant.is_some(), "join hello");
         let mut chance = [0; 40];
         getrandom::fill(&mut chance).map_err(|_| Status::unavailable("no random numbers"))?;
         let (conn, channel, now_ms) = (self.conn, self.channel.clone(), wall_ms());
-        self.tell_engine(Input::JoinHello { conn, hello, channel, chance, now_ms }).await?;
+        self.tell_engine(Input::JoinHello {
+            conn,
+            hello,
+            channel,
+            chance,
+            now_ms,
+        })
+        .await?;
         loop {
             match self.outcome(told).await? {
-                JoinOutcome::Challenge { nonce, head_time_ms, version } => {
-                    let challenge = ChallengeMessage { nonce, head_time_ms, version };
-                    self.say(to_child::Kind::JoinChallenge(convert::challenge_to_proto(&challenge))).await?;
-                    let Some(to_parent::Kind::JoinProof(proof)) = next(stream).await? else {
-                        return Err(Status::failed_precondition("the second message must be join_proof"));
+                JoinOutcome::Challenge {
+                    nonce,
+                    head_time_ms,
+                    version,
+                } => {
+                    let challenge = ChallengeMessage {
+                        nonce,
+                        head_time_ms,
+                        version,
                     };
-                    let proof =
-                        convert::proof_from_proto(proof).map_err(|error| Status::invalid_argument(error.to_string()))?;
-                    self.tell_engine(Input::JoinProof { conn, proof, now_ms: wall_ms() }).await?;
+                    self.say(to_child::Kind::JoinChallenge(convert::challenge_to_proto(
+                        &challenge,
+                    )))
+                    .await?;
+                    let Some(to_parent::Kind::JoinProof(proof)) = next(stream).await? else {
+                        return Err(Status::failed_precondition(
+                            "the second message must be join_proof",
+                        ));
+                    };
+                    let proof = convert::proof_from_proto(proof)
+                        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+                    self.tell_engine(Input::JoinProof {
+                        conn,
+                        proof,
+                        now_ms: wall_ms(),
+                    })
+                    .await?;
                 }
                 JoinOutcome::Accept(accepted) => return self.accept(&accepted).await,
-                JoinOutcome::Refuse { reason, text, retry_after_ms } => {
+                JoinOutcome::Refuse {
+                    reason,
+                    text,
+                    retry_after_ms,
+                } => {
                     info!(from = %self.from, ?reason, text, "join refused");
                     metrics::counter!("kraken_joins_total", "result" => "refused").increment(1);
                     let refused = convert::refused_to_proto(reason, &text, retry_after_ms);
@@ -132,24 +173,42 @@ impl Child {
 
     async fn accept(&mut self, accepted: &Accepted) -> Result<(), Status> {
         let inner = &self.hub.0;
-        let certificate = match inner.keys.node_certificate(accepted.node, &accepted.public_key) {
+        let certificate = match inner
+            .keys
+            .node_certificate(accepted.node, &accepted.public_key)
+        {
             Ok(certificate) => certificate,
             Err(error) => {
                 warn!(node = %accepted.name, %error, "no certificate for a node that joined");
-                let refused = convert::refused_to_proto(RefuseReason::BadProof, "no certificate can be made for this key", 0);
+                let refused = convert::refused_to_proto(
+                    RefuseReason::BadProof,
+                    "no certificate can be made for this key",
+                    0,
+                );
                 self.say(to_child::Kind::JoinRefused(refused)).await?;
                 return Err(Status::internal("no certificate"));
             }
         };
-        let issued = Issued { certificate, parent_address: String::new(), sync: inner.timers };
+        let issued = Issued {
+            certificate,
+            parent_address: String::new(),
+            sync: inner.timers,
+        };
         self.session = Some(accepted.session);
         self.name = accepted.name.to_string();
         metrics::counter!("kraken_joins_total", "result" => "accepted").increment(1);
-        self.say(to_child::Kind::JoinAccept(convert::accept_to_proto(accepted, issued))).await
+        self.say(to_child::Kind::JoinAccept(convert::accept_to_proto(
+            accepted, issued,
+        )))
+        .await
     }
 
     /// The session, until somebody ends it.
-    async fn session(&mut self, stream: &mut Streaming<ToParent>, told: &mut mpsc::Receiver<ToConn>) -> Status {
+    async fn session(
+        &mut self,
+        stream: &mut Streaming<ToParent>,
+        told: &mut mpsc::Receiver<ToConn>,
+    ) -> Status {
         loop {
             let done = tokio::select! {
                 message = next(stream) => match message {
@@ -173,8 +232,11 @@ impl Child {
     async fn heard(&mut self, kind: to_parent::Kind) -> Result<(), Status> {
         match kind {
             to_parent::Kind::Frame(frame) => {
-                let frame = convert::frame_from_proto(frame).map_err(|error| Status::invalid_argument(error.to_string()))?;
-                let Some(session) = self.session else { return Err(Status::internal("no session")) };
+                let frame = convert::frame_from_proto(frame)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?;
+                let Some(session) = self.session else {
+                    return Err(Status::internal("no session"));
+                };
                 super::count("received", "stream");
                 self.tell_engine(Input::Frame { session, frame }).await
             }
@@ -182,9 +244,9 @@ impl Child {
                 self.log(&line);
                 Ok(())
             }
-            to_parent::Kind::JoinHello(_) | to_parent::Kind::JoinProof(_) => {
-                Err(Status::failed_precondition("this stream has joined: open another connection"))
-            }
+            to_parent::Kind::JoinHello(_) | to_parent::Kind::JoinProof(_) => Err(
+                Status::failed_precondition("this stream has joined: open another connection"),
+            ),
         }
     }
 
@@ -199,9 +261,18 @@ impl Child {
             return;
         }
         let clean = |text: &str| -> String {
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_LINE).collect()
+            text.chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .take(MAX_LINE)
+                .collect()
         };
-        info!(node = self.name, level = clean(&line.level), age_ms = line.age_ms, text = clean(&line.text), "agent log");
+        info!(
+            node = self.name,
+            level = clean(&line.level),
+            age_ms = line.age_ms,
+            text = clean(&line.text),
+            "agent log"
+        );
     }
 
     async fn outcome(&self, told: &mut mpsc::Receiver<ToConn>) -> Result<JoinOutcome, Status> {
@@ -213,12 +284,20 @@ impl Child {
     }
 
     async fn tell_engine(&self, input: Input) -> Result<(), Status> {
-        self.hub.0.handle.input(input).await.map_err(|_| Status::unavailable("the head stops"))
+        self.hub
+            .0
+            .handle
+            .input(input)
+            .await
+            .map_err(|_| Status::unavailable("the head stops"))
     }
 
     async fn say(&self, kind: to_child::Kind) -> Result<(), Status> {
         let message = ToChild { kind: Some(kind) };
-        self.out.send(Ok(message)).await.map_err(|_| Status::cancelled("the child is gone"))
+        self.out
+            .send(Ok(message))
+            .await
+            .map_err(|_| Status::cancelled("the child is gone"))
     }
 }
 

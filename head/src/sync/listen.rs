@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use engine::driver::Handle;
 use engine::state::NodeId;
-use engine::sync::join::Channel;
 use engine::sync::SyncConfig;
+use engine::sync::join::Channel;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use proto::v1::sync_server::SyncServer;
@@ -63,13 +63,21 @@ pub(crate) struct Listening {
 pub(crate) async fn listen(address: IpAddr, port: u16) -> std::io::Result<Listening> {
     let tcp = TcpListener::bind((address, port)).await?;
     let address = tcp.local_addr()?;
-    let udp = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None)?;
+    let udp = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::DGRAM,
+        None,
+    )?;
     udp.set_nonblocking(true)?;
     // The kernel's limit may be lower; then it takes what it can.
     let _ = udp.set_recv_buffer_size(UDP_BUFFER_BYTES);
     let _ = udp.set_send_buffer_size(UDP_BUFFER_BYTES);
     udp.bind(&address.into())?;
-    Ok(Listening { tcp, udp: UdpSocket::from_std(udp.into())?, address })
+    Ok(Listening {
+        tcp,
+        udp: UdpSocket::from_std(udp.into())?,
+        address,
+    })
 }
 
 impl Listening {
@@ -115,13 +123,20 @@ impl Sources {
             return None;
         }
         *count += 1;
-        Some(Source { sources: self.clone(), address })
+        Some(Source {
+            sources: self.clone(),
+            address,
+        })
     }
 }
 
 impl Drop for Source {
     fn drop(&mut self) {
-        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .sources
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
@@ -145,7 +160,10 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, hub: SyncHub) {
                 continue;
             }
         };
-        let (Some(source), Ok(place)) = (sources.enter(from.ip()), Arc::clone(&connections).try_acquire_owned()) else {
+        let (Some(source), Ok(place)) = (
+            sources.enter(from.ip()),
+            Arc::clone(&connections).try_acquire_owned(),
+        ) else {
             refused(from, "too many connections");
             continue;
         };
@@ -162,11 +180,21 @@ fn refused(from: SocketAddr, why: &'static str) {
     debug!(%from, why, "sync connection refused");
 }
 
-async fn serve(stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, hub: SyncHub, handshakes: &Semaphore) {
+async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    acceptor: TlsAcceptor,
+    hub: SyncHub,
+    handshakes: &Semaphore,
+) {
     let _ = stream.set_nodelay(true);
     let handshake = async {
         let _permit = handshakes.acquire().await.ok()?;
-        acceptor.accept(stream).await.inspect_err(|error| debug!(%from, %error, "TLS")).ok()
+        acceptor
+            .accept(stream)
+            .await
+            .inspect_err(|error| debug!(%from, %error, "TLS"))
+            .ok()
     };
     let Ok(Some(tls)) = timeout(HANDSHAKE_TIMEOUT, handshake).await else {
         return refused(from, "handshake");
@@ -176,9 +204,13 @@ async fn serve(stream: TcpStream, from: SocketAddr, acceptor: TlsAcceptor, hub: 
         return refused(from, "exporter");
     };
     let certificate = session.peer_certificates().and_then(|chain| chain.first());
-    let channel = Channel { exporter, certified: certificate.and_then(certified_node) };
+    let channel = Channel {
+        exporter,
+        certified: certificate.and_then(certified_node),
+    };
     debug!(%from, certified = ?channel.certified, "sync connection");
-    let service = SyncServer::new(Attach::new(hub, channel, from)).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let service = SyncServer::new(Attach::new(hub, channel, from))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

@@ -15,8 +15,8 @@ use engine::state::NodeId;
 use engine::sync::signature::CfgSigner;
 use rcgen::string::Ia5String;
 use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-    SubjectPublicKeyInfo,
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -92,21 +92,33 @@ impl Keys {
     /// # Errors
     /// See [`KeysError`].
     pub(crate) fn load(folder: &Path) -> Result<Self, KeysError> {
-        let content = |name: &str, what| KeysError::Content { path: folder.join(name), what };
+        let content = |name: &str, what| KeysError::Content {
+            path: folder.join(name),
+            what,
+        };
         let ca = CertificateDer::from_pem_slice(&read(folder, "ca.pem", false)?)
             .map_err(|_| content("ca.pem", "a PEM certificate"))?;
         let ca_key = text(folder, "ca.key", true)?;
-        let ca_key = KeyPair::from_pem(&ca_key).map_err(|_| content("ca.key", "a PKCS#8 private key in PEM form"))?;
-        let issuer = Issuer::from_ca_cert_der(&ca, ca_key).map_err(|_| content("ca.pem", "a CA certificate"))?;
+        let ca_key = KeyPair::from_pem(&ca_key)
+            .map_err(|_| content("ca.key", "a PKCS#8 private key in PEM form"))?;
+        let issuer = Issuer::from_ca_cert_der(&ca, ca_key)
+            .map_err(|_| content("ca.pem", "a CA certificate"))?;
         let cluster = PrivatePkcs8KeyDer::from_pem_slice(&read(folder, "cluster.key", true)?)
             .map_err(|_| content("cluster.key", "a PKCS#8 private key in PEM form"))?;
-        let signer =
-            CfgSigner::from_pkcs8(cluster.secret_pkcs8_der()).map_err(|_| content("cluster.key", "an Ed25519 key"))?;
+        let signer = CfgSigner::from_pkcs8(cluster.secret_pkcs8_der())
+            .map_err(|_| content("cluster.key", "an Ed25519 key"))?;
         let cluster_key = signer.public_key();
         if parse_hex(text(folder, "cluster.pub", false)?.trim()) != Some(cluster_key) {
-            return Err(KeysError::Mismatch { path: folder.join("cluster.pub") });
+            return Err(KeysError::Mismatch {
+                path: folder.join("cluster.pub"),
+            });
         }
-        Ok(Self { ca, issuer, signer: Some(signer), cluster_key })
+        Ok(Self {
+            ca,
+            issuer,
+            signer: Some(signer),
+            cluster_key,
+        })
     }
 
     /// What the cluster signs is verified with this.
@@ -123,18 +135,23 @@ impl Keys {
     pub(super) fn server_config(&self, addresses: &[IpAddr]) -> Result<ServerConfig, KeysError> {
         let tls = |error: &dyn std::fmt::Display| KeysError::Tls(error.to_string());
         let mut params = named(HEAD_NAME, HEAD_LIFE)?;
-        params.subject_alt_names.push(SanType::DnsName(ia5(HEAD_NAME)?));
-        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        params
+            .subject_alt_names
+            .push(SanType::DnsName(ia5(HEAD_NAME)?));
+        params
+            .subject_alt_names
+            .extend(addresses.iter().copied().map(SanType::IpAddress));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.clone()).map_err(|error| tls(&error))?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| tls(&error))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| tls(&error))?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| tls(&error))?
@@ -152,9 +169,15 @@ impl Keys {
     }
 
     /// A certificate that names `node` as the holder of a public key (DER SubjectPublicKeyInfo).
-    pub(super) fn node_certificate(&self, node: NodeId, public_key: &[u8]) -> Result<Vec<u8>, KeysError> {
+    pub(super) fn node_certificate(
+        &self,
+        node: NodeId,
+        public_key: &[u8],
+    ) -> Result<Vec<u8>, KeysError> {
         let mut params = named(&node.to_string(), NODE_LIFE)?;
-        params.subject_alt_names.push(SanType::URI(ia5(&format!("urn:uuid:{node}"))?));
+        params
+            .subject_alt_names
+            .push(SanType::URI(ia5(&format!("urn:uuid:{node}"))?));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = SubjectPublicKeyInfo::from_der(public_key)?;
         Ok(params.signed_by(&key, &self.issuer)?.der().to_vec())
@@ -164,17 +187,17 @@ impl Keys {
     pub(super) fn accepts(public_key: &[u8]) -> bool {
         SubjectPublicKeyInfo::from_der(public_key).is_ok()
     }
-
-    #[cfg(test)]
-    pub(super) fn ca(&self) -> &CertificateDer<'static> {
-        &self.ca
-    }
 }
 
 /// The node that a client certificate names. TLS has verified it against the cluster's CA.
 pub(super) fn certified_node(certificate: &CertificateDer<'_>) -> Option<NodeId> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    let name = certificate
+        .subject()
+        .iter_common_name()
+        .next()?
+        .as_str()
+        .ok()?;
     NodeId::from_str(name).ok()
 }
 
@@ -199,10 +222,16 @@ fn ia5(text: &str) -> Result<Ia5String, KeysError> {
 
 fn read(folder: &Path, name: &str, private: bool) -> Result<Vec<u8>, KeysError> {
     let path = folder.join(name);
-    let error = |source| KeysError::Read { path: path.clone(), source };
+    let error = |source| KeysError::Read {
+        path: path.clone(),
+        source,
+    };
     let meta = fs::metadata(&path).map_err(error)?;
     if meta.len() > MAX_KEY_BYTES {
-        return Err(KeysError::Content { path, what: "a key: it is far too large" });
+        return Err(KeysError::Content {
+            path,
+            what: "a key: it is far too large",
+        });
     }
     if private && meta.mode() & 0o077 != 0 {
         return Err(KeysError::Open { path });
@@ -211,8 +240,10 @@ fn read(folder: &Path, name: &str, private: bool) -> Result<Vec<u8>, KeysError> 
 }
 
 fn text(folder: &Path, name: &str, private: bool) -> Result<String, KeysError> {
-    String::from_utf8(read(folder, name, private)?)
-        .map_err(|_| KeysError::Content { path: folder.join(name), what: "a text file" })
+    String::from_utf8(read(folder, name, private)?).map_err(|_| KeysError::Content {
+        path: folder.join(name),
+        what: "a text file",
+    })
 }
 
 /// Exactly `N` bytes as hexadecimal digits.
@@ -221,7 +252,11 @@ pub(crate) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if digits.len() != 2 * N {
         return None;
     }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let mut out = [0; N];
     for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;

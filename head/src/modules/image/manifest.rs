@@ -24,7 +24,9 @@ pub(crate) enum ManifestError {
     #[error("this is no image manifest: {0}")]
     Json(#[from] serde_json::Error),
     /// Not signed by this cluster.
-    #[error("the manifest is not signed by this cluster's key: the file was changed, or made with another key")]
+    #[error(
+        "the manifest is not signed by this cluster's key: the file was changed, or made with another key"
+    )]
     Signature,
     /// Another version.
     #[error("the manifest's format is {0:?}, this head knows {FORMAT:?}")]
@@ -90,7 +92,8 @@ impl Manifest {
         let envelope: Envelope = serde_json::from_slice(bytes)?;
         let mut signed = SIGNED_PREFIX.to_vec();
         signed.extend_from_slice(envelope.payload.as_bytes());
-        let signature = crate::sync::parse_hex::<64>(&envelope.signature).ok_or(ManifestError::Signature)?;
+        let signature =
+            crate::sync::parse_hex::<64>(&envelope.signature).ok_or(ManifestError::Signature)?;
         UnparsedPublicKey::new(&ED25519, cluster_key)
             .verify(&signed, &signature)
             .map_err(|_| ManifestError::Signature)?;
@@ -98,15 +101,26 @@ impl Manifest {
         if payload.format != FORMAT {
             return Err(ManifestError::Format(payload.format));
         }
-        let bad_name = |why: String| ManifestError::Name { name: payload.name.clone(), why };
-        let boot_name: BootName = payload.name.parse().map_err(|error: crate::boot::table::TextError| bad_name(error.to_string()))?;
+        let bad_name = |why: String| ManifestError::Name {
+            name: payload.name.clone(),
+            why,
+        };
+        let boot_name: BootName = payload
+            .name
+            .parse()
+            .map_err(|error: crate::boot::table::TextError| bad_name(error.to_string()))?;
         if payload.name == "blobs" {
             return Err(bad_name("the head's own folder has it".into()));
         }
         let layers = payload
             .layers
             .iter()
-            .map(|layer| Some(Layer { sha256: layer.sha256.parse().ok()?, size: layer.size }))
+            .map(|layer| {
+                Some(Layer {
+                    sha256: layer.sha256.parse().ok()?,
+                    size: layer.size,
+                })
+            })
             .collect::<Option<Vec<_>>>()
             .filter(|layers| (1..=MAX_LAYERS).contains(&layers.len()))
             .ok_or(ManifestError::Layers)?;
@@ -114,7 +128,11 @@ impl Manifest {
         Ok(Self {
             name: payload.name,
             boot_name,
-            digest: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: digest
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
             security_version: payload.security_version,
             layers,
         })

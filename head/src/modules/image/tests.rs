@@ -11,7 +11,11 @@ struct Shelf {
 impl Shelf {
     fn new() -> Self {
         let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), key, table: Arc::default() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            key,
+            table: Arc::default(),
+        }
     }
 
     fn open(&self) -> ImageStore {
@@ -30,7 +34,10 @@ impl Shelf {
         let mut signed = b"kraken-manifest-v1\0".to_vec();
         signed.extend_from_slice(payload.as_bytes());
         let signature = hex(self.key.sign(&signed).as_ref());
-        let folder = self.dir.path().join(format!("built-{name}-{security_version}"));
+        let folder = self
+            .dir
+            .path()
+            .join(format!("built-{name}-{security_version}"));
         fs::create_dir_all(&folder).unwrap();
         let manifest = serde_json::json!({ "payload": payload, "signature": signature });
         fs::write(folder.join("manifest.json"), manifest.to_string()).unwrap();
@@ -45,7 +52,11 @@ fn hex(bytes: &[u8]) -> String {
 
 fn layer_of(folder: &Path) -> PathBuf {
     let is_layer = |path: &PathBuf| path.file_name().is_some_and(|name| name != "manifest.json");
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(is_layer).unwrap()
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(is_layer)
+        .unwrap()
 }
 
 #[test]
@@ -53,10 +64,26 @@ fn an_added_image_is_served_and_there_after_a_restart() {
     let shelf = Shelf::new();
     let folder = shelf.build("demo", 1, b"squashfs");
     let image = shelf.open().add(&folder).unwrap();
-    assert_eq!((image.name.as_str(), image.size_bytes, image.security_version), ("demo", 8, 1));
+    assert_eq!(
+        (
+            image.name.as_str(),
+            image.size_bytes,
+            image.security_version
+        ),
+        ("demo", 8, 1)
+    );
     assert!(shelf.table.manifest(&"demo".parse().unwrap()).is_some());
-    let blob: Sha256 = layer_of(&folder).file_name().unwrap().to_str().unwrap().parse().unwrap();
-    assert_eq!(fs::read(shelf.table.blob(&blob).unwrap()).unwrap(), b"squashfs");
+    let blob: Sha256 = layer_of(&folder)
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(
+        fs::read(shelf.table.blob(&blob).unwrap()).unwrap(),
+        b"squashfs"
+    );
     let again = shelf.open();
     assert_eq!(again.list(), [image]);
 }
@@ -91,38 +118,62 @@ fn what_was_tampered_with_is_refused() {
     refused(Path::new("/no/such/folder"), "cannot open");
     refused(&shelf.build("blobs", 1, b"x"), "no name for an image");
     refused(&shelf.build("../up", 1, b"x"), "no name for an image");
-    let left: Vec<_> = fs::read_dir(shelf.dir.path().join("images/blobs")).unwrap().collect();
+    let left: Vec<_> = fs::read_dir(shelf.dir.path().join("images/blobs"))
+        .unwrap()
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
 fn another_clusters_image_is_refused() {
-    let (ours, theirs) = (Shelf::new(), Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap());
-    let folder = Shelf { key: theirs, ..Shelf::new() }.build("demo", 1, b"squashfs");
+    let (ours, theirs) = (
+        Shelf::new(),
+        Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap(),
+    );
+    let folder = Shelf {
+        key: theirs,
+        ..Shelf::new()
+    }
+    .build("demo", 1, b"squashfs");
     // The temporary folder of the other cluster is gone by now, but its refusal is about the key when it is not.
     let error = ours.open().add(&folder).unwrap_err().to_string();
     assert!(error.contains("cannot open"), "{error}");
-    let other = Shelf { key: Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap(), ..Shelf::new() };
+    let other = Shelf {
+        key: Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap(),
+        ..Shelf::new()
+    };
     let folder = other.build("demo", 1, b"squashfs");
     let error = ours.open().add(&folder).unwrap_err().to_string();
-    assert!(error.contains("not signed by this cluster's key"), "{error}");
+    assert!(
+        error.contains("not signed by this cluster's key"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_security_version_does_not_go_down() {
     let shelf = Shelf::new();
     let store = shelf.open();
-    let (old, new) = (shelf.build("demo", 1, b"old"), shelf.build("demo", 2, b"new"));
+    let (old, new) = (
+        shelf.build("demo", 1, b"old"),
+        shelf.build("demo", 2, b"new"),
+    );
     store.add(&old).unwrap();
     let image = store.add(&new).unwrap();
-    assert!(matches!(store.add(&old), Err(ImageError::Downgrade { has: 2, is: 1, .. })));
+    assert!(matches!(
+        store.add(&old),
+        Err(ImageError::Downgrade { has: 2, is: 1, .. })
+    ));
     assert_eq!(store.list(), [image]);
 }
 
 #[test]
 fn damaged_images_are_left_out_at_the_start() {
     let shelf = Shelf::new();
-    shelf.open().add(&shelf.build("demo", 1, b"squashfs")).unwrap();
+    shelf
+        .open()
+        .add(&shelf.build("demo", 1, b"squashfs"))
+        .unwrap();
     let blobs = shelf.dir.path().join("images/blobs");
     fs::write(layer_of(&blobs), b"short").unwrap();
     assert!(shelf.open().list().is_empty());

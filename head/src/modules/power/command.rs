@@ -29,7 +29,11 @@ pub(crate) fn check_template(words: &[String]) -> Result<(), String> {
             let name = rest[open + 1..].split_once('}').map(|(name, _)| name);
             match name {
                 Some("node" | "target") => rest = &rest[open + 1..],
-                _ => return Err(format!("{word:?}: only {{node}} and {{target}} can be filled in")),
+                _ => {
+                    return Err(format!(
+                        "{word:?}: only {{node}} and {{target}} can be filled in"
+                    ));
+                }
             }
         }
     }
@@ -37,7 +41,11 @@ pub(crate) fn check_template(words: &[String]) -> Result<(), String> {
 }
 
 fn fill(words: &[String], target: &Target) -> Vec<String> {
-    let address = if target.address.is_empty() { target.name.as_str() } else { &target.address };
+    let address = if target.address.is_empty() {
+        target.name.as_str()
+    } else {
+        &target.address
+    };
     let filled = |word: &String| {
         // One pass, so that a value with braces in it is never filled in again.
         let mut out = String::new();
@@ -45,7 +53,11 @@ fn fill(words: &[String], target: &Target) -> Vec<String> {
         while let Some((before, after)) = rest.split_once('{') {
             out.push_str(before);
             let (name, tail) = after.split_once('}').unwrap_or(("", after));
-            out.push_str(if name == "node" { target.name.as_str() } else { address });
+            out.push_str(if name == "node" {
+                target.name.as_str()
+            } else {
+                address
+            });
             rest = tail;
         }
         out + rest
@@ -54,13 +66,20 @@ fn fill(words: &[String], target: &Target) -> Vec<String> {
 }
 
 /// Asks the status program.
-pub(super) async fn read(command: &PowerCommand, target: &Target) -> Result<Option<PowerState>, DriverError> {
+pub(super) async fn read(
+    command: &PowerCommand,
+    target: &Target,
+) -> Result<Option<PowerState>, DriverError> {
     let output = run(&command.status, target).await?;
     power_state(&output).map(Some)
 }
 
 /// Runs the program for a power state.
-pub(super) async fn switch(command: &PowerCommand, target: &Target, want: PowerState) -> Result<(), DriverError> {
+pub(super) async fn switch(
+    command: &PowerCommand,
+    target: &Target,
+    want: PowerState,
+) -> Result<(), DriverError> {
     let words = match want {
         PowerState::On => &command.on,
         PowerState::Off => &command.off,
@@ -74,7 +93,10 @@ async fn run(words: &[String], target: &Target) -> Result<String, DriverError> {
         return Err(DriverError::Refused("the command is empty".into()));
     };
     if target.address.starts_with('-') {
-        return Err(DriverError::Refused(format!("/power/target is {:?}: it would be read as an option", target.address)));
+        return Err(DriverError::Refused(format!(
+            "/power/target is {:?}: it would be read as an option",
+            target.address
+        )));
     }
     let mut child = Command::new(program)
         .args(arguments)
@@ -93,12 +115,17 @@ async fn run(words: &[String], target: &Target) -> Result<String, DriverError> {
         child.wait().await.map(|status| (status, out, err))
     };
     match tokio::time::timeout(RUN_TIMEOUT, work).await {
-        Err(_) => Err(DriverError::Unreachable(format!("{program} did not end within {RUN_TIMEOUT:?}"))),
+        Err(_) => Err(DriverError::Unreachable(format!(
+            "{program} did not end within {RUN_TIMEOUT:?}"
+        ))),
         Ok(Err(error)) => Err(DriverError::Unreachable(format!("{program}: {error}"))),
         Ok(Ok((status, out, _))) if status.success() => Ok(out),
         Ok(Ok((status, out, err))) => {
             let said = if err.trim().is_empty() { out } else { err };
-            Err(DriverError::Unreachable(format!("{program}: {status}: {}", quote(&said))))
+            Err(DriverError::Unreachable(format!(
+                "{program}: {status}: {}",
+                quote(&said)
+            )))
         }
     }
 }
@@ -107,24 +134,38 @@ async fn text_of(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
         // What a program says beyond the limit is read and forgotten, so that it does not block.
-        let _ = (&mut pipe).take(MAX_OUTPUT_BYTES).read_to_end(&mut bytes).await;
+        let _ = (&mut pipe)
+            .take(MAX_OUTPUT_BYTES)
+            .read_to_end(&mut bytes)
+            .await;
         let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn quote(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTE).collect()
+    text.trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_QUOTE)
+        .collect()
 }
 
 /// The one of the words "on" and "off" that a program printed; both or none is no answer, and never means off.
 fn power_state(output: &str) -> Result<PowerState, DriverError> {
     let lower = output.to_ascii_lowercase();
-    let has = |word: &str| lower.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == word);
+    let has = |word: &str| {
+        lower
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|part| part == word)
+    };
     match (has("on"), has("off")) {
         (true, false) => Ok(PowerState::On),
         (false, true) => Ok(PowerState::Off),
-        _ => Err(DriverError::Unreachable(format!("the status program says neither on nor off: {:?}", quote(output)))),
+        _ => Err(DriverError::Unreachable(format!(
+            "the status program says neither on nor off: {:?}",
+            quote(output)
+        ))),
     }
 }
 
@@ -133,11 +174,16 @@ mod tests {
     use super::*;
 
     fn target(address: &str) -> Target {
-        Target { address: address.into(), ..super::super::tests::target("n1") }
+        Target {
+            address: address.into(),
+            ..super::super::tests::target("n1")
+        }
     }
 
     fn sh(script: &str) -> Vec<String> {
-        ["sh", "-c", script, "sh", "{node}", "{target}"].map(str::to_owned).to_vec()
+        ["sh", "-c", script, "sh", "{node}", "{target}"]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     #[test]
@@ -153,7 +199,10 @@ mod tests {
     #[test]
     fn values_never_become_more_than_one_argument() {
         let words = ["-H", "{target}", "{node}:{target}", "plain"].map(str::to_owned);
-        assert_eq!(fill(&words, &target("a b;{node}")), ["-H", "a b;{node}", "n1:a b;{node}", "plain"]);
+        assert_eq!(
+            fill(&words, &target("a b;{node}")),
+            ["-H", "a b;{node}", "n1:a b;{node}", "plain"]
+        );
         assert_eq!(fill(&words, &target(""))[1], "n1");
         assert!(check_template(&words).is_ok());
         assert!(check_template(&["{password}".into()]).is_err());
@@ -165,15 +214,29 @@ mod tests {
         let command = PowerCommand {
             on: sh("exit 3"),
             off: sh("echo \"no such plug $2\" >&2; exit 1"),
-            status: sh("[ \"$1\" = n1 ] && [ \"$2\" = 'p1; x' ] && [ \"$KRAKEN_POWER_PASSWORD\" = secret ] && echo on"),
+            status: sh(
+                "[ \"$1\" = n1 ] && [ \"$2\" = 'p1; x' ] && [ \"$KRAKEN_POWER_PASSWORD\" = secret ] && echo on",
+            ),
         };
         let plug = target("p1; x");
         assert_eq!(read(&command, &plug).await, Ok(Some(PowerState::On)));
-        let Err(DriverError::Unreachable(why)) = switch(&command, &plug, PowerState::Off).await else { panic!() };
+        let Err(DriverError::Unreachable(why)) = switch(&command, &plug, PowerState::Off).await
+        else {
+            panic!()
+        };
         assert!(why.contains("no such plug p1; x"), "{why}");
         assert!(switch(&command, &plug, PowerState::On).await.is_err());
-        let missing = PowerCommand { status: vec!["/no/such/program".into()], ..command };
-        assert!(matches!(read(&missing, &plug).await, Err(DriverError::Refused(_))));
-        assert!(matches!(read(&missing, &target("--help")).await, Err(DriverError::Refused(_))));
+        let missing = PowerCommand {
+            status: vec!["/no/such/program".into()],
+            ..command
+        };
+        assert!(matches!(
+            read(&missing, &plug).await,
+            Err(DriverError::Refused(_))
+        ));
+        assert!(matches!(
+            read(&missing, &target("--help")).await,
+            Err(DriverError::Refused(_))
+        ));
     }
 }

@@ -44,7 +44,11 @@ impl Redfish {
                 .danger_accept_invalid_certs(insecure)
                 .build()
         };
-        Ok(Self { verifying: client(false)?, trusting: client(true)?, sessions: Mutex::default() })
+        Ok(Self {
+            verifying: client(false)?,
+            trusting: client(true)?,
+            sessions: Mutex::default(),
+        })
     }
 
     /// The power state; `None` while it changes.
@@ -54,22 +58,39 @@ impl Redfish {
     }
 
     /// Asks for a power state. The answer of the BMC only means that it has understood.
-    pub(super) async fn switch(&self, target: &Target, want: PowerState) -> Result<(), DriverError> {
+    pub(super) async fn switch(
+        &self,
+        target: &Target,
+        want: PowerState,
+    ) -> Result<(), DriverError> {
         let url = system_url(target)?;
         let system = self.get(target, url.clone()).await?;
         let (path, kind) = reset_action(&system, want)?;
         let action = same_host(&url, &path)?;
         let body = json!({ "ResetType": kind });
-        self.send(target, Method::POST, action, Some(&body)).await.map(|_| ())
+        self.send(target, Method::POST, action, Some(&body))
+            .await
+            .map(|_| ())
     }
 
     async fn get(&self, target: &Target, url: Url) -> Result<Value, DriverError> {
         let answer = self.send(target, Method::GET, url, None).await?;
-        serde_json::from_slice(&answer).map_err(|error| DriverError::Refused(format!("the BMC's answer is no JSON: {error}")))
+        serde_json::from_slice(&answer)
+            .map_err(|error| DriverError::Refused(format!("the BMC's answer is no JSON: {error}")))
     }
 
-    async fn send(&self, target: &Target, method: Method, url: Url, body: Option<&Value>) -> Result<Vec<u8>, DriverError> {
-        let client = if target.insecure { &self.trusting } else { &self.verifying };
+    async fn send(
+        &self,
+        target: &Target,
+        method: Method,
+        url: Url,
+        body: Option<&Value>,
+    ) -> Result<Vec<u8>, DriverError> {
+        let client = if target.insecure {
+            &self.trusting
+        } else {
+            &self.verifying
+        };
         let request = || {
             let request = client.request(method.clone(), url.clone());
             match body {
@@ -93,19 +114,35 @@ impl Redfish {
         finish(answer(request().header("X-Auth-Token", token)).await?).await
     }
 
-    async fn login(&self, client: &Client, target: &Target, url: &Url) -> Result<String, DriverError> {
+    async fn login(
+        &self,
+        client: &Client,
+        target: &Target,
+        url: &Url,
+    ) -> Result<String, DriverError> {
         let sessions = same_host(url, "/redfish/v1/SessionService/Sessions")?;
         let body = json!({ "UserName": target.username, "Password": target.password.0 });
         let response = answer(client.post(sessions).json(&body)).await?;
-        let token = response.headers().get("X-Auth-Token").and_then(|token| token.to_str().ok()).map(str::to_owned);
+        let token = response
+            .headers()
+            .get("X-Auth-Token")
+            .and_then(|token| token.to_str().ok())
+            .map(str::to_owned);
         match (response.status().is_success(), token) {
             (true, Some(token)) => Ok(token),
-            _ => Err(DriverError::Refused(format!("the BMC does not accept user {:?} with this password", target.username))),
+            _ => Err(DriverError::Refused(format!(
+                "the BMC does not accept user {:?} with this password",
+                target.username
+            ))),
         }
     }
 
     fn session(&self, key: &(String, String)) -> Option<String> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .cloned()
     }
 
     fn keep(&self, key: (String, String), token: String) {
@@ -118,12 +155,16 @@ impl Redfish {
 }
 
 fn system_url(target: &Target) -> Result<Url, DriverError> {
-    let refuse = |why: &str| DriverError::Refused(format!("/power/target is {:?}: {why}", target.address));
-    let url = Url::parse(&target.address)
-        .map_err(|_| refuse("the url of a ComputerSystem is wanted, such as https://bmc1/redfish/v1/Systems/1"))?;
+    let refuse =
+        |why: &str| DriverError::Refused(format!("/power/target is {:?}: {why}", target.address));
+    let url = Url::parse(&target.address).map_err(|_| {
+        refuse("the url of a ComputerSystem is wanted, such as https://bmc1/redfish/v1/Systems/1")
+    })?;
     match url.scheme() {
         "http" | "https" if url.username().is_empty() && url.password().is_none() => Ok(url),
-        "http" | "https" => Err(refuse("credentials belong in /power/username and /power/password")),
+        "http" | "https" => Err(refuse(
+            "credentials belong in /power/username and /power/password",
+        )),
         _ => Err(refuse("http or https is wanted")),
     }
 }
@@ -133,19 +174,33 @@ fn same_host(base: &Url, path: &str) -> Result<Url, DriverError> {
     base.join(path)
         .ok()
         .filter(|url| url.origin() == base.origin())
-        .ok_or_else(|| DriverError::Refused(format!("the BMC names a resource on another host: {:?}", quote(path))))
+        .ok_or_else(|| {
+            DriverError::Refused(format!(
+                "the BMC names a resource on another host: {:?}",
+                quote(path)
+            ))
+        })
 }
 
 async fn answer(request: RequestBuilder) -> Result<Response, DriverError> {
-    request.send().await.map_err(|error| DriverError::Unreachable(chain(&error)))
+    request
+        .send()
+        .await
+        .map_err(|error| DriverError::Unreachable(chain(&error)))
 }
 
 async fn finish(mut response: Response) -> Result<Vec<u8>, DriverError> {
     let status = response.status();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| DriverError::Unreachable(chain(&error)))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| DriverError::Unreachable(chain(&error)))?
+    {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(DriverError::Refused(format!("the BMC's answer has more than {MAX_ANSWER_BYTES} bytes")));
+            return Err(DriverError::Refused(format!(
+                "the BMC's answer has more than {MAX_ANSWER_BYTES} bytes"
+            )));
         }
         body.extend_from_slice(&chunk);
     }
@@ -154,8 +209,15 @@ async fn finish(mut response: Response) -> Result<Vec<u8>, DriverError> {
     }
     let text = format!("the BMC answers {status}{}", message(&body));
     let passes = status.is_server_error()
-        || matches!(status, StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    Err(if passes { DriverError::Unreachable(text) } else { DriverError::Refused(text) })
+        || matches!(
+            status,
+            StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+        );
+    Err(if passes {
+        DriverError::Unreachable(text)
+    } else {
+        DriverError::Refused(text)
+    })
 }
 
 /// What the BMC says in its error, if it says something.
@@ -169,7 +231,10 @@ fn message(body: &[u8]) -> String {
 }
 
 fn quote(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTE).collect()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_QUOTE)
+        .collect()
 }
 
 fn chain(error: &reqwest::Error) -> String {
@@ -187,7 +252,10 @@ fn power_state(system: &Value) -> Result<Option<PowerState>, DriverError> {
         Some("On") => Ok(Some(PowerState::On)),
         Some("Off") => Ok(Some(PowerState::Off)),
         Some("PoweringOn" | "PoweringOff" | "Paused") => Ok(None),
-        other => Err(DriverError::Refused(format!("the BMC tells no PowerState but {:?}", other.map(quote)))),
+        other => Err(DriverError::Refused(format!(
+            "the BMC tells no PowerState but {:?}",
+            other.map(quote)
+        ))),
     }
 }
 
@@ -195,17 +263,24 @@ fn power_state(system: &Value) -> Result<Option<PowerState>, DriverError> {
 fn reset_action(system: &Value, want: PowerState) -> Result<(String, &'static str), DriverError> {
     let action = &system["Actions"]["#ComputerSystem.Reset"];
     let Some(target) = action["target"].as_str() else {
-        return Err(DriverError::Refused("the resource has no ComputerSystem.Reset action: is it a ComputerSystem?".into()));
+        return Err(DriverError::Refused(
+            "the resource has no ComputerSystem.Reset action: is it a ComputerSystem?".into(),
+        ));
     };
     let kinds: &[&'static str] = match want {
         PowerState::On => &["On", "ForceOn", "PushPowerButton"],
         PowerState::Off => &["ForceOff", "PowerOff", "PushPowerButton"],
     };
     let allowed = action["ResetType@Redfish.AllowableValues"].as_array();
-    let fits = |kind: &str| allowed.is_none_or(|allowed| allowed.iter().any(|value| value.as_str() == Some(kind)));
+    let fits = |kind: &str| {
+        allowed.is_none_or(|allowed| allowed.iter().any(|value| value.as_str() == Some(kind)))
+    };
     match kinds.iter().find(|kind| fits(kind)) {
         Some(kind) => Ok((target.to_owned(), kind)),
-        None => Err(DriverError::Refused(format!("the BMC allows none of the reset types {}", kinds.join(", ")))),
+        None => Err(DriverError::Refused(format!(
+            "the BMC allows none of the reset types {}",
+            kinds.join(", ")
+        ))),
     }
 }
 
@@ -225,13 +300,18 @@ mod tests {
 
     #[test]
     fn reset_types_follow_what_the_bmc_allows() {
-        let system = |allowed: Value| {
-            json!({ "Actions": { "#ComputerSystem.Reset": { "target": "/x", "ResetType@Redfish.AllowableValues": allowed } } })
-        };
-        let kind = |allowed: Value, want| reset_action(&system(allowed), want).map(|(_, kind)| kind);
+        let system = |allowed: Value| json!({ "Actions": { "#ComputerSystem.Reset": { "target": "/x", "ResetType@Redfish.AllowableValues": allowed } } });
+        let kind =
+            |allowed: Value, want| reset_action(&system(allowed), want).map(|(_, kind)| kind);
         assert_eq!(kind(json!(null), PowerState::Off), Ok("ForceOff"));
-        assert_eq!(kind(json!(["On", "PushPowerButton"]), PowerState::Off), Ok("PushPowerButton"));
-        assert_eq!(kind(json!(["ForceOn", "ForceOff"]), PowerState::On), Ok("ForceOn"));
+        assert_eq!(
+            kind(json!(["On", "PushPowerButton"]), PowerState::Off),
+            Ok("PushPowerButton")
+        );
+        assert_eq!(
+            kind(json!(["ForceOn", "ForceOff"]), PowerState::On),
+            Ok("ForceOn")
+        );
         assert!(kind(json!([]), PowerState::On).is_err());
         assert!(reset_action(&json!({}), PowerState::On).is_err());
     }
@@ -239,8 +319,16 @@ mod tests {
     #[test]
     fn credentials_stay_with_their_host() {
         let base: Url = "https://bmc1/redfish/v1/Systems/1".parse().unwrap();
-        assert_eq!(same_host(&base, "/a/b").unwrap().as_str(), "https://bmc1/a/b");
-        for path in ["https://evil/a", "//evil/a", "http://bmc1/a", "https://bmc1:444/a"] {
+        assert_eq!(
+            same_host(&base, "/a/b").unwrap().as_str(),
+            "https://bmc1/a/b"
+        );
+        for path in [
+            "https://evil/a",
+            "//evil/a",
+            "http://bmc1/a",
+            "https://bmc1:444/a",
+        ] {
             assert!(same_host(&base, path).is_err(), "{path}");
         }
     }

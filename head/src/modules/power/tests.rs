@@ -42,7 +42,8 @@ type Bmc = Arc<Mutex<FakeBmc>>;
 fn allowed(bmc: &FakeBmc, headers: &HeaderMap) -> bool {
     let has = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
     // "admin:secret", RFC 7617.
-    has("x-auth-token", "t0ken") || (!bmc.sessions_only && has("authorization", "Basic YWRtaW46c2VjcmV0"))
+    has("x-auth-token", "t0ken")
+        || (!bmc.sessions_only && has("authorization", "Basic YWRtaW46c2VjcmV0"))
 }
 
 async fn system(State(bmc): State<Bmc>, headers: HeaderMap) -> Response {
@@ -70,7 +71,11 @@ async fn system(State(bmc): State<Bmc>, headers: HeaderMap) -> Response {
     .into_response()
 }
 
-async fn reset(State(bmc): State<Bmc>, headers: HeaderMap, Json(body): Json<serde_json::Value>) -> Response {
+async fn reset(
+    State(bmc): State<Bmc>,
+    headers: HeaderMap,
+    Json(body): Json<serde_json::Value>,
+) -> Response {
     let mut bmc = bmc.lock().unwrap();
     if !allowed(&bmc, &headers) {
         return StatusCode::UNAUTHORIZED.into_response();
@@ -103,7 +108,10 @@ async fn rig(bmc: FakeBmc) -> Rig {
     let bmc = Arc::new(Mutex::new(bmc));
     let router = Router::new()
         .route("/redfish/v1/Systems/1", get(system))
-        .route("/redfish/v1/Systems/1/Actions/ComputerSystem.Reset", post(reset))
+        .route(
+            "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset",
+            post(reset),
+        )
         .route("/redfish/v1/SessionService/Sessions", post(login))
         .with_state(Arc::clone(&bmc));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -113,13 +121,21 @@ async fn rig(bmc: FakeBmc) -> Rig {
     let mut cfg = Values::default();
     for (at, value) in [
         ("/power/driver", "REDFISH"),
-        ("/power/target", &format!("http://{address}/redfish/v1/Systems/1")),
+        (
+            "/power/target",
+            &format!("http://{address}/redfish/v1/Systems/1"),
+        ),
         ("/power/username", "admin"),
         ("/power/password", "secret"),
     ] {
         cfg.set(at.parse().unwrap(), Some(Value::from(value)));
     }
-    Rig { power: Power::new(reports, None).unwrap(), heard, bmc, cfg }
+    Rig {
+        power: Power::new(reports, None).unwrap(),
+        heard,
+        bmc,
+        cfg,
+    }
 }
 
 impl Rig {
@@ -131,14 +147,24 @@ impl Rig {
             attempt,
             deadline: None,
             cfg: self.cfg.clone(),
-            dsc: dsc.iter().map(|(at, value)| (at.parse().unwrap(), Value::from(*value))).collect(),
+            dsc: dsc
+                .iter()
+                .map(|(at, value)| (at.parse().unwrap(), Value::from(*value)))
+                .collect(),
         }
     }
 
     fn look(&self, phys: Option<&str>) {
         let node = NodeId::from_bytes([1; 16]);
         let target = Target::of(&"n1".parse().unwrap(), &self.cfg).unwrap();
-        self.power.look(vec![Observed { node, target, phys: phys.map(str::to_owned) }], Duration::ZERO);
+        self.power.look(
+            vec![Observed {
+                node,
+                target,
+                phys: phys.map(str::to_owned),
+            }],
+            Duration::ZERO,
+        );
     }
 
     /// The next report, as text.
@@ -146,9 +172,14 @@ impl Rig {
         match tokio::time::timeout(Duration::from_secs(20), self.heard.recv()).await {
             Ok(Some(Input::Discover(discovery))) => {
                 let Change { url, value } = &discovery.changes[0];
-                format!("{url}={}", value.as_ref().map(ToString::to_string).unwrap_or_default())
+                format!(
+                    "{url}={}",
+                    value.as_ref().map(ToString::to_string).unwrap_or_default()
+                )
             }
-            Ok(Some(Input::MutationFailed { attempt, text, .. })) => format!("failed {attempt}: {text}"),
+            Ok(Some(Input::MutationFailed { attempt, text, .. })) => {
+                format!("failed {attempt}: {text}")
+            }
             other => format!("{other:?}"),
         }
     }
@@ -165,7 +196,12 @@ fn the_declaration_is_as_the_planner_wants_it() {
     let declaration = Power::new(reports, None).unwrap().declaration();
     for mutation in &declaration.mutations {
         let switches_off = mutation.mutates[0].to == Some(Value::from("POWER_OFF"));
-        assert_eq!(mutation.disruptive, switches_off && mutation.id.name() != "UKtoOFF", "{}", mutation.id);
+        assert_eq!(
+            mutation.disruptive,
+            switches_off && mutation.id.name() != "UKtoOFF",
+            "{}",
+            mutation.id
+        );
         assert!(mutation.timeout.is_some() && !mutation.fail_to.is_empty());
     }
 }
@@ -190,7 +226,11 @@ fn what_a_look_means() {
 
 #[tokio::test]
 async fn switching_reads_again_until_the_state_is_there() {
-    let mut rig = rig(FakeBmc { lag: 2, ..FakeBmc::default() }).await;
+    let mut rig = rig(FakeBmc {
+        lag: 2,
+        ..FakeBmc::default()
+    })
+    .await;
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
     assert_eq!(rig.resets(), ["On"]);
@@ -201,7 +241,11 @@ async fn switching_reads_again_until_the_state_is_there() {
 
 #[tokio::test]
 async fn a_machine_that_is_there_already_is_not_switched() {
-    let mut rig = rig(FakeBmc { on: true, ..FakeBmc::default() }).await;
+    let mut rig = rig(FakeBmc {
+        on: true,
+        ..FakeBmc::default()
+    })
+    .await;
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
     rig.power.fire(rig.fire("UKtoOFF", 2, &[]));
@@ -211,24 +255,38 @@ async fn a_machine_that_is_there_already_is_not_switched() {
 
 #[tokio::test]
 async fn a_node_in_sync_is_never_healed_by_cutting_its_power() {
-    let mut rig = rig(FakeBmc { on: true, ..FakeBmc::default() }).await;
-    rig.power.fire(rig.fire("ERRORtoOFF", 1, &[("/RunState", "SYNC")]));
+    let mut rig = rig(FakeBmc {
+        on: true,
+        ..FakeBmc::default()
+    })
+    .await;
+    rig.power
+        .fire(rig.fire("ERRORtoOFF", 1, &[("/RunState", "SYNC")]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
     assert!(rig.resets().is_empty());
 }
 
 #[tokio::test]
 async fn sessions_serve_bmcs_without_basic_authentication() {
-    let mut rig = rig(FakeBmc { sessions_only: true, ..FakeBmc::default() }).await;
+    let mut rig = rig(FakeBmc {
+        sessions_only: true,
+        ..FakeBmc::default()
+    })
+    .await;
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
-    assert_eq!(rig.bmc.lock().unwrap().logins, 1, "one session serves many requests");
+    assert_eq!(
+        rig.bmc.lock().unwrap().logins,
+        1,
+        "one session serves many requests"
+    );
 }
 
 #[tokio::test]
 async fn wrong_credentials_are_said_at_once() {
     let mut rig = rig(FakeBmc::default()).await;
-    rig.cfg.set(url("/power/password"), Some(Value::from("wrong")));
+    rig.cfg
+        .set(url("/power/password"), Some(Value::from("wrong")));
     rig.power.fire(rig.fire("OFFtoON", 7, &[]));
     let text = "the BMC does not accept user \"admin\" with this password";
     assert_eq!(rig.report().await, format!("/power/last_error={text}"));
@@ -237,13 +295,29 @@ async fn wrong_credentials_are_said_at_once() {
 
 #[tokio::test]
 async fn an_answer_that_is_no_state_never_means_off() {
-    let busy = (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": { "message": "starting" } }));
-    let mut rig = rig(FakeBmc { on: true, answers: [busy].into(), ..FakeBmc::default() }).await;
+    let busy = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        json!({ "error": { "message": "starting" } }),
+    );
+    let mut rig = rig(FakeBmc {
+        on: true,
+        answers: [busy].into(),
+        ..FakeBmc::default()
+    })
+    .await;
     rig.look(Some("POWER_ON"));
     let error = rig.report().await;
-    assert!(error.starts_with("/power/last_error=the BMC answers 503") && error.ends_with(": starting"), "{error}");
+    assert!(
+        error.starts_with("/power/last_error=the BMC answers 503") && error.ends_with(": starting"),
+        "{error}"
+    );
     // The trouble is over: that is said, and nothing else.
-    while rig.power.0.with(NodeId::from_bytes([1; 16]), |work| work.looking) != Some(false) {
+    while rig
+        .power
+        .0
+        .with(NodeId::from_bytes([1; 16]), |work| work.looking)
+        != Some(false)
+    {
         tokio::task::yield_now().await;
     }
     rig.look(Some("POWER_ON"));
@@ -261,7 +335,11 @@ async fn looks_find_power_that_changed_by_itself() {
 
 #[tokio::test]
 async fn an_interrupted_attempt_says_nothing_more() {
-    let mut rig = rig(FakeBmc { ignores_resets: true, ..FakeBmc::default() }).await;
+    let mut rig = rig(FakeBmc {
+        ignores_resets: true,
+        ..FakeBmc::default()
+    })
+    .await;
     let node = NodeId::from_bytes([1; 16]);
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     while rig.resets().is_empty() {
@@ -269,9 +347,16 @@ async fn an_interrupted_attempt_says_nothing_more() {
     }
     // A look while the attempt is under way is left out, another attempt's interrupt ignored.
     rig.look(Some("POWER_ON"));
-    rig.power.interrupt(node, &MutationId::new("power", "OFFtoON"), 9);
-    assert!(rig.power.0.with(node, |work| work.firing.is_some() && !work.looking).unwrap());
-    rig.power.interrupt(node, &MutationId::new("power", "OFFtoON"), 1);
+    rig.power
+        .interrupt(node, &MutationId::new("power", "OFFtoON"), 9);
+    assert!(
+        rig.power
+            .0
+            .with(node, |work| work.firing.is_some() && !work.looking)
+            .unwrap()
+    );
+    rig.power
+        .interrupt(node, &MutationId::new("power", "OFFtoON"), 1);
     rig.bmc.lock().unwrap().on = true;
     sleep(REREAD * 3).await;
     assert!(rig.heard.try_recv().is_err());
@@ -281,11 +366,15 @@ async fn an_interrupted_attempt_says_nothing_more() {
 #[tokio::test]
 async fn the_command_driver_needs_its_programs() {
     let mut rig = rig(FakeBmc::default()).await;
-    rig.cfg.set(url("/power/driver"), Some(Value::from("COMMAND")));
+    rig.cfg
+        .set(url("/power/driver"), Some(Value::from("COMMAND")));
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     assert!(rig.report().await.contains("has no power.command"));
     rig.cfg.set(url("/power/driver"), None);
     assert!(rig.report().await.starts_with("failed 1: "));
     rig.power.fire(rig.fire("OFFtoON", 2, &[]));
-    assert_eq!(rig.report().await, "failed 2: the node has no /power/driver");
+    assert_eq!(
+        rig.report().await,
+        "failed 2: the node has no /power/driver"
+    );
 }

@@ -1,0 +1,9 @@
+//! The real kraken-head binary, driven from outside as operators, machines and accidents do: over its sockets, signals and files.
+
+mod api;
+mod child;
+mod crash;
+mod join;
+mod rig;
+mod start;
+mod watch;

@@ -1,0 +1,187 @@
+//! A head starts with what it has, or says in a sentence why not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use proto::v1;
+
+use crate::rig::{Rig, WAIT, add, connect, list, node};
+
+#[tokio::test]
+async fn a_second_head_is_refused_and_the_first_goes_on() {
+    let rig = Rig::new("");
+    let (head, mut client) = rig.start().await;
+    let (status, said) = rig.run();
+    assert_eq!(status.code(), Some(1));
+    let sentence = format!(
+        "another kraken-head uses the state directory {} (pid {})",
+        rig.path("state").display(),
+        head.pid()
+    );
+    assert!(said.contains(&sentence), "{said}");
+    assert_eq!(list(&mut client, "").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_head_keeps_its_nodes_its_identity_and_its_name() {
+    let rig = Rig::new("");
+    let (head, mut client) = rig.start().await;
+    let version = client
+        .get_version(v1::GetVersionRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (version.cluster.as_str(), version.revision, version.epoch),
+        ("test", 1, 1)
+    );
+    add(&mut client, vec![node("n1", &[("/RunState", "SYNC")])])
+        .await
+        .unwrap();
+    let before = list(&mut client, "").await.unwrap();
+    assert!(
+        before
+            .iter()
+            .any(|node| node.name == "head" && node.is_head)
+    );
+    let (status, took) = head.terminate();
+    assert!(
+        status.success() && took < Duration::from_secs(5),
+        "{status} after {took:?}"
+    );
+
+    let (head, mut client) = rig.start().await;
+    let after = list(&mut client, "").await.unwrap();
+    let names = |nodes: &[v1::Node]| {
+        nodes
+            .iter()
+            .map(|node| (node.id.clone(), node.name.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&before), names(&after));
+    let version = client
+        .get_version(v1::GetVersionRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((version.revision, version.epoch), (2, 2));
+    head.kill();
+
+    let other_name = "name = \"other\"\n";
+    let text = fs::read_to_string(rig.path("head.toml")).unwrap();
+    fs::write(rig.path("head.toml"), format!("{other_name}{text}")).unwrap();
+    let (status, said) = rig.run();
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        said.contains("this head is node head in its state directory"),
+        "{said}"
+    );
+    fs::write(rig.path("head.toml"), format!("name = \"n1\"\n{text}")).unwrap();
+    assert!(rig.run().1.contains("this head is node head"));
+}
+
+#[test]
+fn what_is_wrong_at_the_start_is_said_in_a_sentence() {
+    let rig = Rig::new("");
+    let refused = |code: i32, part: &str| {
+        let (status, said) = rig.run();
+        assert_eq!(status.code(), Some(code), "{said}");
+        assert!(said.contains(part), "{said}");
+    };
+    rig.configure("[boot]\nhttp_prot = 1\n");
+    refused(
+        2,
+        "there is no key boot.http_prot; did you mean boot.http_port?",
+    );
+    rig.configure("");
+    let secret = rig.path("keys/cluster.key");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    refused(1, "can be read by other users: chmod 600");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let public = fs::read(rig.path("keys/cluster.pub")).unwrap();
+    fs::write(rig.path("keys/cluster.pub"), "00".repeat(32)).unwrap();
+    refused(1, "does not belong to cluster.key");
+    fs::write(rig.path("keys/cluster.pub"), public).unwrap();
+    fs::rename(rig.path("keys/ca.pem"), rig.path("keys/gone")).unwrap();
+    refused(1, "make the cluster's keys with `kraken-image keys");
+    fs::rename(rig.path("keys/gone"), rig.path("keys/ca.pem")).unwrap();
+    fs::create_dir_all(rig.path("state/mutations")).unwrap();
+    fs::write(
+        rig.path("state/mutations/bad.toml"),
+        "module = \"x\"\n[[mutation]]\nnmae = \"A\"\n",
+    )
+    .unwrap();
+    refused(1, "bad.toml");
+    fs::remove_file(rig.path("state/mutations/bad.toml")).unwrap();
+    fs::write(
+        rig.path("state/kraken.db"),
+        "this is no database, whatever its name says",
+    )
+    .unwrap();
+    refused(1, "is damaged");
+    fs::remove_file(rig.path("missing.toml")).unwrap_err();
+    let output = rig
+        .command()
+        .args(["--config", "/no/such/file.toml"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn config_check_and_show_start_nothing() {
+    let rig = Rig::new("[power]\npoll = \"7s\"\n");
+    let output = rig.command().args(["config", "check"]).output().unwrap();
+    assert!(output.status.success());
+    let output = rig
+        .command()
+        .args(["config", "show"])
+        .env("KRAKEN_ENGINE_ATTEMPTS", "9")
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        shown.contains("power.poll = \"7s\"  # ")
+            && shown.contains("engine.attempts = \"9\"  # KRAKEN_ENGINE_ATTEMPTS"),
+        "{shown}"
+    );
+    assert!(!rig.path("state").exists());
+}
+
+#[tokio::test]
+async fn signals_do_what_they_should() {
+    let rig = Rig::new("");
+    let (head, mut client) = rig.start().await;
+    let mut watch = client
+        .watch(v1::WatchRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(watch.message().await.unwrap().is_some());
+    let good = fs::read_to_string(rig.path("head.toml")).unwrap();
+    fs::write(rig.path("head.toml"), "nonsense = 1\n").unwrap();
+    head.signal(nix::sys::signal::Signal::SIGHUP);
+    head.logged("the configuration is not good").await;
+    fs::write(rig.path("head.toml"), good).unwrap();
+    head.signal(nix::sys::signal::Signal::SIGHUP);
+    head.logged("the configuration is good").await;
+    assert_eq!(list(&mut client, "").await.unwrap().len(), 1);
+    // An open stream does not hold up the end.
+    let (status, took) = head.terminate();
+    assert!(
+        status.success() && took < Duration::from_secs(5),
+        "{status} after {took:?}"
+    );
+    assert!(
+        tokio::time::timeout(WAIT, async {
+            while let Ok(Some(_)) = watch.message().await {}
+        })
+        .await
+        .is_ok()
+    );
+    assert!(
+        connect(&rig.path("run/api.sock")).await.is_err(),
+        "the socket is gone"
+    );
+}
