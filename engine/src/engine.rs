@@ -334,6 +334,10 @@ impl Engine {
                 if let Some(node) = self.tree.get_mut(*node) {
                     node.last_known.dsc = Values::default();
                 }
+                // The agent tries anew, too: it joins again at once, and a join forgets its attempts.
+                if matches!(self.config.role, Role::Head { .. }) {
+                    self.end_session(*node, "an operator released the node");
+                }
             }
         }
     }

@@ -19,6 +19,8 @@ pub mod engine;
 pub mod event;
 pub mod extension;
 pub mod mutation;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod state;
 pub mod sync;
 pub mod time;

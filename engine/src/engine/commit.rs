@@ -180,17 +180,21 @@ impl Engine {
     /// Makes durable writes count: in the tree, for watchers, for children, for plans.
     fn take_over(&mut self, staged: Staged, changed: Vec<Changed>) {
         self.revision = staged.revision;
-        if self.frozen != staged.frozen {
+        let freezes = self.frozen != staged.frozen;
+        if freezes {
             self.frozen = staged.frozen;
             self.frozen_revision = staged.revision;
-            self.push_all();
-            self.dirty.extend(self.runtimes.keys());
         }
         for (id, node) in staged.touched {
             match node {
                 Some(node) => self.take_over_node(node),
                 None => self.delete_node(id),
             }
+        }
+        if freezes {
+            // Behind the nodes: one version of a child's Cfg never names two sets of values.
+            self.push_all();
+            self.dirty.extend(self.runtimes.keys());
         }
         for change in changed {
             match change {
@@ -237,6 +241,7 @@ impl Engine {
         }
         self.timers.set(super::timers::Timer::Step(id), None);
         self.end_session(id, "the node was deleted");
+        self.forget_reports(id);
         self.disarm(id);
         self.dirty.remove(&id);
         if let Some(node) = self.tree.remove(id) {

@@ -31,6 +31,8 @@ pub(super) struct Sessions {
     pub(super) acceptor: Acceptor,
     links: BTreeMap<NodeId, Link>,
     by_session: BTreeMap<SessionId, NodeId>,
+    /// What each child's last session reported: its next agent may know less.
+    reported: BTreeMap<NodeId, Values>,
     attaching: Attaching,
     attempt: u32,
     chance: u64,
@@ -68,6 +70,7 @@ impl Sessions {
             acceptor: Acceptor::default(),
             links: BTreeMap::new(),
             by_session: BTreeMap::new(),
+            reported: BTreeMap::new(),
             attaching: Attaching::Waiting,
             attempt: 0,
             chance: seed,
@@ -316,7 +319,7 @@ impl Engine {
             alarm: false,
         });
         let local = Stream::new(version, cfg).signed(signature);
-        let remote = Stream::new(0, Values::default());
+        let remote = Stream::new(0, self.last_reports(id));
         let neighbor = Neighbor::new(
             proven.session,
             self.sessions.config,
@@ -325,6 +328,24 @@ impl Engine {
             remote,
         );
         self.open(id, neighbor, conn);
+    }
+
+    /// What an earlier session of this child reported and still counts. The first snapshot of a new session unsets what is not in it,
+    /// such as the job that ended while no agent ran.
+    fn last_reports(&mut self, id: NodeId) -> Values {
+        let reported = self.sessions.reported.remove(&id).unwrap_or_default();
+        let Some(node) = self.tree.get(id) else {
+            return Values::default();
+        };
+        reported
+            .iter()
+            .filter(|(url, value)| node.dsc.get(url.as_str()) == Some(*value))
+            .map(|(url, value)| (url.clone(), value.clone()))
+            .collect()
+    }
+
+    pub(super) fn forget_reports(&mut self, id: NodeId) {
+        self.sessions.reported.remove(&id);
     }
 
     /// A child's Cfg as it is sent: its values, and whether mutations are held.
@@ -454,6 +475,13 @@ impl Engine {
                     )
                 });
                 if alive {
+                    // What it says of its job is no longer known, but the job counts until somebody knows better.
+                    if let Some(node) = self.tree.get_mut(peer)
+                        && node.is_busy()
+                        && let Ok(url) = core::BUSY.parse()
+                    {
+                        node.last_known.dsc.set(url, Some(core::BUSY_BUSY.into()));
+                    }
                     if let Some(runtime) = self.runtimes.get_mut(&peer) {
                         runtime.silent_since = Some(self.now);
                     }
@@ -468,6 +496,10 @@ impl Engine {
         if let Some(link) = self.sessions.links.remove(&peer) {
             let session = link.neighbor.session();
             self.sessions.by_session.remove(&session);
+            if matches!(self.config.role, Role::Head { .. }) {
+                let reported = link.neighbor.remote().clone();
+                self.sessions.reported.insert(peer, reported);
+            }
             self.timers.set(Timer::Neighbor(peer), None);
             self.outputs.push_back(Output::EndSession {
                 session,
@@ -580,6 +612,9 @@ impl Engine {
         }
         self.declare(&attach.mutations);
         self.take_cfg(cfg.clone(), version);
+        if let Some(runtime) = self.runtimes.get_mut(&me) {
+            runtime.progress.release();
+        }
         self.apply_dsc(me, attach.dsc);
         self.observe(me, &[(core::RUN_STATE, Some(core::SYNC))]);
         let local = Stream::new(self.sessions.own_version, self.sessions.own.clone());

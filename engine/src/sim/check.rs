@@ -1,0 +1,223 @@
+//! The invariants of reliability 4.1, checked after each event against what this module saw before.
+//!
+//! | | |
+//! |---|---|
+//! | I1 | what was acknowledged is on the disk |
+//! | I2 | revisions, attempts and versions rise and are never given twice |
+//! | I4 | per node and engine one mutation in flight, fired only as the first step of a plan that holds |
+//! | I5 | an agent's Cfg is one that the head signed for it, and never an older one |
+//! | I6 | a session or a report changes the Dsc of its own node only |
+//! | I7 | a sealed frame is taken once, at the end for which it was sealed |
+//! | I8 | a grant yields one key (`disk.rs`) |
+//! | I9 | nothing disruptive on a BUSY or frozen node |
+//! | I10 | a calm world sees no power action once it has converged |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::net::Host;
+use crate::event::{Event, Fire, MutationEvent};
+use crate::mutation::MutationId;
+use crate::mutation::graph::MutationGraph;
+use crate::mutation::path::{Plan, Planner};
+use crate::state::{NodeId, Values, core};
+
+/// Header and tag of a sealed frame: what tells it from every other one.
+type FrameKey = [u8; 36];
+
+/// Who caused what an engine did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cause {
+    /// A frame of this node's session, or a report about it.
+    Node(NodeId),
+    /// Time, operators, joins, commits.
+    Other,
+}
+
+/// What was seen so far.
+pub(super) struct Check {
+    planner: Planner,
+    frames: BTreeMap<FrameKey, (Host, bool)>,
+    cfg_sent: BTreeMap<(NodeId, u64), u64>,
+    in_flight: BTreeMap<(Host, NodeId), (MutationId, u64)>,
+    acked_revision: u64,
+    last_fired: u64,
+    /// Once set, no power action may be seen any more.
+    pub(super) powerless: bool,
+    broken: Option<String>,
+}
+
+impl Check {
+    pub(super) fn new(graph: MutationGraph) -> Self {
+        Self {
+            planner: Planner::new(Arc::new(graph)),
+            frames: BTreeMap::new(),
+            cfg_sent: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            acked_revision: 0,
+            last_fired: 0,
+            powerless: false,
+            broken: None,
+        }
+    }
+
+    /// The first promise that was broken.
+    pub(super) fn broken(&mut self) -> Option<String> {
+        self.broken.take()
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        self.broken.get_or_insert(what);
+    }
+
+    fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(what());
+        }
+    }
+
+    /// A frame was sealed for `to`.
+    pub(super) fn sealed(&mut self, datagram: &[u8], to: Host) {
+        let twice = self.frames.insert(frame_key(datagram), (to, false)).is_some();
+        self.require(!twice, || "I7: one header and tag was sealed twice".into());
+    }
+
+    /// `at` took a frame in.
+    pub(super) fn opened(&mut self, datagram: &[u8], at: Host) {
+        let wrong = match self.frames.get_mut(&frame_key(datagram)) {
+            None => Some("that nobody sealed"),
+            Some((to, _)) if *to != at => Some("that was sealed for another"),
+            Some((_, true)) => Some("a second time"),
+            Some((_, taken)) => {
+                *taken = true;
+                None
+            }
+        };
+        if let Some(wrong) = wrong {
+            self.fail(format!("I7: {at:?} takes a frame {wrong}"));
+        }
+    }
+
+    /// The head put its name to this Cfg.
+    pub(super) fn cfg_sent(&mut self, node: NodeId, version: u64, digest: u64) {
+        let before = *self.cfg_sent.entry((node, version)).or_insert(digest);
+        self.require(before == digest, || format!("I2: Cfg version {version} of {node} names two sets of values"));
+    }
+
+    /// An agent obeys this Cfg; before, it obeyed `before`.
+    pub(super) fn cfg_obeyed(&mut self, node: NodeId, before: u64, version: u64, cfg: &Values) {
+        self.require(version >= before, || format!("I5: {node} goes from Cfg version {before} to {version}"));
+        let genuine = self.cfg_sent.get(&(node, version)) == Some(&cfg.digest().short());
+        self.require(genuine, || format!("I5: {node} obeys a Cfg of version {version} that the head never sent"));
+    }
+
+    pub(super) fn acknowledged(&mut self, revision: u64, on_disk: u64) {
+        let acked = self.acked_revision;
+        self.require(revision > acked, || format!("I2: revision {revision} is acknowledged after {acked}"));
+        self.require(on_disk >= revision, || format!("I1: revision {revision} is acknowledged, the disk is at {on_disk}"));
+        self.acked_revision = revision;
+    }
+
+    /// A head starts from its disk.
+    pub(super) fn restarted(&mut self, on_disk: u64) {
+        let acked = self.acked_revision;
+        self.require(on_disk >= acked, || format!("I1: revision {acked} was acknowledged, a new head starts at {on_disk}"));
+        self.forget(Host::Head);
+    }
+
+    /// What ran at `host` died with it.
+    pub(super) fn forget(&mut self, host: Host) {
+        self.in_flight.retain(|(at, _), _| *at != host);
+    }
+
+    /// An engine tells what happened to a mutation, or to Dsc.
+    pub(super) fn event(&mut self, host: Host, event: &Event, cause: Cause) {
+        match event {
+            Event::Mutation {
+                node,
+                mutation,
+                attempt,
+                what,
+            } => self.mutation_event(host, *node, mutation, *attempt, what),
+            Event::Deleted { node, .. } => {
+                self.in_flight.remove(&(host, *node));
+            }
+            Event::Dsc { node, changes } => {
+                if let (Cause::Node(source), Host::Head) = (cause, host) {
+                    self.require(source == *node, || format!("I6: {source} changes the Dsc of {node}: {changes:?}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn mutation_event(&mut self, host: Host, node: NodeId, mutation: &MutationId, attempt: u64, what: &MutationEvent) {
+        if attempt == 0 {
+            return;
+        }
+        match what {
+            MutationEvent::Fired { ours: false } => {}
+            MutationEvent::Fired { ours: true } => {
+                let before = self.in_flight.insert((host, node), (mutation.clone(), attempt));
+                if let Some((before, _)) = before {
+                    self.fail(format!("I4: {mutation} is fired on {node} while {before} is in flight"));
+                }
+                if host == Host::Head {
+                    let last = self.last_fired;
+                    self.require(attempt > last, || format!("I2: attempt {attempt} is fired after {last}"));
+                    self.last_fired = attempt;
+                }
+            }
+            MutationEvent::Done { .. } | MutationEvent::Failed { .. } | MutationEvent::Interrupted => {
+                let ended = self.in_flight.remove(&(host, node));
+                let right = ended.as_ref().is_some_and(|(id, number)| id == mutation && *number == attempt);
+                self.require(right, || format!("I4: {mutation} attempt {attempt} ends on {node}, in flight was {ended:?}"));
+            }
+        }
+    }
+
+    /// A module is told to start.
+    pub(super) fn fired(&mut self, fire: &Fire, frozen: bool) {
+        let (node, mutation) = (fire.node, &fire.mutation);
+        let plan = self.planner.plan(&fire.dsc, &fire.cfg);
+        let first = match &plan.plan {
+            Plan::Path(path) => path.steps.first(),
+            _ => None,
+        };
+        let first = first.cloned();
+        self.require(first.as_ref() == Some(mutation), || {
+            format!("I4: {mutation} is fired on {node}, whose plan starts with {first:?}")
+        });
+        let graph = self.planner.graph().clone();
+        let Some(declared) = graph.mutation(mutation) else {
+            return self.fail(format!("I4: {mutation} is fired and not declared"));
+        };
+        let value = |url: &crate::state::StateUrl| {
+            if graph.is_discoverable(url) { fire.dsc.get(url.as_str()) } else { fire.cfg.get(url.as_str()) }
+        };
+        let holds = declared.requires.iter().all(|condition| condition.holds(value(&condition.url)))
+            && !declared.excludes.iter().any(|condition| condition.holds(value(&condition.url)));
+        self.require(holds, || format!("I14: {mutation} is fired on {node} against its conditions: {:?}", fire.dsc));
+        if declared.disruptive {
+            let busy = fire.dsc.text(core::BUSY) == Some(core::BUSY_BUSY);
+            self.require(!busy, || format!("I9: {mutation} is fired on {node}, which is BUSY"));
+        }
+        self.require(!frozen, || format!("I9: {mutation} is fired on the frozen node {node}"));
+    }
+
+    /// The head switches a machine.
+    pub(super) fn power_action(&mut self, node: NodeId, mutation: &MutationId) {
+        if self.powerless {
+            self.fail(format!("I10: {mutation} on {node}, though nothing but head, links, agents and clocks failed"));
+        }
+    }
+}
+
+fn frame_key(datagram: &[u8]) -> FrameKey {
+    let mut key = [0; 36];
+    if datagram.len() >= 36 {
+        key[..20].copy_from_slice(&datagram[..20]);
+        key[20..].copy_from_slice(&datagram[datagram.len() - 16..]);
+    }
+    key
+}

@@ -1,0 +1,148 @@
+//! What the modules of a real cluster declare, and what its operators want.
+
+use std::time::Duration;
+
+use crate::mutation::{Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, UrlChange};
+use crate::state::{Change, StateUrl, Value};
+
+use MutationContext::{All, Child, SelfNode};
+
+/// The power, pxe, core and image mutations, as head and agents have them.
+pub fn mutations() -> MutationSet {
+    let on = &["/PhysState=POWER_ON"][..];
+    let sync = &["/PhysState=POWER_ON", "/RunState=SYNC"][..];
+    let idle = "/Busy=BUSY";
+    let power = |name: &str, from: &str, to: &str, seconds: u64| {
+        let mut mutation = mutation("power", name, Child, &[("/PhysState", from, to)], &["/power/driver=COMMAND"], seconds);
+        let fails_to = if from == "POWER_ON" || from == "POWER_OFF" { "PHYS_HANG" } else { "PHYS_ERROR" };
+        mutation.fail_to = vec![change(&format!("/PhysState={fails_to}"))];
+        mutation
+    };
+    let off = |name, from, excludes: &[&str]| Mutation {
+        disruptive: true,
+        excludes: conditions(excludes),
+        ..power(name, from, "POWER_OFF", 60)
+    };
+    let image = |name, from, to, excludes: &[&str]| Mutation {
+        excludes: conditions(excludes),
+        fail_to: vec![change("/image/state=ERROR")],
+        ..mutation("image", name, SelfNode, &[("/image/state", from, to)], sync, 60)
+    };
+    let boot = |name, changes: &[(&str, &str, &str)], seconds| mutation("pxe", name, Child, changes, on, seconds);
+    let mut mutations = vec![
+        power("UKtoOFF", "", "POWER_OFF", 30),
+        power("OFFtoON", "POWER_OFF", "POWER_ON", 60),
+        off("ONtoOFF", "POWER_ON", &["/RunState=SYNC", idle]),
+        off("HANGtoOFF", "PHYS_HANG", &[idle]),
+        off("ERRORtoOFF", "PHYS_ERROR|POWER_CYCLE", &[idle]),
+        boot("NONEtoWAIT", &[("/pxe/state", "", "WAIT")], 30),
+        boot("WAITtoINIT", &[("/pxe/state", "WAIT", "INIT"), ("/RunState", "", "INIT")], 180),
+        boot("ERRORtoWAIT", &[("/pxe/state", "|WAIT|INIT", "WAIT"), ("/RunState", "ERROR", "")], 30),
+        mutation("core", "INITtoSYNC", All, &[("/RunState", "INIT", "SYNC")], on, 120),
+        Mutation {
+            excludes: conditions(&[idle]),
+            fail_to: vec![change("/RunState=ERROR")],
+            ..mutation(
+                "core",
+                "SYNCtoINIT",
+                SelfNode,
+                &[("/RunState", "SYNC", "INIT")],
+                &["/PhysState=POWER_ON", "/image/state=IDLE"],
+                30,
+            )
+        },
+        image("UKtoIDLE", "", "IDLE", &[]),
+        image("IDLEtoACTIVE", "IDLE", "ACTIVE", &[idle]),
+        image("ACTIVEtoIDLE", "ACTIVE", "IDLE", &[idle]),
+        image("ERRORtoIDLE", "ERROR", "IDLE", &[idle]),
+        image("ERRORtoACTIVE", "ERROR", "ACTIVE", &[idle]),
+    ];
+    mutations.sort_by(|a, b| a.id.cmp(&b.id));
+    MutationSet {
+        generation: 1,
+        mutations,
+        dependencies: vec![
+            Dependency {
+                url: url_of("/Busy"),
+                conditions: conditions(&["/RunState=SYNC"]),
+            },
+            Dependency {
+                url: url_of("/PhysState"),
+                conditions: Vec::new(),
+            },
+        ],
+        ..MutationSet::default()
+    }
+}
+
+/// What operators want of every node.
+pub(super) fn goal() -> Vec<Change> {
+    [
+        "/PhysState=POWER_ON",
+        "/RunState=SYNC",
+        "/image/state=ACTIVE",
+        "/image/name=demo",
+        "/power/driver=COMMAND",
+        // Too long for a datagram: a Cfg that does not fit goes over the stream.
+        &format!("/pxe/append={}", "x".repeat(1500)),
+    ]
+    .map(change)
+    .to_vec()
+}
+
+/// `/Url=VALUE`; no value unsets.
+pub(super) fn change(text: &str) -> Change {
+    let (url, text) = text.split_once('=').unwrap_or((text, ""));
+    Change {
+        url: url_of(url),
+        value: value_of(text),
+    }
+}
+
+fn url_of(url: &str) -> StateUrl {
+    match url.parse() {
+        Ok(url) => url,
+        Err(error) => unreachable!("the urls of this file are literals: {error}"),
+    }
+}
+
+fn value_of(text: &str) -> Option<Value> {
+    (!text.is_empty()).then(|| Value::from(text))
+}
+
+fn conditions(texts: &[&str]) -> Vec<Condition> {
+    let condition = |text: &&str| {
+        let Change { url, value } = change(text);
+        Condition {
+            url,
+            any_of: vec![value],
+        }
+    };
+    texts.iter().map(condition).collect()
+}
+
+fn mutation(
+    module: &str,
+    name: &str,
+    context: MutationContext,
+    changes: &[(&str, &str, &str)],
+    requires: &[&str],
+    seconds: u64,
+) -> Mutation {
+    let mutates = changes.iter().map(|(url, from, to)| UrlChange {
+        url: url_of(url),
+        from: from.split('|').map(value_of).collect(),
+        to: value_of(to),
+    });
+    Mutation {
+        id: MutationId::new(module, name),
+        context,
+        mutates: mutates.collect(),
+        requires: conditions(requires),
+        excludes: Vec::new(),
+        timeout: Some(Duration::from_secs(seconds)),
+        fail_to: vec![change("/PhysState=PHYS_HANG")],
+        cost: 1,
+        disruptive: false,
+    }
+}

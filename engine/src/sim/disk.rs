@@ -1,0 +1,112 @@
+//! The head's store: what a crash leaves.
+
+use std::collections::BTreeMap;
+
+use crate::event::{Record, WriteOp};
+use crate::state::{LastKnown, Node, NodeId, Tree};
+use crate::sync::join::{Grant, GrantId};
+use crate::time::Instant;
+
+/// Durable state.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) grants: BTreeMap<GrantId, Grant>,
+    pub(super) revision: u64,
+    pub(super) last_attempt: u64,
+    pub(super) frozen: bool,
+    /// No commit works until then.
+    pub(super) full_until: Option<Instant>,
+    /// Commits take seconds until then.
+    pub(super) slow_until: Option<Instant>,
+}
+
+impl Disk {
+    /// Makes one record durable. An error is a broken invariant, in words.
+    pub(super) fn apply(&mut self, record: &Record) -> Result<(), String> {
+        match record {
+            Record::Write { revision, ops, .. } => {
+                if *revision <= self.revision {
+                    return Err(format!("I2: revision {revision} is stored after {}", self.revision));
+                }
+                self.revision = *revision;
+                ops.iter().for_each(|op| self.apply_op(op, *revision));
+            }
+            Record::Intent { attempt, .. } => {
+                if *attempt <= self.last_attempt {
+                    return Err(format!("I2: attempt {attempt} is stored after {}", self.last_attempt));
+                }
+                self.last_attempt = *attempt;
+            }
+            Record::Grant(grant) => {
+                let used = |grant: &Grant| grant.consumed_by.map(|(key, _)| key);
+                let before = self.grants.insert(grant.id, grant.clone());
+                if let Some(before) = before
+                    && used(&before).is_some()
+                    && used(&before) != used(grant)
+                {
+                    return Err(format!("I8: grant {} yields a second key", grant.id));
+                }
+            }
+            Record::GrantGone(id) => {
+                self.grants.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_op(&mut self, op: &WriteOp, revision: u64) {
+        let mut touch = |id: &NodeId, edit: &mut dyn FnMut(&mut Node)| {
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.cfg_revision = revision;
+                edit(node);
+            }
+        };
+        match op {
+            WriteOp::Add(node) => {
+                self.nodes.insert(node.id, (**node).clone());
+            }
+            WriteOp::Delete(id) => {
+                self.nodes.remove(id);
+            }
+            WriteOp::Set { node, changes } => touch(node, &mut |node| {
+                node.cfg.apply(changes.iter().cloned());
+            }),
+            WriteOp::Groups { node, add, remove } => touch(node, &mut |node| {
+                node.groups.extend(add.iter().cloned());
+                node.groups.retain(|group| !remove.contains(group));
+            }),
+            WriteOp::Freeze { node, frozen } => touch(node, &mut |node| node.frozen = *frozen),
+            WriteOp::FreezeCluster(frozen) => self.frozen = *frozen,
+        }
+    }
+
+    /// The lazy copy of what is known (P4).
+    pub(super) fn remember(&mut self, tree: &Tree, now_ms: u64) {
+        for node in self.nodes.values_mut() {
+            let Some(live) = tree.get(node.id) else { continue };
+            // A head that has not heard the node since its start keeps what its predecessor knew.
+            node.last_known = if live.dsc.is_empty() {
+                live.last_known.clone()
+            } else {
+                LastKnown {
+                    dsc: live.dsc.clone(),
+                    at_ms: now_ms,
+                }
+            };
+        }
+    }
+
+    /// What differs between the disk and a head with nothing under way; `None`: nothing.
+    pub(super) fn differs(&self, tree: &Tree, revision: u64) -> Option<String> {
+        if self.revision != revision {
+            return Some(format!("the disk is at revision {}, the head at {revision}", self.revision));
+        }
+        let tree_nodes = tree.iter().filter(|node| node.parent.is_some());
+        let (disk, live): (Vec<_>, Vec<_>) = (
+            self.nodes.values().map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen)).collect(),
+            tree_nodes.map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen)).collect(),
+        );
+        (disk != live).then(|| "the disk and the head's tree differ".to_owned())
+    }
+}

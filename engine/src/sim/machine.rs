@@ -1,0 +1,425 @@
+//! Machines: power, firmware, and the agent's process with its image and host modules.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proto::v1;
+
+use super::World;
+use super::check::Cause;
+use super::cluster::{change, goal};
+use super::head::cut;
+use super::net::Host;
+use super::world::{HEAD, Happening, Phase};
+use crate::Engine;
+use crate::engine::{EngineConfig, Role};
+use crate::event::{ConnId, Discovery, Event, Fire, Input, MutationEvent, Output, RequestId};
+use crate::state::{Node, NodeId, NodeName, Value};
+use crate::sync::SessionId;
+use crate::sync::SyncConfig;
+use crate::sync::join::{ChildJoin, GrantFile};
+use crate::sync::message::Frame;
+use crate::wire::convert::frame_to_proto;
+use crate::wire::seal::{SealError, Sessions};
+
+/// A machine.
+pub(super) struct Machine {
+    pub(super) id: NodeId,
+    pub(super) name: NodeName,
+    pub(super) powered: bool,
+    /// Rises with every change of power: what belongs to an older one is void.
+    pub(super) cycle: u64,
+    pub(super) bmc_dead_until: crate::time::Instant,
+    pub(super) paused_until: crate::time::Instant,
+    pub(super) hang_next_boot: bool,
+    pub(super) ram: Option<Ram>,
+    pub(super) agent: Option<Agent>,
+    pub(super) agent_incarnation: u64,
+}
+
+/// What lives until the power goes, whatever happens to the agent.
+pub(super) struct Ram {
+    pub(super) grant: Option<GrantFile>,
+    pub(super) boot: uuid::Uuid,
+    pub(super) public_key: Vec<u8>,
+    pub(super) certificate: bool,
+    pub(super) image: Image,
+    pub(super) busy: bool,
+}
+
+/// The image on a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Image {
+    Idle,
+    Active,
+    Dead,
+}
+
+/// A running agent.
+pub(super) struct Agent {
+    pub(super) engine: Engine,
+    pub(super) sealed: Sessions,
+    pub(super) incarnation: u64,
+    pub(super) conn: Option<ConnId>,
+    pub(super) join: Option<(ConnId, ChildJoin)>,
+    pub(super) session: Option<SessionId>,
+    announced: bool,
+    interrupted: BTreeSet<u64>,
+    obeyed: u64,
+}
+
+/// Where a boot is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Boot {
+    /// The loader asks for its script.
+    Script,
+    /// The grant has arrived.
+    Granted(String),
+}
+
+impl Machine {
+    pub(super) fn new(index: usize) -> Self {
+        let mut id = [0; 16];
+        id[0] = 1;
+        id[15] = index as u8 + 1;
+        Self {
+            id: NodeId::from_bytes(id),
+            name: format!("n{}", index + 1).parse().expect("a literal name"),
+            powered: false,
+            cycle: 0,
+            bmc_dead_until: crate::time::Instant::ZERO,
+            paused_until: crate::time::Instant::ZERO,
+            hang_next_boot: false,
+            ram: None,
+            agent: None,
+            agent_incarnation: 0,
+        }
+    }
+
+    /// The node as an operator enrolls it.
+    pub(super) fn node(&self, index: usize) -> Node {
+        let mut node = Node::new(self.id, self.name.clone(), Some(HEAD));
+        node.cfg.apply(goal());
+        node.cfg.apply([change(&format!("/ipv4/boot/mac=52:54:00:00:00:{:02x}", index + 1))]);
+        node
+    }
+
+    /// Whether the agent holds the Cfg of the head's node, and the head the Dsc of the agent's.
+    pub(super) fn agrees_with(&self, at_head: &Node, frozen: bool) -> bool {
+        let Some(own) = self.agent.as_ref().and_then(|agent| agent.engine.tree().get(self.id)) else { return false };
+        let mut cfg = at_head.cfg.clone();
+        cfg.apply([change(if frozen || at_head.frozen { "/Frozen=x" } else { "/Frozen=" })]);
+        if frozen || at_head.frozen {
+            cfg.apply([crate::state::Change::set(change("/Frozen=x").url, Value::Bool(true))]);
+        }
+        let reported = ["/image/state", "/host/cpu_model", "/Busy", "/RunState"];
+        own.cfg == cfg && reported.iter().all(|url| own.dsc.get(url) == at_head.dsc.get(url))
+    }
+}
+
+impl World {
+    pub(super) fn set_power(&mut self, index: usize, on: bool) {
+        let machine = &mut self.machines[index];
+        if machine.powered == on {
+            return;
+        }
+        machine.powered = on;
+        machine.cycle += 1;
+        machine.agent = None;
+        machine.ram = None;
+        machine.paused_until = self.now;
+        let cycle = machine.cycle;
+        self.check.forget(Host::Machine(index));
+        // Nobody tells the other end: to the head the connections stay open.
+        self.conns.values_mut().filter(|conn| conn.machine == index).for_each(|conn| conn.agent_open = false);
+        if on {
+            let delay = self.rng.millis(1_000..3_000);
+            self.after(
+                delay,
+                Happening::Boot {
+                    machine: index,
+                    cycle,
+                    step: Boot::Script,
+                },
+            );
+        }
+    }
+
+    pub(super) fn boot(&mut self, index: usize, cycle: u64, step: Boot) {
+        if self.machines[index].cycle != cycle || self.machines[index].ram.is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.machines[index].hang_next_boot) {
+            return self.hit("boot hangs");
+        }
+        match step {
+            Boot::Script => self.ask_for_grant(index, cycle),
+            Boot::Granted(text) => self.granted(index, cycle, &text),
+        }
+    }
+
+    fn ask_for_grant(&mut self, index: usize, cycle: u64) {
+        let again = Happening::Boot {
+            machine: index,
+            cycle,
+            step: Boot::Script,
+        };
+        // Answered or not, the loader asks again unless the kernel runs by then.
+        self.after(Duration::from_secs(5), again);
+        let host = Host::Machine(index);
+        if self.net.is_cut(host, Host::Head, self.now) || self.net.is_cut(Host::Head, host, self.now) {
+            return;
+        }
+        let Some(head) = &mut self.head else { return };
+        let id = self.machines[index].id;
+        let Some(grant) = head.engine.armed(id).map(|grant| grant.id) else { return };
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        head.fetches.insert(request, (index, cycle));
+        let input = Input::FetchGrant {
+            request,
+            grant,
+            secret: self.rng.bytes(),
+            now_ms: self.wall_ms(),
+        };
+        self.feed_head(input, Cause::Other);
+    }
+
+    fn granted(&mut self, index: usize, cycle: u64, text: &str) {
+        match text.parse::<GrantFile>() {
+            Ok(file) => {
+                self.attacker.steal(&file);
+                self.machines[index].ram = Some(Ram {
+                    boot: file.boot,
+                    grant: Some(file),
+                    public_key: self.rng.bytes::<91>().to_vec(),
+                    certificate: false,
+                    image: Image::Idle,
+                    busy: false,
+                });
+                let delay = self.rng.millis(1_500..4_000);
+                self.after(delay, Happening::StartAgent { machine: index, cycle });
+            }
+            Err(error) => self.check.fail(format!("a grant file cannot be read: {error}")),
+        }
+    }
+
+    pub(super) fn start_agent(&mut self, index: usize, cycle: u64) {
+        let seed = self.rng.next();
+        let machine = &mut self.machines[index];
+        if machine.cycle != cycle || machine.ram.is_none() || machine.agent.is_some() {
+            return;
+        }
+        machine.agent_incarnation += 1;
+        let config = EngineConfig {
+            me: machine.id,
+            role: Role::Agent,
+            sync: SyncConfig::default(),
+            healing: Self::healing(),
+            seed,
+        };
+        let mut engine = Engine::new(config, self.schema.clone(), self.now);
+        engine.set_cluster_key(self.cluster_key);
+        machine.agent = Some(Agent {
+            engine,
+            sealed: Sessions::default(),
+            incarnation: machine.agent_incarnation,
+            conn: None,
+            join: None,
+            session: None,
+            announced: false,
+            interrupted: BTreeSet::new(),
+            obeyed: 0,
+        });
+    }
+
+    /// SIGKILL: the image goes on, the supervisor starts another agent.
+    pub(super) fn kill_agent(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        if machine.agent.take().is_none() {
+            return;
+        }
+        let cycle = machine.cycle;
+        self.check.forget(Host::Machine(index));
+        let conns: Vec<ConnId> =
+            self.conns.iter().filter(|(_, conn)| conn.machine == index).map(|(id, _)| *id).collect();
+        conns.into_iter().for_each(|conn| self.close_conn(conn, Host::Machine(index)));
+        let delay = self.rng.millis(300..1_000);
+        self.after(delay, Happening::StartAgent { machine: index, cycle });
+    }
+
+    pub(super) fn feed_agent(&mut self, index: usize, input: Input) {
+        let now = self.now;
+        if let Some(agent) = &mut self.machines[index].agent {
+            agent.engine.handle_input(input, now);
+        }
+        self.drain_agent(index);
+    }
+
+    pub(super) fn drain_agent(&mut self, index: usize) {
+        while let Some(output) = self.machines[index].agent.as_mut().and_then(|agent| agent.engine.poll_output()) {
+            if self.options.verbose {
+                println!("{:?}   {}: {}", self.now, self.machines[index].name, cut(&output));
+            }
+            self.agent_output(index, output);
+        }
+        self.check_obeyed(index);
+    }
+
+    fn check_obeyed(&mut self, index: usize) {
+        let id = self.machines[index].id;
+        let Some(agent) = &mut self.machines[index].agent else { return };
+        if let Some(node) = agent.engine.tree().get(id) {
+            self.check.cfg_obeyed(id, agent.obeyed, node.cfg_revision, &node.cfg);
+            agent.obeyed = node.cfg_revision;
+        }
+    }
+
+    fn agent_output(&mut self, index: usize, output: Output) {
+        match output {
+            Output::Attach { .. } => self.connect(index),
+            Output::Send { session, frame } => self.agent_sends(index, session, frame),
+            Output::EndSession { session, .. } => {
+                self.hit("agent ends a session");
+                let Some(agent) = &mut self.machines[index].agent else { return };
+                agent.sealed.remove(session);
+                agent.session.take_if(|live| *live == session);
+                if let Some(conn) = agent.conn.take_if(|id| self.conns.get(id).is_some_and(|conn| conn.session == Some(session)))
+                {
+                    self.close_conn(conn, Host::Machine(index));
+                }
+            }
+            Output::Fire(fire) => self.agent_fires(index, fire),
+            Output::Interrupt { attempt, .. } => {
+                self.hit("agent interrupts a mutation");
+                if let Some(agent) = &mut self.machines[index].agent {
+                    agent.interrupted.insert(attempt);
+                }
+            }
+            Output::Event(event) => self.agent_event(index, &event),
+            other => self.check.fail(format!("an agent wants {other:?}")),
+        }
+    }
+
+    fn agent_event(&mut self, index: usize, event: &Event) {
+        match event {
+            Event::Refused { why, .. } if why.contains("signed") || why.contains("older") => {
+                self.check.fail(format!("I5: a genuine Cfg is refused: {why}"));
+            }
+            Event::Mutation {
+                what: MutationEvent::Failed { .. },
+                ..
+            } => self.hit("mutation fails on an agent"),
+            _ => {}
+        }
+        self.check.event(Host::Machine(index), event, Cause::Other);
+    }
+
+    fn agent_sends(&mut self, index: usize, session: SessionId, frame: Frame) {
+        let Some(agent) = &mut self.machines[index].agent else { return };
+        let conn = agent.conn;
+        let sealed = agent.sealed.seal(session, &frame);
+        self.count_frame(&frame);
+        match (sealed, conn) {
+            (Ok(bytes), _) => self.send_datagram(Host::Machine(index), Host::Head, bytes),
+            (Err(SealError::TooLong(_)), Some(conn)) => {
+                self.hit("frame over the stream");
+                self.to_parent(conn, v1::to_parent::Kind::Frame(frame_to_proto(&frame)));
+            }
+            (Err(_), _) => {}
+        }
+    }
+
+    /// The session stands: what the modules know from the start.
+    pub(super) fn announce(&mut self, index: usize) {
+        let machine = &mut self.machines[index];
+        let (Some(agent), Some(ram)) = (&mut machine.agent, &machine.ram) else { return };
+        if std::mem::replace(&mut agent.announced, true) {
+            return;
+        }
+        let busy = if ram.busy { "/Busy=BUSY" } else { "/Busy=" };
+        // Longer than a datagram, as a real inventory is.
+        let inventory = format!("/host/cpu_model={}", "c".repeat(1500));
+        self.discover_at_agent(index, &[busy, &inventory]);
+    }
+
+    pub(super) fn discover_at_agent(&mut self, index: usize, changes: &[&str]) {
+        let discovery = Discovery {
+            node: self.machines[index].id,
+            source: "agent",
+            changes: changes.iter().map(|text| change(text)).collect(),
+        };
+        self.feed_agent(index, Input::Discover(discovery));
+    }
+
+    pub(super) fn set_busy(&mut self, index: usize, busy: bool) {
+        let Some(ram) = &mut self.machines[index].ram else { return };
+        ram.busy = busy;
+        self.discover_at_agent(index, &[if busy { "/Busy=BUSY" } else { "/Busy=" }]);
+    }
+
+    pub(super) fn image_dies(&mut self, index: usize) {
+        let Some(ram) = self.machines[index].ram.as_mut().filter(|ram| ram.image == Image::Active) else { return };
+        ram.image = Image::Dead;
+        self.hit("image dies");
+        self.discover_at_agent(index, &["/image/state=ERROR"]);
+    }
+
+    fn agent_fires(&mut self, index: usize, fire: Fire) {
+        let frozen = fire.cfg.get("/Frozen") == Some(&Value::Bool(true));
+        self.check.fired(&fire, frozen);
+        let Some(agent) = &self.machines[index].agent else { return };
+        let incarnation = agent.incarnation;
+        if fire.mutation.module() == "image" {
+            let delay = self.rng.millis(20..1_500);
+            let fire = Box::new(fire);
+            self.after(
+                delay,
+                Happening::AgentWork {
+                    machine: index,
+                    incarnation,
+                    fire,
+                },
+            );
+        }
+    }
+
+    pub(super) fn agent_work(&mut self, index: usize, incarnation: u64, fire: &Fire) {
+        let machine = &mut self.machines[index];
+        let (Some(agent), Some(ram)) = (&machine.agent, &mut machine.ram) else { return };
+        if agent.incarnation != incarnation || agent.interrupted.contains(&fire.attempt) {
+            return;
+        }
+        let fails = self.phase == Phase::Chaos && self.rng.permille(30);
+        let report = match fire.mutation.name() {
+            "UKtoIDLE" => match ram.image {
+                Image::Idle => "/image/state=IDLE",
+                Image::Active => "/image/state=ACTIVE",
+                Image::Dead => "/image/state=ERROR",
+            },
+            _ if fails => {
+                self.hit("module fails");
+                let input = Input::MutationFailed {
+                    node: fire.node,
+                    mutation: fire.mutation.clone(),
+                    attempt: fire.attempt,
+                    text: "simulated".into(),
+                };
+                return self.feed_agent(index, input);
+            }
+            "IDLEtoACTIVE" | "ERRORtoACTIVE" => {
+                ram.image = Image::Active;
+                "/image/state=ACTIVE"
+            }
+            _ => {
+                ram.image = Image::Idle;
+                "/image/state=IDLE"
+            }
+        };
+        let adopted = fire.mutation.name() == "UKtoIDLE" && ram.image == Image::Active;
+        if adopted {
+            self.hit("image adopted");
+        }
+        self.discover_at_agent(index, &[report]);
+    }
+}
