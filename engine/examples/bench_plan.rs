@@ -35,7 +35,12 @@ fn main() {
     engine_run(&set);
 }
 
-fn mutation(id: &str, changes: &[(&str, &str, &str)], requires: &[(&str, &str)], excludes: &[(&str, &str)]) -> Mutation {
+fn mutation(
+    id: &str,
+    changes: &[(&str, &str, &str)],
+    requires: &[(&str, &str)],
+    excludes: &[(&str, &str)],
+) -> Mutation {
     let value = |text: &str| (!text.is_empty()).then(|| Value::from(text));
     let url = |text: &str| text.parse().expect("urls of this file are valid");
     let conditions = |pairs: &[(&str, &str)]| {
@@ -81,34 +86,60 @@ fn ms(duration: Duration) -> String {
 
 /// `count` chains of `values` values each, forward from unknown and back; `gated`: all need power.
 fn chain_set(count: usize, values: usize, gated: bool) -> (MutationSet, Values, Values) {
-    let gate: &[(&str, &str)] = if gated { &[("/PhysState", "POWER_ON")] } else { &[] };
+    let gate: &[(&str, &str)] = if gated {
+        &[("/PhysState", "POWER_ON")]
+    } else {
+        &[]
+    };
     let mut set = MutationSet::default();
     let mut goal = Values::default();
     for chain in 0..count {
         let url = format!("/chain{chain}/state");
-        let name = |at: usize| if at == 0 { String::new() } else { format!("v{at}") };
+        let name = |at: usize| {
+            if at == 0 {
+                String::new()
+            } else {
+                format!("v{at}")
+            }
+        };
         for at in 1..values {
             let forth = [(url.as_str(), &*name(at - 1), &*name(at))];
-            set.mutations.push(mutation(&format!("chain{chain}/to{at}"), &forth, gate, &[]));
+            set.mutations
+                .push(mutation(&format!("chain{chain}/to{at}"), &forth, gate, &[]));
             if at > 1 {
                 let back = [(url.as_str(), &*name(at), &*name(at - 1))];
-                set.mutations.push(mutation(&format!("chain{chain}/from{at}"), &back, gate, &[]));
+                set.mutations.push(mutation(
+                    &format!("chain{chain}/from{at}"),
+                    &back,
+                    gate,
+                    &[],
+                ));
             }
         }
-        goal.set(url.parse().expect("a url"), Some(Value::text(name(values - 1))));
+        goal.set(
+            url.parse().expect("a url"),
+            Some(Value::text(name(values - 1))),
+        );
     }
     if gated {
         let power = |id, from, to| mutation(id, &[("/PhysState", from, to)], &[], &[]);
         set.mutations.push(power("power/UKtoOFF", "", "POWER_OFF"));
-        set.mutations.push(power("power/OFFtoON", "POWER_OFF", "POWER_ON"));
-        set.mutations.push(power("power/ONtoOFF", "POWER_ON", "POWER_OFF"));
+        set.mutations
+            .push(power("power/OFFtoON", "POWER_OFF", "POWER_ON"));
+        set.mutations
+            .push(power("power/ONtoOFF", "POWER_ON", "POWER_OFF"));
     }
     (set, Values::default(), goal)
 }
 
 fn chains() {
-    println!("Chains of values, from all unknown to the end of each: one plan, compiling the set included.");
-    println!("{:>7} {:>7} {:>7} {:>13} {:>13} {:>16}", "chains", "values", "gated", "compile", "plan", "Kraken, build *");
+    println!(
+        "Chains of values, from all unknown to the end of each: one plan, compiling the set included."
+    );
+    println!(
+        "{:>7} {:>7} {:>7} {:>13} {:>13} {:>16}",
+        "chains", "values", "gated", "compile", "plan", "Kraken, build *"
+    );
     for (count, values, gated, kraken) in [
         (3, 4, false, "6.4 ms"),
         (5, 4, false, "555 ms"),
@@ -125,8 +156,16 @@ fn chains() {
         let plan = least(20, || drop(black_box(graph.plan(&dsc, &cfg))));
         let steps = graph.plan(&dsc, &cfg).steps().len();
         let gates = if gated { 2 } else { 0 };
-        assert_eq!(steps, count * (values - 1) + gates, "the plan is the shortest");
-        println!("{count:>7} {values:>7} {gated:>7} {:>13} {:>13} {kraken:>16}", ms(compile), ms(plan));
+        assert_eq!(
+            steps,
+            count * (values - 1) + gates,
+            "the plan is the shortest"
+        );
+        println!(
+            "{count:>7} {values:>7} {gated:>7} {:>13} {:>13} {kraken:>16}",
+            ms(compile),
+            ms(plan)
+        );
     }
     println!("* measured elsewhere\n");
 }
@@ -138,15 +177,55 @@ fn layercake() -> MutationSet {
     let sync = ("/RunState", "SYNC");
     let busy = ("/Busy", "BUSY");
     let mut mutations = vec![
-        mutation("powerapi/UKtoOFF", &[("/PhysState", "", "POWER_OFF")], &[platform], &[]),
-        mutation("powerapi/OFFtoON", &[("/PhysState", "POWER_OFF", "POWER_ON")], &[platform], &[]),
-        mutation("powerapi/ONtoOFF", &[("/PhysState", "POWER_ON", "POWER_OFF")], &[platform], &[sync, busy]),
-        mutation("powerapi/HANGtoOFF", &[("/PhysState", "PHYS_HANG", "POWER_OFF")], &[platform], &[]),
+        mutation(
+            "powerapi/UKtoOFF",
+            &[("/PhysState", "", "POWER_OFF")],
+            &[platform],
+            &[],
+        ),
+        mutation(
+            "powerapi/OFFtoON",
+            &[("/PhysState", "POWER_OFF", "POWER_ON")],
+            &[platform],
+            &[],
+        ),
+        mutation(
+            "powerapi/ONtoOFF",
+            &[("/PhysState", "POWER_ON", "POWER_OFF")],
+            &[platform],
+            &[sync, busy],
+        ),
+        mutation(
+            "powerapi/HANGtoOFF",
+            &[("/PhysState", "PHYS_HANG", "POWER_OFF")],
+            &[platform],
+            &[],
+        ),
         mutation("pxe/NONEtoWAIT", &[("/pxe/state", "", "WAIT")], &[on], &[]),
-        mutation("pxe/WAITtoINIT", &[("/pxe/state", "WAIT", "INIT"), ("/RunState", "", "INIT")], &[on], &[]),
-        mutation("core/INITtoSYNC", &[("/RunState", "INIT", "SYNC")], &[on], &[]),
-        mutation("imageapi/UKtoIDLE", &[("/image/state", "", "IDLE")], &[sync, on], &[]),
-        mutation("imageapi/SYNCtoINIT", &[("/RunState", "SYNC", "INIT")], &[("/image/state", "IDLE")], &[busy]),
+        mutation(
+            "pxe/WAITtoINIT",
+            &[("/pxe/state", "WAIT", "INIT"), ("/RunState", "", "INIT")],
+            &[on],
+            &[],
+        ),
+        mutation(
+            "core/INITtoSYNC",
+            &[("/RunState", "INIT", "SYNC")],
+            &[on],
+            &[],
+        ),
+        mutation(
+            "imageapi/UKtoIDLE",
+            &[("/image/state", "", "IDLE")],
+            &[sync, on],
+            &[],
+        ),
+        mutation(
+            "imageapi/SYNCtoINIT",
+            &[("/RunState", "SYNC", "INIT")],
+            &[("/image/state", "IDLE")],
+            &[busy],
+        ),
     ];
     for (from, to) in [
         ("IDLE", "ACTIVE"),
@@ -157,7 +236,12 @@ fn layercake() -> MutationSet {
         ("ERROR", "IDLE"),
     ] {
         let id = format!("imageapi/{from}to{to}");
-        mutations.push(mutation(&id, &[("/image/state", from, to)], &[sync, on], &[busy]));
+        mutations.push(mutation(
+            &id,
+            &[("/image/state", from, to)],
+            &[sync, on],
+            &[busy],
+        ));
     }
     MutationSet {
         mutations,
@@ -185,8 +269,14 @@ fn layercake_plans(set: &MutationSet) {
     assert!(matches!(planner.plan(&unknown, &sync).plan, Plan::Path(_)));
     let cached = least(1000, || drop(black_box(planner.plan(&unknown, &sync))));
     println!("Set C ({} mutations)", set.mutations.len());
-    println!("  compile                     {:>12}   Kraken: 7.3 ms *", ms(compile));
-    println!("  plan unknown to SYNC        {:>12}   Kraken: about 0.1 ms *", ms(to_sync));
+    println!(
+        "  compile                     {:>12}   Kraken: 7.3 ms *",
+        ms(compile)
+    );
+    println!(
+        "  plan unknown to SYNC        {:>12}   Kraken: about 0.1 ms *",
+        ms(to_sync)
+    );
     println!("  plan unknown to ACTIVE      {:>12}", ms(to_active));
     println!("  the same out of the cache   {:>12}", ms(cached));
     println!("* measured elsewhere\n");
@@ -226,7 +316,13 @@ fn engine_run(set: &MutationSet) {
     engine.handle_input(Input::Declare(set.clone()), now);
     while let Some(output) = engine.poll_output() {
         match output {
-            Output::Commit { commit, .. } => engine.handle_input(Input::Committed { commit, result: Ok(()) }, now),
+            Output::Commit { commit, .. } => engine.handle_input(
+                Input::Committed {
+                    commit,
+                    result: Ok(()),
+                },
+                now,
+            ),
             Output::Fire(fire) => {
                 let mutation = graph.mutation(&fire.mutation).expect("it is of this set");
                 let changes = mutation.mutates.iter();
@@ -251,9 +347,19 @@ fn engine_run(set: &MutationSet) {
     for (mutation, times) in &fired {
         println!("  {mutation:<20} fired {times} times");
     }
-    let synced = engine.tree().iter().filter(|node| node.dsc.text("/RunState") == Some("SYNC")).count();
-    println!("  {synced} nodes in SYNC, {parked} parked, in {:.3} s   Kraken: 3.5 s (measured elsewhere)", took.as_secs_f64());
+    let synced = engine
+        .tree()
+        .iter()
+        .filter(|node| node.dsc.text("/RunState") == Some("SYNC"))
+        .count();
+    println!(
+        "  {synced} nodes in SYNC, {parked} parked, in {:.3} s   Kraken: 3.5 s (measured elsewhere)",
+        took.as_secs_f64()
+    );
     assert_eq!(synced, NODES as usize, "every node arrives");
-    assert!(fired.values().all(|times| *times == NODES), "every mutation is fired once a node");
+    assert!(
+        fired.values().all(|times| *times == NODES),
+        "every mutation is fired once a node"
+    );
     assert_eq!(fired.len(), 5, "the path has five mutations");
 }

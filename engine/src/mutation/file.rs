@@ -74,7 +74,10 @@ pub struct FileError {
 /// All problems found in the text.
 pub fn read(file: &str, text: &str, schema: &Schema) -> Result<MutationFile, FileError> {
     if text.len() > MAX_FILE_BYTES {
-        return Err(FileError::whole(file, format!("it is larger than {MAX_FILE_BYTES} bytes")));
+        return Err(FileError::whole(
+            file,
+            format!("it is larger than {MAX_FILE_BYTES} bytes"),
+        ));
     }
     reader::read(file, text, schema)
 }
@@ -92,7 +95,9 @@ pub fn value(schema: &Schema, url: &StateUrl, value: Value) -> Result<Option<Val
     };
     let words = |error: SchemaError| error.to_string();
     match (&field.kind, &value) {
-        (Kind::Enum(names), Value::Text(text)) if !names.iter().any(|name| **name == **text) && !text.is_empty() => {
+        (Kind::Enum(names), Value::Text(text))
+            if !names.iter().any(|name| **name == **text) && !text.is_empty() =>
+        {
             match nearest(text, names.iter().map(String::as_str)) {
                 Some(near) => Err(format!("{url} cannot be {text:?}; did you mean {near:?}?")),
                 None => Ok(Some(value)),

@@ -129,17 +129,24 @@ impl MutationGraph {
     /// `dsc` and `cfg` are as they are after the change.
     pub fn forget(&self, dsc: &Values, cfg: &Values, changed: &[StateUrl]) -> Vec<StateUrl> {
         let mut forgotten: Vec<StateUrl> = Vec::new();
-        let changed = changed.iter().filter_map(|url| self.by_url.get(url).copied());
+        let changed = changed
+            .iter()
+            .filter_map(|url| self.by_url.get(url).copied());
         let mut queue: Vec<usize> = changed.collect();
         let mut at = 0;
         while at < queue.len() {
             let cause = &self.variables[queue[at]];
             at += 1;
-            let value = self.value_of(cause, dsc, cfg).filter(|_| !forgotten.contains(&cause.url));
+            let value = self
+                .value_of(cause, dsc, cfg)
+                .filter(|_| !forgotten.contains(&cause.url));
             for dependent in &cause.dependents {
                 let variable = &self.variables[dependent.variable];
                 let known = variable.discoverable && dsc.get(variable.url.as_str()).is_some();
-                if known && !variable.depends[dependent.condition].holds(value) && !forgotten.contains(&variable.url) {
+                if known
+                    && !variable.depends[dependent.condition].holds(value)
+                    && !forgotten.contains(&variable.url)
+                {
                     forgotten.push(variable.url.clone());
                     queue.push(dependent.variable);
                 }
@@ -154,12 +161,17 @@ impl MutationGraph {
     pub fn effective_goal(&self, cfg: &Values) -> Goal {
         let mut causes: BTreeMap<usize, usize> = BTreeMap::new();
         loop {
-            let found = self.variables.iter().enumerate().find_map(|(index, variable)| {
-                if causes.contains_key(&index) || variable.mutators.is_empty() {
-                    return None;
-                }
-                self.unknowable(variable, cfg, &causes).map(|cause| (index, cause))
-            });
+            let found = self
+                .variables
+                .iter()
+                .enumerate()
+                .find_map(|(index, variable)| {
+                    if causes.contains_key(&index) || variable.mutators.is_empty() {
+                        return None;
+                    }
+                    self.unknowable(variable, cfg, &causes)
+                        .map(|cause| (index, cause))
+                });
             match found {
                 Some((index, cause)) => causes.insert(index, cause),
                 None => break,
@@ -167,7 +179,10 @@ impl MutationGraph {
         }
         let mut result = Goal::default();
         for (index, variable) in self.variables.iter().enumerate() {
-            let Some(value) = cfg.get(variable.url.as_str()).filter(|_| !variable.mutators.is_empty()) else {
+            let Some(value) = cfg
+                .get(variable.url.as_str())
+                .filter(|_| !variable.mutators.is_empty())
+            else {
                 continue;
             };
             match causes.get(&index) {
@@ -183,20 +198,34 @@ impl MutationGraph {
     }
 
     /// The goal that keeps `variable` unknown, if one does.
-    fn unknowable(&self, variable: &Variable, cfg: &Values, causes: &BTreeMap<usize, usize>) -> Option<usize> {
-        variable.depends.iter().zip(&variable.depends_on).find_map(|(condition, on)| {
-            let other = &self.variables[*on];
-            if let Some(cause) = causes.get(on) {
-                return (!condition.holds(None)).then_some(*cause);
-            }
-            let wanted = cfg.get(other.url.as_str()).filter(|_| !other.mutators.is_empty())?;
-            (!condition.holds(Some(wanted))).then_some(*on)
-        })
+    fn unknowable(
+        &self,
+        variable: &Variable,
+        cfg: &Values,
+        causes: &BTreeMap<usize, usize>,
+    ) -> Option<usize> {
+        variable
+            .depends
+            .iter()
+            .zip(&variable.depends_on)
+            .find_map(|(condition, on)| {
+                let other = &self.variables[*on];
+                if let Some(cause) = causes.get(on) {
+                    return (!condition.holds(None)).then_some(*cause);
+                }
+                let wanted = cfg
+                    .get(other.url.as_str())
+                    .filter(|_| !other.mutators.is_empty())?;
+                (!condition.holds(Some(wanted))).then_some(*on)
+            })
     }
 
     /// The goals of `cfg` as they stand: every mutated url with a value.
     pub fn strict_goal(&self, cfg: &Values) -> Values {
-        let mutated = self.variables.iter().filter(|variable| !variable.mutators.is_empty());
+        let mutated = self
+            .variables
+            .iter()
+            .filter(|variable| !variable.mutators.is_empty());
         mutated
             .filter_map(|variable| {
                 cfg.get(variable.url.as_str())
@@ -226,7 +255,11 @@ impl MutationGraph {
 
     /// The states that a node can reach from `dsc`, as a graph, with the plan to `goal` marked in it.
     pub fn states(&self, dsc: &Values, cfg: &Values, goal: &Values) -> StateGraph {
-        states::reachable(self, &Question::new(self, dsc, cfg, goal), &self.plan_to(dsc, cfg, goal))
+        states::reachable(
+            self,
+            &Question::new(self, dsc, cfg, goal),
+            &self.plan_to(dsc, cfg, goal),
+        )
     }
 
     /// What a plan for `dsc` and the effective goal of `cfg` can depend on.
@@ -248,7 +281,12 @@ impl MutationGraph {
         class
     }
 
-    fn value_of<'a>(&self, variable: &Variable, dsc: &'a Values, cfg: &'a Values) -> Option<&'a Value> {
+    fn value_of<'a>(
+        &self,
+        variable: &Variable,
+        dsc: &'a Values,
+        cfg: &'a Values,
+    ) -> Option<&'a Value> {
         let source = if variable.discoverable { dsc } else { cfg };
         source.get(variable.url.as_str())
     }
@@ -295,7 +333,11 @@ struct GoalVal {
 impl<'a> Question<'a> {
     fn new(graph: &MutationGraph, dsc: &'a Values, cfg: &'a Values, wanted: &'a Values) -> Self {
         let value_of = |variable: &Variable| graph.value_of(variable, dsc, cfg);
-        let start: Vec<Val> = graph.variables.iter().map(|v| v.number(value_of(v))).collect();
+        let start: Vec<Val> = graph
+            .variables
+            .iter()
+            .map(|v| v.number(value_of(v)))
+            .collect();
         let goal = wanted.iter().filter_map(|(url, value)| {
             let index = *graph.by_url.get(url)?;
             let variable = &graph.variables[index];

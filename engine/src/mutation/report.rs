@@ -130,7 +130,13 @@ impl ReportStep {
 
 impl Report {
     /// What a plan says of a node with these values.
-    pub fn of_plan(node: NodeId, name: NodeName, plan: &PlanResult, graph: &MutationGraph, dsc: &Values) -> Self {
+    pub fn of_plan(
+        node: NodeId,
+        name: NodeName,
+        plan: &PlanResult,
+        graph: &MutationGraph,
+        dsc: &Values,
+    ) -> Self {
         let steps: Vec<ReportStep> = plan
             .plan
             .steps()
@@ -138,8 +144,15 @@ impl Report {
             .filter_map(|step| graph.mutation(step))
             .map(ReportStep::new)
             .collect();
-        let touched = steps.iter().flat_map(|step| step.changes.iter().map(|change| &change.url));
-        let mut urls: Vec<&StateUrl> = plan.goal.iter().map(|(url, _)| url).chain(touched).collect();
+        let touched = steps
+            .iter()
+            .flat_map(|step| step.changes.iter().map(|change| &change.url));
+        let mut urls: Vec<&StateUrl> = plan
+            .goal
+            .iter()
+            .map(|(url, _)| url)
+            .chain(touched)
+            .collect();
         urls.sort();
         urls.dedup();
         let known = urls.into_iter().map(|url| Change {
@@ -156,8 +169,11 @@ impl Report {
                 reason.push_str("; ");
             }
             let wanted = plan.goal.get(because.as_str());
-            let holder = wanted.map_or_else(|| because.to_string(), |value| format!("{because}={value}"));
-            reason.push_str(&format!("Cfg {url} is set aside while Cfg wants {holder}, where it cannot be known"));
+            let holder =
+                wanted.map_or_else(|| because.to_string(), |value| format!("{because}={value}"));
+            reason.push_str(&format!(
+                "Cfg {url} is set aside while Cfg wants {holder}, where it cannot be known"
+            ));
         }
         Self {
             node,
@@ -202,7 +218,12 @@ impl fmt::Display for Report {
                 () if index == self.current => "next",
                 () => "then",
             };
-            write!(f, "  {title:<8}{mark:<5}{:<22} {}", step.mutation.as_str(), changes(&step.changes))?;
+            write!(
+                f,
+                "  {title:<8}{mark:<5}{:<22} {}",
+                step.mutation.as_str(),
+                changes(&step.changes)
+            )?;
             writeln!(f, "{}", remarks(step))?;
         }
         line(f, "waits", &self.waits_for)?;
@@ -212,22 +233,42 @@ impl fmt::Display for Report {
         }
         for failure in &self.failures {
             let ago = time(failure.age);
-            line(f, "failed", &format!("{} {ago} ago (attempt {}): {}", failure.mutation, failure.attempt, failure.text))?;
+            line(
+                f,
+                "failed",
+                &format!(
+                    "{} {ago} ago (attempt {}): {}",
+                    failure.mutation, failure.attempt, failure.text
+                ),
+            )?;
         }
         line(f, "reason", &self.reason)
     }
 }
 
 fn line(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
-    if text.is_empty() { Ok(()) } else { writeln!(f, "  {title:<8}{text}") }
+    if text.is_empty() {
+        Ok(())
+    } else {
+        writeln!(f, "  {title:<8}{text}")
+    }
 }
 
 /// One line for each url: what it is, and what it should be where that differs.
 fn values(f: &mut fmt::Formatter<'_>, report: &Report) -> fmt::Result {
-    let mut urls: Vec<&StateUrl> = report.desired.iter().chain(&report.known).map(|change| &change.url).collect();
+    let mut urls: Vec<&StateUrl> = report
+        .desired
+        .iter()
+        .chain(&report.known)
+        .map(|change| &change.url)
+        .collect();
     urls.sort();
     urls.dedup();
-    let find = |list: &[Change], url: &StateUrl| list.iter().find(|change| change.url == *url).and_then(|change| change.value.clone());
+    let find = |list: &[Change], url: &StateUrl| {
+        list.iter()
+            .find(|change| change.url == *url)
+            .and_then(|change| change.value.clone())
+    };
     for (index, url) in urls.into_iter().enumerate() {
         let is = find(&report.known, url);
         let wanted = find(&report.desired, url);
@@ -251,8 +292,17 @@ fn changes(changes: &[UrlChange]) -> String {
     let texts: Vec<String> = changes
         .iter()
         .map(|change| {
-            let from: Vec<String> = change.from.iter().map(|value| shown(value.as_ref())).collect();
-            format!("{} {} -> {}", change.url, from.join("|"), shown(change.to.as_ref()))
+            let from: Vec<String> = change
+                .from
+                .iter()
+                .map(|value| shown(value.as_ref()))
+                .collect();
+            format!(
+                "{} {} -> {}",
+                change.url,
+                from.join("|"),
+                shown(change.to.as_ref())
+            )
         })
         .collect();
     texts.join(", ")
@@ -261,7 +311,10 @@ fn changes(changes: &[UrlChange]) -> String {
 fn remarks(step: &ReportStep) -> String {
     let mut remarks = Vec::new();
     if step.in_flight {
-        let limit = step.timeout.map(|limit| format!(" of {}", time(limit))).unwrap_or_default();
+        let limit = step
+            .timeout
+            .map(|limit| format!(" of {}", time(limit)))
+            .unwrap_or_default();
         remarks.push(format!("for {}{limit}", time(step.elapsed)));
     }
     if step.attempt > 0 {
@@ -273,7 +326,11 @@ fn remarks(step: &ReportStep) -> String {
     if step.disruptive {
         remarks.push("disruptive".to_owned());
     }
-    if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join(", ")) }
+    if remarks.is_empty() {
+        String::new()
+    } else {
+        format!("  ({})", remarks.join(", "))
+    }
 }
 
 /// A duration as people say it: `850 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.

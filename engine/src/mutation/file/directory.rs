@@ -34,16 +34,24 @@ pub fn load_dir(directory: &Path, schema: &Schema) -> Result<MutationSet, FileEr
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
     let shown = directory.display().to_string();
-    let entries = fs::read_dir(directory).map_err(|error| FileError::whole(&shown, format!("cannot be read: {error}")))?;
+    let entries = fs::read_dir(directory)
+        .map_err(|error| FileError::whole(&shown, format!("cannot be read: {error}")))?;
     let mut files = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| FileError::whole(&shown, format!("cannot be read: {error}")))?;
+        let entry =
+            entry.map_err(|error| FileError::whole(&shown, format!("cannot be read: {error}")))?;
         let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             files.push(path);
         }
         if files.len() > MAX_FILES {
-            return Err(FileError::whole(&shown, format!("holds more than {MAX_FILES} mutation files")));
+            return Err(FileError::whole(
+                &shown,
+                format!("holds more than {MAX_FILES} mutation files"),
+            ));
         }
     }
     if files.is_empty() {
@@ -55,19 +63,29 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
 
 /// Reads a regular file of limited size; anything else in its place could block or never end.
 fn open(path: &Path, name: &str) -> Result<String, FileError> {
-    let unreadable = |error: std::io::Error| FileError::whole(name, format!("cannot be read: {error}"));
+    let unreadable =
+        |error: std::io::Error| FileError::whole(name, format!("cannot be read: {error}"));
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(FileError::whole(name, "is not a regular file"));
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(FileError::whole(name, format!("is larger than {MAX_FILE_BYTES} bytes")));
+        return Err(FileError::whole(
+            name,
+            format!("is larger than {MAX_FILE_BYTES} bytes"),
+        ));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = error.as_bytes()[..good]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
         let problems = vec![Problem::at(name, line, "is not UTF-8 text")];
         FileError { problems }
     })
@@ -91,7 +109,8 @@ impl Merged {
                     self.problems.push(Problem::at(name, line, text));
                 }
                 None => {
-                    self.mutations.insert(mutation.id.clone(), format!("{name}:{line}"));
+                    self.mutations
+                        .insert(mutation.id.clone(), format!("{name}:{line}"));
                     self.set.mutations.push(mutation);
                 }
             }
@@ -99,11 +118,15 @@ impl Merged {
         for (line, dependency) in file.dependencies {
             match self.dependencies.get(&dependency.url) {
                 Some(first) => {
-                    let text = format!("what {} depends on is declared already, at {first}", dependency.url);
+                    let text = format!(
+                        "what {} depends on is declared already, at {first}",
+                        dependency.url
+                    );
                     self.problems.push(Problem::at(name, line, text));
                 }
                 None => {
-                    self.dependencies.insert(dependency.url.clone(), format!("{name}:{line}"));
+                    self.dependencies
+                        .insert(dependency.url.clone(), format!("{name}:{line}"));
                     self.set.dependencies.push(dependency);
                 }
             }
@@ -114,7 +137,9 @@ impl Merged {
     fn finish(mut self) -> Result<MutationSet, FileError> {
         if !self.problems.is_empty() {
             self.problems.truncate(MAX_PROBLEMS);
-            return Err(FileError { problems: self.problems });
+            return Err(FileError {
+                problems: self.problems,
+            });
         }
         self.set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
         self.set.dependencies.sort();

@@ -62,7 +62,11 @@ impl Reader<'_> {
     }
 
     fn file(&mut self, document: &Table<'_>) -> MutationFile {
-        self.known_keys(document, "the file", &["module", "mutation", "depends", "discoverables"]);
+        self.known_keys(
+            document,
+            "the file",
+            &["module", "mutation", "depends", "discoverables"],
+        );
         let mut result = MutationFile::default();
         let module = match document.get("module") {
             Some(item) => self.name(item, "module"),
@@ -101,7 +105,15 @@ impl Reader<'_> {
 
     fn mutation(&mut self, table: &Table<'_>, item: &Item<'_>, module: &str) -> Option<Mutation> {
         const KEYS: [&str; 9] = [
-            "name", "context", "mutates", "requires", "excludes", "timeout", "fail_to", "cost", "disruptive",
+            "name",
+            "context",
+            "mutates",
+            "requires",
+            "excludes",
+            "timeout",
+            "fail_to",
+            "cost",
+            "disruptive",
         ];
         self.known_keys(table, "a mutation", &KEYS);
         let name = match table.get("name") {
@@ -115,18 +127,25 @@ impl Reader<'_> {
             Some(mutates) => self.mutates(mutates),
             None => {
                 let which = name.as_deref().unwrap_or("a mutation");
-                self.complain(&item.span(), format!("{which} has no `mutates`, so it would do nothing"));
+                self.complain(
+                    &item.span(),
+                    format!("{which} has no `mutates`, so it would do nothing"),
+                );
                 Vec::new()
             }
         };
         let mutation = Mutation {
             id: MutationId::new(module, name.as_deref().unwrap_or("?")),
-            context: table.get("context").map_or(MutationContext::SelfNode, |item| self.context(item)),
+            context: table
+                .get("context")
+                .map_or(MutationContext::SelfNode, |item| self.context(item)),
             mutates,
             requires: self.conditions(table, "requires"),
             excludes: self.conditions(table, "excludes"),
             timeout: table.get("timeout").and_then(|item| self.timeout(item)),
-            fail_to: table.get("fail_to").map_or(Vec::new(), |item| self.fail_to(item)),
+            fail_to: table
+                .get("fail_to")
+                .map_or(Vec::new(), |item| self.fail_to(item)),
             cost: table.get("cost").map_or(1, |item| self.cost(item)),
             disruptive: table.get("disruptive").is_some_and(|item| self.bool(item)),
         };
@@ -150,7 +169,10 @@ impl Reader<'_> {
             return Vec::new();
         };
         if table.is_empty() {
-            self.complain(&item.span(), "`mutates` is empty, so the mutation would do nothing");
+            self.complain(
+                &item.span(),
+                "`mutates` is empty, so the mutation would do nothing",
+            );
         }
         let mut changes = Vec::new();
         for (url, item) in self.urls(table) {
@@ -158,7 +180,9 @@ impl Reader<'_> {
                 continue;
             };
             self.known_keys(change, "a change", &["from", "to"]);
-            let from = change.get("from").map_or(vec![None], |from| self.values(&url, from));
+            let from = change
+                .get("from")
+                .map_or(vec![None], |from| self.values(&url, from));
             let to = match change.get("to") {
                 Some(to) => self.value(&url, to),
                 None => {
@@ -216,7 +240,10 @@ impl Reader<'_> {
             return vec![self.value(url, item)];
         };
         if items.is_empty() {
-            self.complain(&item.span(), format!("the list of values of {url} is empty"));
+            self.complain(
+                &item.span(),
+                format!("the list of values of {url} is empty"),
+            );
         }
         items.iter().map(|item| self.value(url, item)).collect()
     }
@@ -225,14 +252,23 @@ impl Reader<'_> {
         let span = item.span();
         let value = match item.get_ref() {
             DeValue::String(text) if text.len() <= MAX_VALUE_BYTES => Some(Value::text(&**text)),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(Value::Int),
-            DeValue::Float(number) => number.as_str().parse().ok().map(|number| Value::Float(Float(number))),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .ok()
+                .map(Value::Int),
+            DeValue::Float(number) => number
+                .as_str()
+                .parse()
+                .ok()
+                .map(|number| Value::Float(Float(number))),
             DeValue::Boolean(truth) => Some(Value::Bool(*truth)),
             _ => None,
         };
         let Some(value) = value else {
             let kind = item.get_ref().type_str();
-            self.complain(&span, format!("{url} needs a text, a number, true or false, not this {kind}"));
+            self.complain(
+                &span,
+                format!("{url} needs a text, a number, true or false, not this {kind}"),
+            );
             return None;
         };
         super::value(self.schema, url, value).unwrap_or_else(|text| {
@@ -262,7 +298,10 @@ impl Reader<'_> {
             Some((_, context)) => *context,
             None => {
                 let meant = did_you_mean(text, &WORDS.map(|(word, _)| word));
-                self.complain(&item.span(), format!("context {text:?} is none of SELF, CHILD and ALL{meant}"));
+                self.complain(
+                    &item.span(),
+                    format!("context {text:?} is none of SELF, CHILD and ALL{meant}"),
+                );
                 MutationContext::SelfNode
             }
         }
@@ -273,7 +312,10 @@ impl Reader<'_> {
         match parse_duration(text) {
             Some(timeout) => Some(timeout).filter(|timeout| !timeout.is_zero()),
             None => {
-                self.complain(&item.span(), format!("timeout {text:?} is no duration; write it like \"10s\" or \"1m30s\""));
+                self.complain(
+                    &item.span(),
+                    format!("timeout {text:?} is no duration; write it like \"10s\" or \"1m30s\""),
+                );
                 None
             }
         }
@@ -281,9 +323,13 @@ impl Reader<'_> {
 
     fn cost(&mut self, item: &Item<'_>) -> u32 {
         let number = item.get_ref().as_integer();
-        let cost = number.and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok());
+        let cost =
+            number.and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok());
         cost.unwrap_or_else(|| {
-            self.complain(&item.span(), format!("cost must be a whole number from 0 to {}", u32::MAX));
+            self.complain(
+                &item.span(),
+                format!("cost must be a whole number from 0 to {}", u32::MAX),
+            );
             1
         })
     }
@@ -301,7 +347,10 @@ impl Reader<'_> {
         if text.is_empty() || text.len() > MAX_NAME_BYTES || !text.bytes().all(fits) {
             let shown: String = text.chars().take(MAX_NAME_BYTES).collect();
             let rule = format!("use 1 to {MAX_NAME_BYTES} letters, digits and ._-+");
-            self.complain(&item.span(), format!("{key} {shown:?} is not acceptable: {rule}"));
+            self.complain(
+                &item.span(),
+                format!("{key} {shown:?} is not acceptable: {rule}"),
+            );
             return None;
         }
         Some(text.to_owned())
@@ -311,7 +360,10 @@ impl Reader<'_> {
         let text = item.get_ref().as_str();
         if text.is_none() {
             let kind = item.get_ref().type_str();
-            self.complain(&item.span(), format!("{what} must be a text in quotes, not this {kind}"));
+            self.complain(
+                &item.span(),
+                format!("{what} must be a text in quotes, not this {kind}"),
+            );
         }
         text
     }
@@ -320,7 +372,10 @@ impl Reader<'_> {
         let table = item.get_ref().as_table();
         if table.is_none() {
             let kind = item.get_ref().type_str();
-            self.complain(&item.span(), format!("{what} must be a table, not this {kind}"));
+            self.complain(
+                &item.span(),
+                format!("{what} must be a table, not this {kind}"),
+            );
         }
         table
     }

@@ -1,1 +1,381 @@
+use std::fs;
+
 use super::*;
+use crate::extension::{Field, Format};
+use crate::mutation::{Condition, MutationContext, MutationId};
+
+/// `/PhysState` and `/Busy` as the core has them, and one of each other kind.
+fn schema() -> Schema {
+    let field = |kind, format| Field {
+        kind,
+        repeated: false,
+        format,
+        secret: false,
+        discoverable: true,
+        unit: String::new(),
+        doc: String::new(),
+    };
+    let names = |names: &[&str]| Kind::Enum(names.iter().map(|name| (*name).to_owned()).collect());
+    let mut schema = Schema::default();
+    let power = names(&["PHYS_UNKNOWN", "POWER_OFF", "POWER_ON", "PHYS_HANG"]);
+    schema.add("/PhysState".to_owned(), field(power, Format::Plain));
+    schema.add(
+        "/Busy".to_owned(),
+        field(names(&["FREE", "BUSY"]), Format::Plain),
+    );
+    let int = Kind::Int {
+        min: 0,
+        max: i64::MAX,
+    };
+    schema.add(
+        "/limit/time".to_owned(),
+        field(int.clone(), Format::Duration),
+    );
+    schema.add("/limit/count".to_owned(), field(int, Format::Plain));
+    schema.add("/net/ip".to_owned(), field(Kind::Text, Format::Ip));
+    schema
+}
+
+fn one(text: &str) -> Mutation {
+    let file = read(
+        "m.toml",
+        &format!("module = \"m\"\n[[mutation]]\nname = \"A\"\n{text}"),
+        &schema(),
+    )
+    .unwrap();
+    file.mutations.into_iter().next().unwrap().1
+}
+
+/// The problems of a text, without the file's name.
+fn problems(text: &str) -> Vec<String> {
+    let error = read("m.toml", text, &schema()).unwrap_err();
+    let lines = error.problems.iter().map(ToString::to_string);
+    lines
+        .map(|line| line.strip_prefix("m.toml").unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn every_key_of_a_mutation() {
+    let text = r#"
+module = "vbox"
+discoverables = ["/vbox/uptime"]
+[[mutation]]
+name = "OFFtoON"
+context = "CHILD"
+mutates  = { "/PhysState" = { from = ["POWER_OFF", "PHYS_UNKNOWN"], to = "POWER_ON" } }
+requires = { "/Platform" = ["vbox", "qemu"], "/site/rack" = 3 }
+excludes = { "/Busy" = "BUSY", "/site/locked" = true }
+timeout  = "1m30s"
+fail_to  = { "/PhysState" = "PHYS_HANG" }
+cost = 0
+disruptive = true
+[[depends]]
+url = "/pxe/state"
+conditions = { "/PhysState" = "POWER_ON" }
+"#;
+    let file = read("vbox.toml", text, &schema()).unwrap();
+    let (line, mutation) = &file.mutations[0];
+    assert_eq!(
+        (*line, mutation.id.clone()),
+        (4, MutationId::new("vbox", "OFFtoON"))
+    );
+    assert_eq!(mutation.context, MutationContext::Child);
+    assert_eq!(mutation.mutates[0].from, [Some("POWER_OFF".into()), None]);
+    assert_eq!(mutation.mutates[0].to, Some("POWER_ON".into()));
+    assert_eq!(
+        mutation.requires[0].any_of,
+        [Some("vbox".into()), Some("qemu".into())]
+    );
+    assert_eq!(
+        mutation.requires[1],
+        Condition::is("/site/rack".parse().unwrap(), 3)
+    );
+    assert_eq!(
+        mutation.excludes[1],
+        Condition::is("/site/locked".parse().unwrap(), true)
+    );
+    assert_eq!(mutation.timeout, Some(std::time::Duration::from_secs(90)));
+    assert_eq!(mutation.fail_to[0].value, Some("PHYS_HANG".into()));
+    assert_eq!((mutation.cost, mutation.disruptive), (0, true));
+    assert_eq!(file.dependencies[0].1.conditions.len(), 1);
+    assert_eq!(file.discoverables, ["/vbox/uptime".parse().unwrap()]);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let mutation = one(r#"mutates = { "/a" = { to = "x" } }"#);
+    assert_eq!(mutation.context, MutationContext::SelfNode);
+    assert_eq!(mutation.mutates[0].from, [None]);
+    assert_eq!(
+        (mutation.timeout, mutation.cost, mutation.disruptive),
+        (None, 1, false)
+    );
+    assert!(
+        mutation.requires.is_empty() && mutation.excludes.is_empty() && mutation.fail_to.is_empty()
+    );
+}
+
+#[test]
+fn zeros_are_unknown() {
+    for (url, zero) in [
+        ("/PhysState", "\"PHYS_UNKNOWN\""),
+        ("/PhysState", "\"\""),
+        ("/Busy", "\"FREE\""),
+        ("/limit/time", "\"0s\""),
+        ("/limit/count", "0"),
+        ("/else", "\"\""),
+        ("/else", "0"),
+        ("/else", "0.0"),
+        ("/else", "false"),
+    ] {
+        let mutation = one(
+            &format!("mutates = {{ \"{url}\" = {{ from = 'x1', to = {zero} }} }}")
+                .replace("'x1'", from(url)),
+        );
+        assert_eq!(mutation.mutates[0].to, None, "{url} {zero}");
+        let mutation = one(&format!(
+            "mutates = {{ \"/a\" = {{ to = 1 }} }}\nrequires = {{ \"{url}\" = {zero} }}"
+        ));
+        assert_eq!(mutation.requires[0].any_of, [None], "{url} {zero}");
+    }
+    // A name that is a zero elsewhere is a word like any other where no schema says so.
+    assert_eq!(
+        one(r#"mutates = { "/a" = { to = "FREE" } }"#).mutates[0].to,
+        Some("FREE".into())
+    );
+}
+
+/// Some value that fits.
+fn from(url: &str) -> &'static str {
+    match url {
+        "/PhysState" => "'POWER_ON'",
+        "/Busy" => "'BUSY'",
+        "/limit/time" => "'5s'",
+        _ => "1",
+    }
+}
+
+#[test]
+fn known_urls_have_their_values_checked() {
+    assert_eq!(
+        one(r#"mutates = { "/limit/time" = { to = "10s" } }"#).mutates[0].to,
+        Some(Value::Int(10_000_000_000))
+    );
+    let bad = |change: &str| {
+        problems(&format!(
+            "module = \"m\"\n[[mutation]]\nname = \"A\"\nmutates = {{ {change} }}\n"
+        ))
+    };
+    assert_eq!(
+        bad(r#""/PhysState" = { to = "POWER_OM" }"#),
+        [r#":4: /PhysState cannot be "POWER_OM"; did you mean "POWER_ON"?"#]
+    );
+    assert_eq!(bad(r#""/limit/count" = { to = -1 }"#).len(), 1);
+    assert_eq!(bad(r#""/limit/count" = { to = "many" }"#).len(), 1);
+    assert_eq!(bad(r#""/net/ip" = { to = "10.0.0" }"#).len(), 1);
+    assert_eq!(bad(r#""/PhysState" = { to = 1 }"#).len(), 1);
+    // A module may know more than this head does.
+    assert_eq!(
+        one(r#"mutates = { "/PhysState" = { to = "ASLEEP" } }"#).mutates[0].to,
+        Some("ASLEEP".into())
+    );
+}
+
+#[test]
+fn problems_have_their_line_and_the_nearest_spelling() {
+    let text = r#"modul = "vbox"
+[[mutation]]
+name = "A"
+mutate = { "/a" = { to = 1 } }
+[[mutation]]
+mutates = { "/a" = { too = 1 }, "/b c" = { to = 2 } }
+context = "CHILDS"
+requires = { "/a" = [] }
+timeout = "10"
+cost = -1
+disruptive = "no"
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            ":1: the file has no key `modul`; did you mean `module`?",
+            ":1: the file has no `module = \"NAME\"`",
+            ":2: A has no `mutates`, so it would do nothing",
+            ":4: a mutation has no key `mutate`; did you mean `mutates`?",
+            ":5: a mutation has no `name`",
+            ":6: \"b c\" is not a state url: parts hold letters, digits and ._-:@+ only",
+            ":6: a change has no key `too`; did you mean `to`?",
+            ":6: the change of /a has no `to`",
+            ":7: context \"CHILDS\" is none of SELF, CHILD and ALL; did you mean `CHILD`?",
+            ":8: the list of values of /a is empty",
+            ":9: timeout \"10\" is no duration; write it like \"10s\" or \"1m30s\"",
+            ":10: cost must be a whole number from 0 to 4294967295",
+            ":11: disruptive must be true or false",
+        ]
+        .map(|line| line.replace("\"b c\"", "\"/b c\""))
+    );
+}
+
+#[test]
+fn broken_toml_and_wrong_shapes_are_named() {
+    assert!(problems("module = \"m\"\n[[mutation]\n")[0].starts_with(":2: "));
+    assert_eq!(
+        problems("module = \"m\"\nmutation = 1\n"),
+        [":2: mutation must be written with double brackets, [[mutation]]"]
+    );
+    assert_eq!(
+        problems("module = \"m\"\nmutation = [1]\n"),
+        [":2: mutation must be a table, not this integer"]
+    );
+    assert_eq!(
+        problems("module = \"a/b\"\n"),
+        [":1: module \"a/b\" is not acceptable: use 1 to 64 letters, digits and ._-+"]
+    );
+    assert_eq!(
+        problems("module = 1\n"),
+        [":1: module must be a text in quotes, not this integer"]
+    );
+    let dated =
+        "module = \"m\"\n[[mutation]]\nname = \"A\"\nmutates = { \"/a\" = { to = 1979-05-27 } }\n";
+    assert_eq!(
+        problems(dated),
+        [":4: /a needs a text, a number, true or false, not this datetime"]
+    );
+    let twice = "module = \"m\"\n[[mutation]]\nname = \"A\"\nmutates = { \"/a\" = { to = 1 }, \"a\" = { to = 2 } }\n";
+    assert_eq!(problems(twice), [":4: /a is named twice"]);
+}
+
+#[test]
+fn texts_have_limits() {
+    let large = format!("module = \"m\"\n#{}\n", "x".repeat(MAX_FILE_BYTES));
+    assert_eq!(problems(&large), [": it is larger than 1048576 bytes"]);
+    let mut many = "module = \"m\"\n".to_owned();
+    for number in 0..100 {
+        many.push_str(&format!("bad{number} = 1\n"));
+    }
+    assert_eq!(problems(&many).len(), MAX_PROBLEMS);
+    let deep = format!("module = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(problems(&deep).len(), 1);
+    let value = "x".repeat(crate::state::MAX_VALUE_BYTES + 1);
+    let long = format!(
+        "module = \"m\"\n[[mutation]]\nname = \"A\"\nmutates = {{ \"/a\" = {{ to = \"{value}\" }} }}\n"
+    );
+    assert_eq!(
+        problems(&long),
+        [":4: /a needs a text, a number, true or false, not this string"]
+    );
+}
+
+#[test]
+fn a_directory_is_read_in_the_order_of_names() {
+    let root = tempdir();
+    let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
+    write(
+        "b.toml",
+        "module = \"b\"\n[[mutation]]\nname = \"B\"\nmutates = { \"/b\" = { to = 1 } }\n",
+    );
+    write(
+        "a.toml",
+        "module = \"a\"\n[[mutation]]\nname = \"A\"\nmutates = { \"/a\" = { to = 1 } }\n",
+    );
+    write("notes.txt", "not TOML at all [");
+    let set = load_dir(&root, &schema()).unwrap();
+    let ids: Vec<String> = set
+        .mutations
+        .iter()
+        .map(|mutation| mutation.id.to_string())
+        .collect();
+    assert_eq!(ids, ["a/A", "b/B"]);
+
+    write(
+        "c.toml",
+        "module = \"b\"\n\n[[mutation]]\nname = \"B\"\nmutates = { \"/c\" = { to = 1 } }\n",
+    );
+    let error = load_dir(&root, &schema()).unwrap_err().to_string();
+    let path = |name: &str| root.join(name).display().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "{}:3: mutation b/B is declared already, at {}:2",
+            path("c.toml"),
+            path("b.toml")
+        )
+    );
+
+    write(
+        "c.toml",
+        "module = \"c\"\n[[depends]]\nurl = \"/a\"\n[[depends]]\nurl = \"/a\"\n",
+    );
+    let error = load_dir(&root, &schema()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "{0}:4: what /a depends on is declared already, at {0}:2",
+            path("c.toml")
+        )
+    );
+
+    fs::write(root.join("c.toml"), b"module = \"c\"\n\xff\n").unwrap();
+    let error = load_dir(&root, &schema()).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:2: is not UTF-8 text", path("c.toml")));
+
+    fs::remove_file(root.join("c.toml")).unwrap();
+    fs::create_dir(root.join("c.toml")).unwrap();
+    let error = load_dir(&root, &schema()).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: is not a regular file", path("c.toml")));
+
+    let missing = load_dir(&root.join("missing"), &schema())
+        .unwrap_err()
+        .to_string();
+    assert!(missing.contains("cannot be read"), "{missing}");
+    let empty = root.join("empty");
+    fs::create_dir(&empty).unwrap();
+    assert!(
+        load_dir(&empty, &schema())
+            .unwrap_err()
+            .to_string()
+            .ends_with("holds no mutation file (*.toml)")
+    );
+    fs::remove_dir_all(&root).unwrap();
+}
+
+/// A fresh directory; the test removes it.
+fn tempdir() -> std::path::PathBuf {
+    let root = std::env::temp_dir().join(format!("kraken-mutation-files-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir(&root).unwrap();
+    root
+}
+
+/// Texts that the fuzzer starts from; any text at all must be read without a panic.
+#[test]
+fn the_corpus_is_read_without_a_panic() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/mutation_file");
+    let mut seen = 0;
+    for entry in fs::read_dir(&corpus).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        for cut in (0..text.len()).filter(|cut| text.is_char_boundary(*cut)) {
+            let _ = read("fuzz.toml", &text[..cut], &schema());
+        }
+        if let Ok(file) = read("fuzz.toml", &text, &schema()) {
+            let set = crate::mutation::MutationSet {
+                mutations: file
+                    .mutations
+                    .into_iter()
+                    .map(|(_, mutation)| mutation)
+                    .collect(),
+                dependencies: file
+                    .dependencies
+                    .into_iter()
+                    .map(|(_, dependency)| dependency)
+                    .collect(),
+                ..crate::mutation::MutationSet::default()
+            };
+            let _ = crate::mutation::graph::MutationGraph::new(&set);
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5, "{seen} files in {}", corpus.display());
+}

@@ -107,7 +107,10 @@ impl Variable {
     }
 
     fn numbers(&self, values: &[Option<Value>]) -> Vec<Val> {
-        let mut numbers: Vec<Val> = values.iter().map(|value| self.number(value.as_ref())).collect();
+        let mut numbers: Vec<Val> = values
+            .iter()
+            .map(|value| self.number(value.as_ref()))
+            .collect();
         numbers.sort_unstable();
         numbers.dedup();
         numbers
@@ -181,7 +184,11 @@ fn check(set: &MutationSet) -> Result<(), GraphError> {
     if set.mutations.len() > MAX_MUTATIONS {
         return Err(GraphError::TooManyMutations(set.mutations.len()));
     }
-    if let Some(pair) = set.mutations.windows(2).find(|pair| pair[0].id == pair[1].id) {
+    if let Some(pair) = set
+        .mutations
+        .windows(2)
+        .find(|pair| pair[0].id == pair[1].id)
+    {
         return Err(GraphError::DeclaredTwice(pair[0].id.clone()));
     }
     for mutation in &set.mutations {
@@ -205,15 +212,25 @@ fn check(set: &MutationSet) -> Result<(), GraphError> {
             }
         }
         let conditions = mutation.requires.iter().chain(&mutation.excludes);
-        if let Some(empty) = conditions.into_iter().find(|condition| condition.any_of.is_empty()) {
+        if let Some(empty) = conditions
+            .into_iter()
+            .find(|condition| condition.any_of.is_empty())
+        {
             return Err(no_values(&empty.url));
         }
     }
-    if let Some(pair) = set.dependencies.windows(2).find(|pair| pair[0].url == pair[1].url) {
+    if let Some(pair) = set
+        .dependencies
+        .windows(2)
+        .find(|pair| pair[0].url == pair[1].url)
+    {
         return Err(GraphError::DependsTwice(pair[0].url.clone()));
     }
     for Dependency { url, conditions } in &set.dependencies {
-        if let Some(empty) = conditions.iter().find(|condition| condition.any_of.is_empty()) {
+        if let Some(empty) = conditions
+            .iter()
+            .find(|condition| condition.any_of.is_empty())
+        {
             return Err(GraphError::NoValues {
                 what: format!("the dependency of {url}"),
                 url: empty.url.clone(),
@@ -252,7 +269,10 @@ fn dependencies(set: &MutationSet) -> BTreeMap<StateUrl, Vec<Condition>> {
 /// What `mutation` requires of urls other than `url`, as far as it still holds when the mutation is done.
 fn lasting_requirements(mutation: &Mutation, url: &StateUrl) -> Vec<Condition> {
     let lasts = |condition: &Condition| {
-        let change = mutation.mutates.iter().find(|change| change.url == condition.url);
+        let change = mutation
+            .mutates
+            .iter()
+            .find(|change| change.url == condition.url);
         change.is_none_or(|change| condition.holds(change.to.as_ref()))
     };
     let requires = mutation.requires.iter();
@@ -299,8 +319,9 @@ fn variables(
         return Err(GraphError::TooManyUrls);
     }
     let variables = named.into_iter().map(|(url, values)| {
-        let discoverable =
-            mutated.contains(url) || is_core_discoverable(url) || set.discoverables.binary_search(url).is_ok();
+        let discoverable = mutated.contains(url)
+            || is_core_discoverable(url)
+            || set.discoverables.binary_search(url).is_ok();
         let mut variable = Variable::new(url.clone(), discoverable);
         variable.values = values.into_iter().cloned().collect();
         variable.wanted_by = vec![Vec::new(); variable.values.len() + 2];

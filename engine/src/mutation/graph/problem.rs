@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 
 use smallvec::SmallVec;
 
-use super::compile::{Test, UNKNOWN, Val, contains};
+use super::compile::{Rule, Test, UNKNOWN, Val, contains};
 use super::relax::Reach;
 use super::{MutationGraph, Question};
 
@@ -22,7 +22,12 @@ pub(super) type Local = u32;
 
 /// A set of local values.
 #[derive(Debug, Clone)]
-struct LocalSet(SmallVec<[u64; 1]>);
+enum LocalSet {
+    /// One bit a value, for domains of up to 64.
+    Bits(u64),
+    /// Sorted, for larger ones.
+    List(Vec<Local>),
+}
 
 /// Where a variable lies in a packed state.
 #[derive(Debug, Clone, Copy)]
@@ -83,30 +88,48 @@ pub(super) struct Scratch {
 }
 
 impl LocalSet {
-    fn new(domain: &[Val], has: impl Fn(Val) -> bool) -> Self {
-        let mut bits: SmallVec<[u64; 1]> = SmallVec::from_elem(0, domain.len().div_ceil(64));
-        for (local, value) in domain.iter().enumerate() {
-            if has(*value) {
-                bits[local / 64] |= 1 << (local % 64);
-            }
+    /// Those of `values` that are in the domain.
+    fn new(domain: &[Val], values: impl Iterator<Item = Val>) -> Self {
+        let locals = values.filter_map(|value| domain.binary_search(&value).ok());
+        if domain.len() <= 64 {
+            Self::Bits(locals.fold(0, |bits, local| bits | 1 << local))
+        } else {
+            let mut list: Vec<Local> = locals.map(|local| local as Local).collect();
+            list.sort_unstable();
+            list.dedup();
+            Self::List(list)
         }
-        Self(bits)
     }
 
     fn has(&self, local: Local) -> bool {
-        self.0[local as usize / 64] >> (local % 64) & 1 == 1
+        match self {
+            Self::Bits(bits) => bits >> local & 1 == 1,
+            Self::List(list) => list.binary_search(&local).is_ok(),
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.0.iter().all(|bits| *bits == 0)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Local> + '_ {
-        (0..self.0.len() as Local * 64).filter(|local| self.has(*local))
+        self.len() == 0
     }
 
     fn len(&self) -> usize {
-        self.0.iter().map(|bits| bits.count_ones() as usize).sum()
+        match self {
+            Self::Bits(bits) => bits.count_ones() as usize,
+            Self::List(list) => list.len(),
+        }
+    }
+
+    fn for_each(&self, mut each: impl FnMut(Local)) {
+        match self {
+            Self::Bits(bits) => {
+                let mut left = *bits;
+                while left != 0 {
+                    each(left.trailing_zeros());
+                    left &= left - 1;
+                }
+            }
+            Self::List(list) => list.iter().copied().for_each(each),
+        }
     }
 }
 
@@ -129,7 +152,12 @@ impl Problem {
             .collect();
         let (places, words) = layout(&domains);
         let local_of = |variable: usize| variables.binary_search(&variable).ok();
-        let local_value = |local: usize, value: Val| domains[local].binary_search(&value).ok().map(|at| at as Local);
+        let local_value = |local: usize, value: Val| {
+            domains[local]
+                .binary_search(&value)
+                .ok()
+                .map(|at| at as Local)
+        };
         let start = variables
             .iter()
             .enumerate()
@@ -141,16 +169,19 @@ impl Problem {
         });
         let mut dependents: Vec<Vec<LocalDependent>> = Vec::with_capacity(variables.len());
         for (local, variable) in variables.iter().enumerate() {
-            let all = graph.variables[*variable].dependents.iter().filter_map(|dependent| {
-                let other = &graph.variables[dependent.variable];
-                let on = local_of(dependent.variable).filter(|_| other.discoverable)?;
-                let test: &Test = &other.depends_tests[dependent.condition];
-                Some(LocalDependent {
-                    variable: on,
-                    unknown: local_value(on, UNKNOWN)?,
-                    holds: LocalSet::new(&domains[local], |value| test.holds(value)),
-                })
-            });
+            let all = graph.variables[*variable]
+                .dependents
+                .iter()
+                .filter_map(|dependent| {
+                    let other = &graph.variables[dependent.variable];
+                    let on = local_of(dependent.variable).filter(|_| other.discoverable)?;
+                    let test: &Test = &other.depends_tests[dependent.condition];
+                    Some(LocalDependent {
+                        variable: on,
+                        unknown: local_value(on, UNKNOWN)?,
+                        holds: LocalSet::new(&domains[local], test.values.iter().copied()),
+                    })
+                });
             dependents.push(all.collect());
         }
         let mut problem = Self {
@@ -160,7 +191,10 @@ impl Problem {
             places,
             words,
             rules: Vec::with_capacity(rules.len()),
-            starts: domains.iter().map(|domain| vec![Vec::new(); domain.len()]).collect(),
+            starts: domains
+                .iter()
+                .map(|domain| vec![Vec::new(); domain.len()])
+                .collect(),
             variables: variables.to_vec(),
             domains,
         };
@@ -175,7 +209,12 @@ impl Problem {
         let mut tests: SmallVec<[(usize, LocalSet); 4]> = SmallVec::new();
         let mut effects = SmallVec::new();
         let mentioned = rule.effects.iter().map(|effect| effect.variable);
-        let mentioned = mentioned.chain(rule.requires.iter().chain(&rule.excludes).map(|test| test.variable));
+        let mentioned = mentioned.chain(
+            rule.requires
+                .iter()
+                .chain(&rule.excludes)
+                .map(|test| test.variable),
+        );
         for variable in mentioned {
             // A variable that cannot change is not part of the problem: its conditions were decided before.
             let Ok(local) = self.variables.binary_search(&variable) else {
@@ -184,12 +223,7 @@ impl Problem {
             if tests.iter().any(|(known, _)| *known == local) {
                 continue;
             }
-            let allowed = LocalSet::new(&self.domains[local], |value| {
-                let from = rule.effects.iter().find(|effect| effect.variable == variable);
-                from.is_none_or(|effect| contains(&effect.from, value))
-                    && rule.requires.iter().all(|test| test.variable != variable || test.holds(value))
-                    && rule.excludes.iter().all(|test| test.variable != variable || !test.holds(value))
-            });
+            let allowed = allowed(rule, variable, &self.domains[local]);
             if allowed.is_empty() {
                 return;
             }
@@ -197,24 +231,29 @@ impl Problem {
         }
         for effect in &rule.effects {
             if let Ok(local) = self.variables.binary_search(&effect.variable)
+                && let Some((_, from)) = tests.iter().find(|(variable, _)| *variable == local)
                 && let Ok(to) = self.domains[local].binary_search(&effect.to)
             {
-                let from = tests.iter().find(|(variable, _)| *variable == local);
-                let from = from.map_or_else(|| LocalSet::new(&self.domains[local], |_| true), |(_, from)| from.clone());
-                effects.push(LocalEffect { variable: local, from, to: to as Local });
+                effects.push(LocalEffect {
+                    variable: local,
+                    from: from.clone(),
+                    to: to as Local,
+                });
             }
         }
-        let Some((pivot, allowed)) = tests.iter().min_by_key(|(local, allowed)| (allowed.len(), *local)) else {
+        let Some((pivot, allowed)) = tests
+            .iter()
+            .min_by_key(|(local, allowed)| (allowed.len(), *local))
+        else {
             return;
         };
         let number = self.rules.len() as u32;
-        for (value, starts) in self.starts[*pivot].iter_mut().enumerate() {
-            if allowed.has(value as Local) {
-                starts.push(number);
-            }
-        }
+        let starts = &mut self.starts[*pivot];
+        allowed.for_each(|value| starts[value as usize].push(number));
         let pivot = *pivot;
-        tests.retain(|(local, allowed)| *local != pivot && allowed.len() < self.domains[*local].len());
+        tests.retain(|(local, allowed)| {
+            *local != pivot && allowed.len() < self.domains[*local].len()
+        });
         self.rules.push(LocalRule {
             rule: index,
             weight: (Weight::from(rule.cost) << 64) | 1,
@@ -237,9 +276,12 @@ impl Problem {
 
     /// Variables of this part that have a goal, with the goal's value.
     pub(super) fn goals(&self) -> impl Iterator<Item = (usize, Val)> {
-        self.goal
-            .iter()
-            .map(|(local, value)| (self.variables[*local], self.domains[*local][*value as usize]))
+        self.goal.iter().map(|(local, value)| {
+            (
+                self.variables[*local],
+                self.domains[*local][*value as usize],
+            )
+        })
     }
 
     /// Some of the goals, by place.
@@ -254,15 +296,22 @@ impl Problem {
 
     /// Whether all goals hold.
     pub(super) fn is_goal(&self, state: &[u64]) -> bool {
-        self.goal.iter().all(|(local, value)| self.local(state, *local) == *value)
+        self.goal
+            .iter()
+            .all(|(local, value)| self.local(state, *local) == *value)
     }
 
     /// Each variable with its value in `state`.
-    pub(super) fn values<'a>(&'a self, state: &'a [u64]) -> impl Iterator<Item = (usize, Val)> + 'a {
-        self.variables
-            .iter()
-            .enumerate()
-            .map(|(local, variable)| (*variable, self.domains[local][self.local(state, local) as usize]))
+    pub(super) fn values<'a>(
+        &'a self,
+        state: &'a [u64],
+    ) -> impl Iterator<Item = (usize, Val)> + 'a {
+        self.variables.iter().enumerate().map(|(local, variable)| {
+            (
+                *variable,
+                self.domains[local][self.local(state, local) as usize],
+            )
+        })
     }
 
     /// Calls `found` with each rule that fires in `state`, its weight and the state after it; rules that change nothing are left out.
@@ -280,7 +329,11 @@ impl Problem {
             for number in &starts[scratch.before[local] as usize] {
                 let rule = &self.rules[*number as usize];
                 let before = &scratch.before;
-                if !rule.tests.iter().all(|(local, allowed)| allowed.has(before[*local])) {
+                if !rule
+                    .tests
+                    .iter()
+                    .all(|(local, allowed)| allowed.has(before[*local]))
+                {
                     continue;
                 }
                 self.fire(rule, scratch);
@@ -294,7 +347,12 @@ impl Problem {
     }
 
     fn fire(&self, rule: &LocalRule, scratch: &mut Scratch) {
-        let Scratch { before, after, changed, .. } = scratch;
+        let Scratch {
+            before,
+            after,
+            changed,
+            ..
+        } = scratch;
         after.clone_from(before);
         changed.clear();
         for effect in &rule.effects {
@@ -308,7 +366,9 @@ impl Problem {
             let cause = changed[at];
             at += 1;
             for dependent in &self.dependents[cause] {
-                if after[dependent.variable] != dependent.unknown && !dependent.holds.has(after[cause]) {
+                if after[dependent.variable] != dependent.unknown
+                    && !dependent.holds.has(after[cause])
+                {
                     after[dependent.variable] = dependent.unknown;
                     changed.push(dependent.variable);
                 }
@@ -333,7 +393,8 @@ impl Problem {
             let Some(effect) = rule.effects.iter().find(|effect| effect.variable == local) else {
                 continue;
             };
-            let shares = |effect: &&LocalEffect| self.goal.iter().any(|(goal, _)| *goal == effect.variable);
+            let shares =
+                |effect: &&LocalEffect| self.goal.iter().any(|(goal, _)| *goal == effect.variable);
             let sharers = rule.effects.iter().filter(shares).count();
             into[effect.to as usize].push((&effect.from, rule.weight / sharers.max(1) as Weight));
         }
@@ -356,8 +417,11 @@ impl Problem {
                 continue;
             }
             for (from, step) in &into[value as usize] {
-                let froms = from.iter().filter(|before| bound[*before as usize] == INFINITE);
-                queue.extend(froms.map(|before| Reverse((weight + step, before))));
+                from.for_each(|before| {
+                    if bound[before as usize] == INFINITE {
+                        queue.push(Reverse((weight + step, before)));
+                    }
+                });
             }
         }
         bound
@@ -376,6 +440,37 @@ impl Problem {
             packed[place.word] |= u64::from(*value) << place.shift;
         }
     }
+}
+
+/// The values of `variable` at which `rule` may fire, as far as that hangs on this variable.
+fn allowed(rule: &Rule, variable: usize, domain: &[Val]) -> LocalSet {
+    let from = rule
+        .effects
+        .iter()
+        .find(|effect| effect.variable == variable);
+    let required = || {
+        rule.requires
+            .iter()
+            .filter(|test| test.variable == variable)
+    };
+    let fits = |value: &Val| {
+        from.is_none_or(|effect| contains(&effect.from, *value))
+            && required().all(|test| test.holds(*value))
+            && rule
+                .excludes
+                .iter()
+                .all(|test| test.variable != variable || !test.holds(*value))
+    };
+    let some = from
+        .map(|effect| &effect.from)
+        .or_else(|| required().map(|test| &test.values).next());
+    LocalSet::new(
+        domain,
+        some.map_or(domain, Vec::as_slice)
+            .iter()
+            .copied()
+            .filter(fits),
+    )
 }
 
 /// Gives each variable its bits; none crosses a word.

@@ -26,7 +26,10 @@ pub(super) struct Unreachable {
 }
 
 /// The independent parts of the question that are left to search, or the goals out of reach.
-pub(super) fn relax(graph: &MutationGraph, question: &Question<'_>) -> Result<Vec<Problem>, Unreachable> {
+pub(super) fn relax(
+    graph: &MutationGraph,
+    question: &Question<'_>,
+) -> Result<Vec<Problem>, Unreachable> {
     let cone = Cone::new(graph, question, |_| true, |_| true);
     let reach = Reach::new(graph, question, &cone);
     let missed = |goal: &&GoalVal| {
@@ -51,7 +54,9 @@ pub(super) fn whole(graph: &MutationGraph, question: &Question<'_>) -> Problem {
     let reach = Reach::new(graph, question, &all);
     let changing = |index: &usize| reach.values[*index].len() > 1;
     let variables: Vec<usize> = (0..graph.variables.len()).filter(changing).collect();
-    let rules: Vec<usize> = (0..graph.rules.len()).filter(|rule| reach.fires[*rule]).collect();
+    let rules: Vec<usize> = (0..graph.rules.len())
+        .filter(|rule| reach.fires[*rule])
+        .collect();
     let mut problem = Problem::new(graph, question, &reach, &variables, &rules);
     problem.set_goals(Vec::new());
     problem
@@ -105,7 +110,11 @@ impl Cone {
 /// Every variable that a rule reads or writes.
 fn mentions(rule: &Rule) -> impl Iterator<Item = usize> {
     let effects = rule.effects.iter().map(|effect| effect.variable);
-    let tests = rule.requires.iter().chain(&rule.excludes).map(|test| test.variable);
+    let tests = rule
+        .requires
+        .iter()
+        .chain(&rule.excludes)
+        .map(|test| test.variable);
     effects.chain(tests)
 }
 
@@ -129,7 +138,9 @@ impl Reach {
         }
         while let Some((index, value)) = queue.pop() {
             let variable = &graph.variables[index];
-            let rules = variable.wanted_by[value as usize].iter().chain(&variable.excluded_by);
+            let rules = variable.wanted_by[value as usize]
+                .iter()
+                .chain(&variable.excluded_by);
             for rule in rules {
                 if cone.rules[*rule] {
                     reach.try_rule(graph, *rule, &mut has, &mut queue);
@@ -139,7 +150,10 @@ impl Reach {
                 let other = &graph.variables[dependent.variable];
                 let test = &other.depends_tests[dependent.condition];
                 let start = question.start[index];
-                if other.discoverable && cone.variables[dependent.variable] && !(test.holds(value) && test.holds(start)) {
+                if other.discoverable
+                    && cone.variables[dependent.variable]
+                    && !(test.holds(value) && test.holds(start))
+                {
                     reach.add(dependent.variable, UNKNOWN, &mut has, &mut queue);
                 }
             }
@@ -147,7 +161,13 @@ impl Reach {
         reach
     }
 
-    fn try_rule(&mut self, graph: &MutationGraph, index: usize, has: &mut [Vec<bool>], queue: &mut Vec<(usize, Val)>) {
+    fn try_rule(
+        &mut self,
+        graph: &MutationGraph,
+        index: usize,
+        has: &mut [Vec<bool>],
+        queue: &mut Vec<(usize, Val)>,
+    ) {
         let rule = &graph.rules[index];
         if self.fires[index] || !rule_fires(rule, has, &self.values) {
             return;
@@ -158,7 +178,13 @@ impl Reach {
         }
     }
 
-    fn add(&mut self, variable: usize, value: Val, has: &mut [Vec<bool>], queue: &mut Vec<(usize, Val)>) {
+    fn add(
+        &mut self,
+        variable: usize,
+        value: Val,
+        has: &mut [Vec<bool>],
+        queue: &mut Vec<(usize, Val)>,
+    ) {
         if !has[variable][value as usize] {
             has[variable][value as usize] = true;
             self.values[variable].push(value);
@@ -168,10 +194,20 @@ impl Reach {
 }
 
 fn rule_fires(rule: &Rule, has: &[Vec<bool>], values: &[Vec<Val>]) -> bool {
-    let any = |variable: usize, wanted: &[Val]| wanted.iter().any(|value| has[variable][*value as usize]);
-    rule.effects.iter().all(|effect| any(effect.variable, &effect.from))
-        && rule.requires.iter().all(|test| any(test.variable, &test.values))
-        && rule.excludes.iter().all(|test| values[test.variable].iter().any(|value| !test.holds(*value)))
+    let any =
+        |variable: usize, wanted: &[Val]| wanted.iter().any(|value| has[variable][*value as usize]);
+    rule.effects
+        .iter()
+        .all(|effect| any(effect.variable, &effect.from))
+        && rule
+            .requires
+            .iter()
+            .all(|test| any(test.variable, &test.values))
+        && rule.excludes.iter().all(|test| {
+            values[test.variable]
+                .iter()
+                .any(|value| !test.holds(*value))
+        })
 }
 
 /// Splits the cone into parts that share no variable, each with the goals in it; parts whose goals all hold are left out.
@@ -211,8 +247,12 @@ fn parts(
             .collect();
         let own_rules: Vec<usize> = rules()
             .filter(|rule| {
-                let mut changed = graph.rules[*rule].effects.iter().map(|effect| effect.variable);
-                changed.any(|variable| cone.variables[variable] && find(&mut part, variable) == root)
+                let mut changed = graph.rules[*rule]
+                    .effects
+                    .iter()
+                    .map(|effect| effect.variable);
+                changed
+                    .any(|variable| cone.variables[variable] && find(&mut part, variable) == root)
             })
             .collect();
         problems.push(Problem::new(graph, question, reach, &variables, &own_rules));

@@ -15,9 +15,9 @@ use super::problem::{INFINITE, Problem, Scratch, Weight};
 use super::{MutationGraph, Question, why};
 use crate::mutation::path::Plan;
 
-/// States that one question may look at. Real sets need dozens; this many take about 0.2 s and 30 MiB, after which a head with other nodes
+/// States that one question may look at. Real sets need dozens; this many take about 0.2 s and 20 MiB, after which a head with other nodes
 /// to serve says so instead of searching on.
-pub const MAX_EXPLORED: usize = 1 << 18;
+pub const MAX_EXPLORED: usize = 1 << 17;
 
 /// What became of one search.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +31,11 @@ pub(super) enum Found {
 }
 
 /// Solves all parts and merges their paths.
-pub(super) fn solve_all(graph: &MutationGraph, question: &Question<'_>, mut problems: Vec<Problem>) -> Plan {
+pub(super) fn solve_all(
+    graph: &MutationGraph,
+    question: &Question<'_>,
+    mut problems: Vec<Problem>,
+) -> Plan {
     let mut budget = MAX_EXPLORED;
     let mut paths = Vec::with_capacity(problems.len());
     for problem in &mut problems {
@@ -129,7 +133,11 @@ impl<'a> Search<'a> {
         let start = self.enter(&self.problem.start());
         self.facts[start as usize].weight = 0;
         let mut queue = BinaryHeap::new();
-        queue.push(Reverse((self.facts[start as usize].bound, self.facts[start as usize].bound, start)));
+        queue.push(Reverse((
+            self.facts[start as usize].bound,
+            self.facts[start as usize].bound,
+            start,
+        )));
         let mut moves = Vec::new();
         while let Some(Reverse((total, _, state))) = queue.pop() {
             if total == INFINITE {
@@ -172,13 +180,20 @@ impl<'a> Search<'a> {
             frame.next += 1;
             let weight = frame.weight + step;
             let fact = &mut self.facts[after as usize];
-            let hopeless = weight > fact.weight || weight >= fact.failed_at || fact.bound > least.saturating_sub(weight);
+            let hopeless = weight > fact.weight
+                || weight >= fact.failed_at
+                || fact.bound > least.saturating_sub(weight);
             if hopeless || weight > least {
                 continue;
             }
             fact.weight = weight;
             if self.problem.is_goal(self.states.get(after)) {
-                return Some(stack.iter().map(|frame| frame.moves[frame.next - 1].0).collect());
+                return Some(
+                    stack
+                        .iter()
+                        .map(|frame| frame.moves[frame.next - 1].0)
+                        .collect(),
+                );
             }
             let frame = self.frame(after, weight);
             stack.push(frame);
@@ -216,9 +231,10 @@ impl<'a> Search<'a> {
     fn moves(&mut self, state: StateIndex, moves: &mut Vec<(usize, Weight, StateIndex)>) {
         let packed = self.states.get(state).to_vec();
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.problem.successors(&packed, &mut scratch, |rule, weight, after| {
-            moves.push((rule, weight, self.enter(after)));
-        });
+        self.problem
+            .successors(&packed, &mut scratch, |rule, weight, after| {
+                moves.push((rule, weight, self.enter(after)));
+            });
         self.scratch = scratch;
     }
 
@@ -227,7 +243,9 @@ impl<'a> Search<'a> {
         if index as usize == self.facts.len() {
             let mut bound: Weight = 0;
             for (local, by_value) in &self.bounds {
-                bound = bound.saturating_add(by_value[self.problem.local(self.states.get(index), *local) as usize]);
+                bound = bound.saturating_add(
+                    by_value[self.problem.local(self.states.get(index), *local) as usize],
+                );
             }
             self.facts.push(Fact {
                 weight: INFINITE,

@@ -68,8 +68,13 @@ pub(super) fn reachable(graph: &MutationGraph, question: &Question<'_>, plan: &P
     }
     for (step, ends) in plan.steps().iter().zip(path.windows(2)) {
         let edges = walk.drawn.edges_connecting(ends[0], ends[1]);
-        let taken: Vec<_> = edges.filter(|edge| edge.weight().mutation == *step).map(|edge| edge.id()).collect();
-        taken.iter().for_each(|edge| walk.drawn[*edge].on_path = true);
+        let taken: Vec<_> = edges
+            .filter(|edge| edge.weight().mutation == *step)
+            .map(|edge| edge.id())
+            .collect();
+        taken
+            .iter()
+            .for_each(|edge| walk.drawn[*edge].on_path = true);
     }
     StateGraph {
         graph: walk.drawn,
@@ -105,7 +110,9 @@ impl Walk<'_> {
             let changing = values.iter().find(|(index, _)| *index == variable);
             wanted == changing.map_or(self.question.start[variable], |(_, value)| *value)
         };
-        let start_is = |goal: &super::GoalVal| self.question.start[goal.variable] != goal.value || goal.holds_at_start;
+        let start_is = |goal: &super::GoalVal| {
+            self.question.start[goal.variable] != goal.value || goal.holds_at_start
+        };
         StateNode {
             is_goal: self
                 .question
@@ -127,11 +134,12 @@ impl Walk<'_> {
         let mut state = self.problem.start();
         for step in steps {
             let mut next = None;
-            self.problem.successors(&state, &mut self.scratch, |rule, _, after| {
-                if self.graph.set.mutations[rule].id == *step {
-                    next = Some(after.to_vec());
-                }
-            });
+            self.problem
+                .successors(&state, &mut self.scratch, |rule, _, after| {
+                    if self.graph.set.mutations[rule].id == *step {
+                        next = Some(after.to_vec());
+                    }
+                });
             let Some(after) = next else { break };
             path.push(self.node(&after));
             state = after;
@@ -145,7 +153,9 @@ impl Walk<'_> {
         let packed = self.states.get(state).to_vec();
         let mut moves = Vec::new();
         self.problem
-            .successors(&packed, &mut self.scratch, |rule, _, after| moves.push((rule, after.to_vec())));
+            .successors(&packed, &mut self.scratch, |rule, _, after| {
+                moves.push((rule, after.to_vec()))
+            });
         moves.sort_unstable();
         let mut left_out = false;
         for (rule, after) in moves {
@@ -165,12 +175,19 @@ impl Walk<'_> {
 }
 
 /// The value behind a number in the light of one question, which knows the values that no declaration mentions.
-pub(super) fn value_at(graph: &MutationGraph, question: &Question<'_>, variable: usize, number: Val) -> Option<Value> {
+pub(super) fn value_at(
+    graph: &MutationGraph,
+    question: &Question<'_>,
+    variable: usize,
+    number: Val,
+) -> Option<Value> {
     let variable = &graph.variables[variable];
     if number == UNKNOWN {
         None
     } else if number == variable.other() {
-        graph.value_of(variable, question.dsc, question.cfg).cloned()
+        graph
+            .value_of(variable, question.dsc, question.cfg)
+            .cloned()
     } else {
         variable.value(number).cloned()
     }
@@ -195,7 +212,8 @@ impl StateNode {
 impl StateGraph {
     /// The graph in DOT: the start in a double border, goals filled, the path bold.
     pub fn to_dot(&self) -> String {
-        let mut dot = String::from("digraph states {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n");
+        let mut dot =
+            String::from("digraph states {\n  rankdir=LR;\n  node [shape=box, style=rounded];\n");
         for index in self.graph.node_indices() {
             let node = &self.graph[index];
             let mut looks = String::new();
@@ -208,10 +226,19 @@ impl StateGraph {
             if self.path.len() > 1 && self.path.contains(&index) {
                 looks.push_str(", penwidth=3");
             }
-            let _ = writeln!(dot, "  s{} [label={}{looks}];", index.index(), quoted(&node.label()));
+            let _ = writeln!(
+                dot,
+                "  s{} [label={}{looks}];",
+                index.index(),
+                quoted(&node.label())
+            );
         }
         for edge in self.graph.edge_references() {
-            let looks = if edge.weight().on_path { ", penwidth=3, color=forestgreen" } else { "" };
+            let looks = if edge.weight().on_path {
+                ", penwidth=3, color=forestgreen"
+            } else {
+                ""
+            };
             let _ = writeln!(
                 dot,
                 "  s{} -> s{} [label={}{looks}];",
@@ -221,7 +248,10 @@ impl StateGraph {
             );
         }
         if self.truncated {
-            let _ = writeln!(dot, "  more [shape=plaintext, label=\"more than {MAX_GRAPH_STATES} states\"];");
+            let _ = writeln!(
+                dot,
+                "  more [shape=plaintext, label=\"more than {MAX_GRAPH_STATES} states\"];"
+            );
         }
         dot.push_str("}\n");
         dot

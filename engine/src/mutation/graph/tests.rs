@@ -1,6 +1,6 @@
 use super::*;
-use crate::mutation::{Dependency, MutationContext, MutationSet, UrlChange};
 use crate::mutation::path::NoPathKind;
+use crate::mutation::{Dependency, MutationContext, MutationSet, UrlChange};
 
 mod declared;
 mod random;
@@ -13,7 +13,10 @@ fn values(text: &str) -> Values {
         .map(|pair| {
             let (url, value) = pair.split_once('=').unwrap();
             let number = value.parse().map(Value::Int);
-            (url.parse().unwrap(), number.unwrap_or_else(|_| Value::from(value)))
+            (
+                url.parse().unwrap(),
+                number.unwrap_or_else(|_| Value::from(value)),
+            )
         })
         .collect()
 }
@@ -76,7 +79,12 @@ fn graph(mutations: Vec<Mutation>) -> MutationGraph {
 fn check(graph: &MutationGraph, dsc: &str, cfg: &str, expect: &str) {
     let text = match graph.plan(&values(dsc), &values(cfg)) {
         Plan::Converged => "-".to_owned(),
-        Plan::Path(path) => path.steps.iter().map(|step| step.name()).collect::<Vec<_>>().join(" "),
+        Plan::Path(path) => path
+            .steps
+            .iter()
+            .map(|step| step.name())
+            .collect::<Vec<_>>()
+            .join(" "),
         Plan::NoPath(no_path) => no_path.reason,
     };
     assert_eq!(text, expect);

@@ -32,39 +32,44 @@ fn any_conditions(most: usize) -> impl Strategy<Value = Vec<Condition>> {
 
 fn any_mutation() -> impl Strategy<Value = Mutation> {
     let changes = prop::collection::btree_map(0..4_usize, (any_values(), 0..VALUES.len()), 1..3);
-    (changes, any_conditions(3), any_conditions(2), 0..3_u32).prop_map(|(changes, requires, excludes, cost)| {
-        let mut mutation = mutation("m/x", "/a:>1", "", "", cost);
-        mutation.mutates = changes
-            .into_iter()
-            .map(|(url, (from, to))| UrlChange {
-                url: URLS[url].parse().unwrap(),
-                from,
-                to: value(VALUES[to]),
-            })
-            .collect();
-        mutation.requires = requires;
-        mutation.excludes = excludes;
-        mutation
-    })
+    (changes, any_conditions(3), any_conditions(2), 0..3_u32).prop_map(
+        |(changes, requires, excludes, cost)| {
+            let mut mutation = mutation("m/x", "/a:>1", "", "", cost);
+            mutation.mutates = changes
+                .into_iter()
+                .map(|(url, (from, to))| UrlChange {
+                    url: URLS[url].parse().unwrap(),
+                    from,
+                    to: value(VALUES[to]),
+                })
+                .collect();
+            mutation.requires = requires;
+            mutation.excludes = excludes;
+            mutation
+        },
+    )
 }
 
 fn any_set() -> impl Strategy<Value = MutationSet> {
     let dependencies = prop::collection::btree_map(0..4_usize, any_conditions(2), 0..2);
-    (prop::collection::vec(any_mutation(), 1..12), dependencies).prop_map(|(mutations, dependencies)| {
-        let mut set = set(mutations);
-        for (number, mutation) in set.mutations.iter_mut().enumerate() {
-            // Not in the order of numbers, so that order of ids and order of registration differ.
-            mutation.id = MutationId::new(["m", "n"][number % 2], &format!("{:02}", number * 7 % 12));
-        }
-        set.dependencies = dependencies
-            .into_iter()
-            .map(|(url, conditions)| Dependency {
-                url: URLS[url].parse().unwrap(),
-                conditions,
-            })
-            .collect();
-        set
-    })
+    (prop::collection::vec(any_mutation(), 1..12), dependencies).prop_map(
+        |(mutations, dependencies)| {
+            let mut set = set(mutations);
+            for (number, mutation) in set.mutations.iter_mut().enumerate() {
+                // Not in the order of numbers, so that order of ids and order of registration differ.
+                mutation.id =
+                    MutationId::new(["m", "n"][number % 2], &format!("{:02}", number * 7 % 12));
+            }
+            set.dependencies = dependencies
+                .into_iter()
+                .map(|(url, conditions)| Dependency {
+                    url: URLS[url].parse().unwrap(),
+                    conditions,
+                })
+                .collect();
+            set
+        },
+    )
 }
 
 fn any_node() -> impl Strategy<Value = Values> {
@@ -86,24 +91,33 @@ struct RefPlanner<'a> {
 
 impl<'a> RefPlanner<'a> {
     fn new(set: &'a MutationSet) -> Self {
-        let changes = || set.mutations.iter().flat_map(|m| m.mutates.iter().map(move |change| (m, change)));
+        let changes = || {
+            set.mutations
+                .iter()
+                .flat_map(|m| m.mutates.iter().map(move |change| (m, change)))
+        };
         let mutated: BTreeSet<StateUrl> = changes().map(|(_, change)| change.url.clone()).collect();
         let same = |a: &Condition, b: &Condition| {
-            a.url == b.url && a.any_of.iter().collect::<BTreeSet<_>>() == b.any_of.iter().collect::<BTreeSet<_>>()
+            a.url == b.url
+                && a.any_of.iter().collect::<BTreeSet<_>>()
+                    == b.any_of.iter().collect::<BTreeSet<_>>()
         };
         let mut depends = BTreeMap::new();
         for url in &mutated {
             let discovering: Vec<&Mutation> = changes()
-                .filter(|(_, change)| change.url == *url && change.from.contains(&None) && change.to.is_some())
+                .filter(|(_, change)| {
+                    change.url == *url && change.from.contains(&None) && change.to.is_some()
+                })
                 .map(|(mutation, _)| mutation)
                 .collect();
             let lasts = |mutation: &Mutation, condition: &Condition| {
-                mutation
-                    .mutates
-                    .iter()
-                    .all(|change| change.url != condition.url || condition.holds(change.to.as_ref()))
+                mutation.mutates.iter().all(|change| {
+                    change.url != condition.url || condition.holds(change.to.as_ref())
+                })
             };
-            let common = discovering.first().map_or(Vec::new(), |first| first.requires.clone());
+            let common = discovering
+                .first()
+                .map_or(Vec::new(), |first| first.requires.clone());
             let shared = common.into_iter().filter(|condition| {
                 condition.url != *url
                     && discovering.iter().all(|mutation| {
@@ -116,13 +130,25 @@ impl<'a> RefPlanner<'a> {
         for dependency in &set.dependencies {
             depends.insert(dependency.url.clone(), dependency.conditions.clone());
         }
-        Self { set, depends, mutated }
+        Self {
+            set,
+            depends,
+            mutated,
+        }
     }
 
     fn after(&self, state: &Values, mutation: &Mutation) -> Option<Values> {
         let holds = |condition: &Condition| condition.holds(state.get(condition.url.as_str()));
-        let from = |change: &UrlChange| change.from.iter().any(|from| from.as_ref() == state.get(change.url.as_str()));
-        if !mutation.mutates.iter().all(from) || !mutation.requires.iter().all(holds) || mutation.excludes.iter().any(holds) {
+        let from = |change: &UrlChange| {
+            change
+                .from
+                .iter()
+                .any(|from| from.as_ref() == state.get(change.url.as_str()))
+        };
+        if !mutation.mutates.iter().all(from)
+            || !mutation.requires.iter().all(holds)
+            || mutation.excludes.iter().any(holds)
+        {
             return None;
         }
         let mut after = state.clone();
@@ -137,7 +163,8 @@ impl<'a> RefPlanner<'a> {
                 self.mutated.contains(*url)
                     && after.get(url.as_str()).is_some()
                     && conditions.iter().any(|condition| {
-                        changed.contains(&condition.url) && !condition.holds(after.get(condition.url.as_str()))
+                        changed.contains(&condition.url)
+                            && !condition.holds(after.get(condition.url.as_str()))
                     })
             });
             let Some((url, _)) = lost else { break };
@@ -151,7 +178,11 @@ impl<'a> RefPlanner<'a> {
         let mut start = Values::default();
         for url in URLS {
             let url: StateUrl = url.parse().unwrap();
-            let source = if self.mutated.contains(&url) { dsc } else { cfg };
+            let source = if self.mutated.contains(&url) {
+                dsc
+            } else {
+                cfg
+            };
             start.set(url.clone(), source.get(url.as_str()).cloned());
         }
         let reached = |state: &Values| {
@@ -164,22 +195,29 @@ impl<'a> RefPlanner<'a> {
         while at < states.len() {
             for mutation in &self.set.mutations {
                 if let Some(after) = self.after(&states[at], mutation) {
-                    let to = states.iter().position(|state| *state == after).unwrap_or_else(|| {
-                        states.push(after);
-                        states.len() - 1
-                    });
+                    let to = states
+                        .iter()
+                        .position(|state| *state == after)
+                        .unwrap_or_else(|| {
+                            states.push(after);
+                            states.len() - 1
+                        });
                     edges.push((at, mutation, to));
                 }
             }
             at += 1;
         }
         // Best way onwards from each state: cost, steps, ids. Ids are compared last, so one pass over all edges for each state suffices.
-        let mut best: Vec<Option<(u64, usize, Vec<MutationId>)>> =
-            states.iter().map(|state| reached(state).then(|| (0, 0, Vec::new()))).collect();
+        let mut best: Vec<Option<(u64, usize, Vec<MutationId>)>> = states
+            .iter()
+            .map(|state| reached(state).then(|| (0, 0, Vec::new())))
+            .collect();
         for _ in 0..=states.len() {
             let mut settled = true;
             for (from, mutation, to) in &edges {
-                let Some((cost, steps, ids)) = best[*to].clone() else { continue };
+                let Some((cost, steps, ids)) = best[*to].clone() else {
+                    continue;
+                };
                 let ids: Vec<MutationId> = [mutation.id.clone()].into_iter().chain(ids).collect();
                 let way = (cost + u64::from(mutation.cost), steps + 1, ids);
                 if best[*from].as_ref().is_none_or(|known| way < *known) {

@@ -27,8 +27,17 @@ fn run(root: &Path, text: &str) -> String {
 }
 
 fn answer(root: &Path, header: &[(&str, &str)]) -> String {
-    let get = |key: &str| header.iter().find(|(known, _)| *known == key).map(|(_, value)| *value);
-    let set = load_dir(&root.join("sets").join(get("mutations").unwrap()), &Schema::default()).unwrap();
+    let get = |key: &str| {
+        header
+            .iter()
+            .find(|(known, _)| *known == key)
+            .map(|(_, value)| *value)
+    };
+    let set = load_dir(
+        &root.join("sets").join(get("mutations").unwrap()),
+        &Schema::default(),
+    )
+    .unwrap();
     let graph = MutationGraph::new(&set).unwrap();
     let cfg = values(get("cfg").unwrap());
     let mut dsc = values(get("dsc").unwrap());
@@ -69,7 +78,10 @@ fn answer(root: &Path, header: &[(&str, &str)]) -> String {
 #[test]
 fn scenarios_come_out_as_written() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let mut files: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     files.sort();
     assert!(!files.is_empty());
@@ -79,7 +91,12 @@ fn scenarios_come_out_as_written() {
         if std::env::var_os("UPDATE_EXPECT").is_some() {
             fs::write(&path, output).unwrap();
         } else {
-            assert_eq!(output, text, "{} (UPDATE_EXPECT=1 rewrites it)", path.display());
+            assert_eq!(
+                output,
+                text,
+                "{} (UPDATE_EXPECT=1 rewrites it)",
+                path.display()
+            );
         }
     }
 }
