@@ -153,13 +153,7 @@ impl World {
     /// # Errors
     /// The first promise that was broken.
     pub fn run(mut self) -> Result<Summary, Violation> {
-        self.after(Duration::ZERO, Happening::StartHead);
-        self.after(Duration::from_secs(2), Happening::Remember);
-        for machine in 0..self.machines.len() {
-            let delay = self.rng.millis(0..5_000);
-            self.after(delay, Happening::Poll { machine });
-        }
-        self.run_until_converged(BOOT_BOUND)?;
+        self.boot_all()?;
         self.check.powerless = self.options.calm;
         self.phase = Phase::Chaos;
         for first in [Happening::Fault, Happening::Attack, Happening::Operator] {
@@ -175,12 +169,40 @@ impl World {
         {
             return Err(self.violation(format!("I1: {difference}")));
         }
-        Ok(Summary {
+        Ok(self.summary())
+    }
+
+    /// Boots the cluster and lets time pass, in which nothing fails but the links' share of datagrams.
+    ///
+    /// # Errors
+    /// The first promise that was broken.
+    pub fn run_quietly(mut self, time: Duration) -> Result<Summary, Violation> {
+        self.boot_all()?;
+        self.check.powerless = true;
+        self.run_for(time)?;
+        match self.unconverged() {
+            Some(late) => Err(self.violation(format!("L1: {late}"))),
+            None => Ok(self.summary()),
+        }
+    }
+
+    fn boot_all(&mut self) -> Result<(), Violation> {
+        self.after(Duration::ZERO, Happening::StartHead);
+        self.after(Duration::from_secs(2), Happening::Remember);
+        for machine in 0..self.machines.len() {
+            let delay = self.rng.millis(0..5_000);
+            self.after(delay, Happening::Poll { machine });
+        }
+        self.run_until_converged(BOOT_BOUND)
+    }
+
+    fn summary(self) -> Summary {
+        Summary {
             events: self.events,
             elapsed: self.now.since_origin(),
             trace: self.trace,
             hits: self.hits,
-        })
+        }
     }
 
     fn run_for(&mut self, time: Duration) -> Result<(), Violation> {
