@@ -142,7 +142,7 @@ fn no_path_of_one_machine() {
     expect_none("paths of somebody's machine", &found);
 }
 
-/// Whether a line has an absolute path below somebody's home or work folder; `/home/u` and `/home/user` are nobody.
+/// Whether a line has an absolute path below somebody's home or work folder; the users `u` and `user` are nobody.
 fn names_a_machine(line: &str) -> bool {
     let homes = [
         ["/ho", "me/"],
