@@ -9,7 +9,8 @@ use dhcproto::{Decodable, Decoder, v4};
 use crate::boot::{
     ArmedBoot, BootNode, BootTable, ClientArch, InterfaceFacts, Loader, Loaders, MacAddr,
 };
-use crate::dhcp::responder::{Destination, Ingress, Responder, ServerPort};
+use crate::dhcp::exchange::Destination;
+use crate::dhcp::responder::{Ingress, Responder, ServerPort};
 
 const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x4b, 0, 1]);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 11);

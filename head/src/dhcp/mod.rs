@@ -1,8 +1,9 @@
 //! DHCP for nodes that boot: reservations, boot files by firmware, and a list of strangers (DESIGN.md 5).
 //!
-//! `packet`, `options`, `lease` and `responder` are pure: bytes and time in, decisions out. `socket` and `frame` carry
+//! `packet`, `options`, `lease`, `exchange` and `responder` are pure: bytes and time in, decisions out. `socket` and `frame` carry
 //! them: one batched socket per interface. Replies to clients without an address are whole Ethernet frames.
 
+pub(crate) mod exchange;
 mod frame;
 mod lease;
 mod options;

@@ -29,11 +29,10 @@ use crate::boot::{
     BootEvent, BootStage, EventSender, FactsReceiver, InterfaceFacts, MacAddr, StageLog,
 };
 
+use super::exchange::{Destination, Reply};
 use super::frame::{End, udp_frame};
 use super::packet::MAX_PACKET_BYTES;
-use super::responder::{
-    Destination, Ignored, Ingress, Note, Outcome, Reply, Responder, ServerPort,
-};
+use super::responder::{Ignored, Ingress, Note, Outcome, Responder, ServerPort};
 
 /// Room for about 50,000 waiting requests (the kernel counts some 1.3 KiB for each): every node of a cluster at once.
 const RECEIVE_BUFFER: usize = 64 << 20;

@@ -1,9 +1,10 @@
 use super::*;
 use crate::boot::table::tests::{armed_node, node, table};
-use crate::boot::{ClientArch, Loader};
+use crate::boot::{ClientArch, Loader, MacAddr};
 use crate::dhcp::lease::DECLINE_HOLD;
 use crate::dhcp::packet::tests::{MAC, Packet};
 use dhcproto::Decodable as _;
+use dhcproto::v4::Opcode;
 use proptest::prelude::*;
 
 const SERVER: [u8; 4] = [10, 77, 0, 1];
