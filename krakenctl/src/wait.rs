@@ -6,7 +6,6 @@
 //! the wait ends.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use proto::v1;
 use proto::v1::Outcome;
@@ -28,7 +27,7 @@ pub(crate) struct Goal {
 }
 
 /// Where one node stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
     Waiting,
     Done,
@@ -49,6 +48,15 @@ struct Entry {
 pub(crate) struct Waiting {
     goals: Vec<Goal>,
     nodes: BTreeMap<String, Entry>,
+    counts: Counts,
+}
+
+/// How many nodes stand where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) done: usize,
+    pub(crate) waiting: usize,
+    pub(crate) failed: usize,
 }
 
 /// The end, or the present state, for people and programs. Field names are an interface.
@@ -73,108 +81,47 @@ impl Waiting {
             strikes: 0,
             announced: false,
         };
+        let nodes: BTreeMap<String, Entry> = nodes
+            .into_iter()
+            .map(|name| (name, entry.clone()))
+            .collect();
         Self {
             goals,
-            nodes: nodes
-                .into_iter()
-                .map(|name| (name, entry.clone()))
-                .collect(),
+            counts: Counts {
+                waiting: nodes.len(),
+                ..Counts::default()
+            },
+            nodes,
         }
     }
 
-    /// Looks at one node again after something changed. Returns its name and time when it is done for the first time.
-    pub(crate) fn look(
-        &mut self,
-        name: &str,
-        mirror: &Mirror,
-        elapsed: Duration,
-    ) -> Option<Duration> {
-        let entry = self.nodes.get_mut(name)?;
-        let Some(seen) = mirror.get(name) else {
-            if mirror.is_synced() {
-                entry.fail("it was deleted".to_owned());
-            }
-            return None;
+    /// Looks at one node again after something changed. Returns true when it is done for the first time.
+    pub(crate) fn look(&mut self, name: &str, mirror: &Mirror) -> bool {
+        let Some(entry) = self.nodes.get_mut(name) else {
+            return false;
         };
-        let other = self
-            .goals
-            .iter()
-            .find(|goal| seen.cfg.get(&goal.url) != Some(&goal.value));
-        if let Some(goal) = other {
-            entry.fail(format!("somebody else has set {} since", goal.url));
-            return None;
-        }
-        let missing = self
-            .goals
-            .iter()
-            .find(|goal| match seen.dsc.get(&goal.url) {
-                Some(known) => *known != goal.value,
-                None => goal.mutated,
-            });
-        match missing {
-            None => {
-                if !matches!(entry.standing, Standing::Done) {
-                    entry.standing = Standing::Done;
-                    entry.strikes = 0;
-                    entry.reason.clear();
-                }
-                let first = !std::mem::replace(&mut entry.announced, true);
-                first.then_some(elapsed)
-            }
-            Some(goal) => {
-                let stuck = entry.strikes >= STRIKES;
-                if !stuck && entry.standing != Standing::Waiting {
-                    // It left its goal again, or the reason for its failure is gone.
-                    entry.reason.clear();
-                }
-                entry.standing = if stuck {
-                    Standing::Failed
-                } else {
-                    Standing::Waiting
-                };
-                if entry.reason.is_empty() {
-                    entry.reason = goal.url.clone();
-                }
-                None
-            }
-        }
+        let before = entry.standing;
+        entry.look(name, &self.goals, mirror);
+        let after = entry.standing;
+        let first = after == Standing::Done && !std::mem::replace(&mut entry.announced, true);
+        self.counts.shift(before, after);
+        first
     }
 
     /// Looks at all nodes again. Returns those that are done for the first time.
-    pub(crate) fn look_at_all(&mut self, mirror: &Mirror, elapsed: Duration) -> Vec<String> {
-        let names: Vec<String> = self.nodes.keys().cloned().collect();
+    pub(crate) fn look_at_all(&mut self, mirror: &Mirror) -> Vec<String> {
+        let mut names: Vec<String> = self.nodes.keys().cloned().collect();
+        names.retain(|name| self.look(name, mirror));
         names
-            .into_iter()
-            .filter(|name| self.look(name, mirror, elapsed).is_some())
-            .collect()
     }
 
     /// Takes in why a node waits.
     pub(crate) fn handle_report(&mut self, report: &v1::Report) {
-        let Some(entry) = self.nodes.get_mut(&report.node_name) else {
-            return;
-        };
-        if matches!(entry.standing, Standing::Done) {
-            return;
-        }
-        match report.outcome() {
-            Outcome::NoPath | Outcome::Parked => {
-                entry.strikes = entry.strikes.saturating_add(1);
-                entry.reason = stuck_reason(report);
-                if entry.strikes >= STRIKES {
-                    entry.standing = Standing::Failed;
-                }
-            }
-            Outcome::Held | Outcome::Path | Outcome::Converged | Outcome::Unspecified => {
-                if entry.strikes >= STRIKES {
-                    entry.standing = Standing::Waiting;
-                }
-                entry.strikes = 0;
-                let reason = way_reason(report);
-                if !reason.is_empty() {
-                    entry.reason = reason;
-                }
-            }
+        if let Some(entry) = self.nodes.get_mut(&report.node_name) {
+            let before = entry.standing;
+            entry.handle_report(report);
+            let after = entry.standing;
+            self.counts.shift(before, after);
         }
     }
 
@@ -188,22 +135,11 @@ impl Waiting {
 
     /// True when every node is done or failed.
     pub(crate) fn is_over(&self) -> bool {
-        self.nodes
-            .values()
-            .all(|entry| entry.standing != Standing::Waiting)
+        self.counts.waiting == 0
     }
 
-    /// Done, waiting, failed.
-    pub(crate) fn counts(&self) -> (usize, usize, usize) {
-        self.nodes
-            .values()
-            .fold((0, 0, 0), |(done, waiting, failed), entry| {
-                match entry.standing {
-                    Standing::Done => (done + 1, waiting, failed),
-                    Standing::Waiting => (done, waiting + 1, failed),
-                    Standing::Failed => (done, waiting, failed + 1),
-                }
-            })
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Some node that waits, and what for.
@@ -231,15 +167,101 @@ impl Waiting {
 
     /// How a wait that ended by itself ends the process.
     pub(crate) fn exit(&self) -> Exit {
-        match self.counts() {
-            (_, 0, 0) => Exit::Ok,
-            (0, _, _) => Exit::Failure,
+        match self.counts {
+            Counts {
+                waiting: 0,
+                failed: 0,
+                ..
+            } => Exit::Ok,
+            Counts { done: 0, .. } => Exit::Failure,
             _ => Exit::Partial,
         }
     }
 }
 
+impl Counts {
+    fn shift(&mut self, before: Standing, after: Standing) {
+        *self.of(before) -= 1;
+        *self.of(after) += 1;
+    }
+
+    fn of(&mut self, standing: Standing) -> &mut usize {
+        match standing {
+            Standing::Waiting => &mut self.waiting,
+            Standing::Done => &mut self.done,
+            Standing::Failed => &mut self.failed,
+        }
+    }
+}
+
 impl Entry {
+    fn look(&mut self, name: &str, goals: &[Goal], mirror: &Mirror) {
+        let Some(seen) = mirror.get(name) else {
+            if mirror.is_synced() {
+                self.fail("it was deleted".to_owned());
+            }
+            return;
+        };
+        let other = goals
+            .iter()
+            .find(|goal| seen.cfg.get(&goal.url) != Some(&goal.value));
+        if let Some(goal) = other {
+            self.fail(format!("somebody else has set {} since", goal.url));
+            return;
+        }
+        let missing = goals.iter().find(|goal| match seen.dsc.get(&goal.url) {
+            Some(known) => *known != goal.value,
+            None => goal.mutated,
+        });
+        match missing {
+            None => {
+                self.standing = Standing::Done;
+                self.strikes = 0;
+                self.reason.clear();
+            }
+            Some(goal) => {
+                let stuck = self.strikes >= STRIKES;
+                if !stuck && self.standing != Standing::Waiting {
+                    // It left its goal again, or the reason for its failure is gone.
+                    self.reason.clear();
+                }
+                self.standing = if stuck {
+                    Standing::Failed
+                } else {
+                    Standing::Waiting
+                };
+                if self.reason.is_empty() {
+                    self.reason.clone_from(&goal.url);
+                }
+            }
+        }
+    }
+
+    fn handle_report(&mut self, report: &v1::Report) {
+        if self.standing == Standing::Done {
+            return;
+        }
+        match report.outcome() {
+            Outcome::NoPath | Outcome::Parked => {
+                self.strikes = self.strikes.saturating_add(1);
+                self.reason = stuck_reason(report);
+                if self.strikes >= STRIKES {
+                    self.standing = Standing::Failed;
+                }
+            }
+            Outcome::Held | Outcome::Path | Outcome::Converged | Outcome::Unspecified => {
+                if self.strikes >= STRIKES {
+                    self.standing = Standing::Waiting;
+                }
+                self.strikes = 0;
+                let reason = way_reason(report);
+                if !reason.is_empty() {
+                    self.reason = reason;
+                }
+            }
+        }
+    }
+
     fn fail(&mut self, reason: String) {
         self.standing = Standing::Failed;
         self.reason = reason;

@@ -59,7 +59,7 @@ pub(crate) async fn wait(
     let started = Instant::now();
     let mut waiting = Waiting::new(names.iter().cloned(), goals);
     let mut follow = Follow::start(head.clone(), names::fold(&names)).await?;
-    let bar = Bar::new(names.len(), context);
+    let mut bar = Bar::new(names.len(), context);
     let mut ask = tokio::time::interval(ASK_EVERY);
     ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = 0;
@@ -84,9 +84,7 @@ pub(crate) async fn wait(
             }
             step = follow.next(context) => match step? {
                 Step::Lines(lines) => {
-                    for name in touched(&lines, &mut waiting, &follow, started.elapsed()) {
-                        bar.done(&name, started.elapsed(), context);
-                    }
+                    bar.done(&touched(&lines, &mut waiting, &follow), started.elapsed(), context);
                 }
                 Step::Lost(why) => bar.note(&format!("lost the head: {}; trying again", printable(&why)), context),
                 Step::Back => bar.note("the head answers again", context),
@@ -130,17 +128,12 @@ pub(crate) async fn wait(
 }
 
 /// Looks again at the nodes that lines are about. Returns those that are done for the first time.
-fn touched(
-    lines: &[Line],
-    waiting: &mut Waiting,
-    follow: &Follow,
-    elapsed: Duration,
-) -> Vec<String> {
+fn touched(lines: &[Line], waiting: &mut Waiting, follow: &Follow) -> Vec<String> {
     let mut done = Vec::new();
     for line in lines {
         let name = match line {
             Line::Synced { .. } => {
-                done.extend(waiting.look_at_all(&follow.mirror, elapsed));
+                done.extend(waiting.look_at_all(&follow.mirror));
                 continue;
             }
             Line::Node { node } => &node.name,
@@ -148,7 +141,7 @@ fn touched(
             Line::Frozen { node, .. } | Line::Deleted { node } => node,
             Line::Mutation(line) => &line.node,
         };
-        if follow.mirror.is_synced() && waiting.look(name, &follow.mirror, elapsed).is_some() {
+        if follow.mirror.is_synced() && waiting.look(name, &follow.mirror) {
             done.push(name.clone());
         }
     }
@@ -159,6 +152,7 @@ fn touched(
 struct Bar {
     bar: ProgressBar,
     on_terminal: bool,
+    shown_at: Option<Instant>,
 }
 
 impl Bar {
@@ -178,13 +172,23 @@ impl Bar {
         if on_terminal {
             bar.enable_steady_tick(TICK);
         }
-        Self { bar, on_terminal }
+        Self {
+            bar,
+            on_terminal,
+            shown_at: None,
+        }
     }
 
-    fn show(&self, waiting: &Waiting) {
-        let (done, _, failed) = waiting.counts();
-        self.bar.set_position(done as u64);
-        let mut message = match failed {
+    /// Shows where the nodes stand, at most once a tick: 10,000 of them bring as many events at once.
+    fn show(&mut self, waiting: &Waiting) {
+        let now = Instant::now();
+        if !self.on_terminal || self.shown_at.is_some_and(|at| now < at + TICK) {
+            return;
+        }
+        self.shown_at = Some(now);
+        let counts = waiting.counts();
+        self.bar.set_position(counts.done as u64);
+        let mut message = match counts.failed {
             0 => String::new(),
             n => format!("{n} failed  "),
         };
@@ -195,9 +199,10 @@ impl Bar {
         self.bar.set_message(message);
     }
 
-    fn done(&self, name: &str, elapsed: Duration, context: &Context) {
-        if !self.on_terminal {
-            context.note(&format!("{name} done after {}", value::duration(elapsed)));
+    fn done(&self, nodes: &[String], elapsed: Duration, context: &Context) {
+        if !self.on_terminal && !nodes.is_empty() {
+            let folded = printable(&names::fold(nodes));
+            context.note(&format!("{folded} done after {}", value::duration(elapsed)));
         }
     }
 
