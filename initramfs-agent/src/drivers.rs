@@ -8,11 +8,24 @@ use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::kmod::{ModuleInitFlags, finit_module};
+use tracing::debug;
 
 /// Rounds of looking for hardware: each driver may show a bus with more devices behind it.
 const MAX_ROUNDS: usize = 6;
+/// Directories of devices in which no other device with a driver lies. Half of sysfs is in them, and a boot waits for this.
+const BARREN: &[&str] = &[
+    "power",
+    "tty",
+    "net",
+    "block",
+    "queues",
+    "statistics",
+    "msi_irqs",
+    "virtual",
+];
 /// Deepest directory of `/sys/devices` that is looked into; real ones end at about 16.
 const MAX_DEPTH: usize = 24;
 
@@ -198,6 +211,7 @@ pub(crate) fn load_for_hardware(index: &Index, dir: &Path) -> Loaded {
     let mut all = Loaded::default();
     let mut tried = BTreeSet::new();
     for _ in 0..MAX_ROUNDS {
+        let begun = Instant::now();
         let mut aliases = BTreeSet::new();
         collect_aliases(Path::new("/sys/devices"), 0, &mut aliases);
         let names: BTreeSet<&str> = aliases
@@ -209,6 +223,12 @@ pub(crate) fn load_for_hardware(index: &Index, dir: &Path) -> Loaded {
             .into_iter()
             .filter(|file| tried.insert((*file).to_owned()))
             .collect();
+        debug!(
+            aliases = aliases.len(),
+            modules = fresh.len(),
+            ms = begun.elapsed().as_millis(),
+            "looked for devices"
+        );
         if fresh.is_empty() {
             break;
         }
@@ -228,6 +248,7 @@ fn load_files(dir: &Path, files: &[&str], all: &mut Loaded) {
     const NO_PARAMETERS: &CStr = c"";
     for file in files {
         let name = name_of(file);
+        let begun = Instant::now();
         let done = File::open(dir.join(file)).and_then(|image| {
             Ok(finit_module(
                 &image,
@@ -235,6 +256,7 @@ fn load_files(dir: &Path, files: &[&str], all: &mut Loaded) {
                 ModuleInitFlags::empty(),
             )?)
         });
+        debug!(ms = begun.elapsed().as_millis(), "module {name}");
         match done {
             Ok(()) => all.names.push(name),
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
@@ -253,7 +275,8 @@ fn collect_aliases(dir: &Path, depth: usize, aliases: &mut BTreeSet<String>) {
         let Ok(kind) = entry.file_type() else {
             continue;
         };
-        if kind.is_dir() && depth < MAX_DEPTH {
+        let barren = || BARREN.iter().any(|name| entry.file_name() == *name);
+        if kind.is_dir() && depth < MAX_DEPTH && !barren() {
             collect_aliases(&entry.path(), depth + 1, aliases);
         } else if kind.is_file()
             && entry.file_name() == "modalias"
