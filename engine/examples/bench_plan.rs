@@ -27,12 +27,16 @@ use engine::{Engine, time};
 
 /// Nodes of the engine's run.
 const NODES: u32 = 10_000;
+/// Runs of the engine; the least is free of what else the machine does.
+const RUNS: usize = 5;
+/// Bar for the engine's run (DESIGN 8).
+const TARGET: Duration = Duration::from_millis(350);
 
 fn main() {
     chains();
     let set = layercake();
     layercake_plans(&set);
-    engine_run(&set);
+    engine_runs(&set);
 }
 
 fn mutation(
@@ -288,7 +292,41 @@ fn node_id(number: u32) -> NodeId {
     NodeId::from_bytes(bytes)
 }
 
-fn engine_run(set: &MutationSet) {
+/// The least of some runs; each is checked.
+fn engine_runs(set: &MutationSet) {
+    println!("Engine: {NODES} nodes of set C, unknown to SYNC, modules and store answer at once");
+    let mut times: Vec<Took> = (0..RUNS).map(|_| engine_run(set)).collect();
+    times.sort();
+    println!("  every one of 5 mutations fired {NODES} times, all nodes in SYNC, none parked");
+    let verdict = if times[0].cpu <= TARGET {
+        "met"
+    } else {
+        "MISSED"
+    };
+    println!(
+        "  {:.3} s of CPU (least of {RUNS} runs; by the wall clock {:.3} s)   target {:.2} s: {verdict}   Kraken: 3.5 s *",
+        times[0].cpu.as_secs_f64(),
+        times[0].wall.as_secs_f64(),
+        TARGET.as_secs_f64(),
+    );
+    println!("* measured elsewhere");
+}
+
+/// What a run took. The two differ by what other programs took of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Took {
+    cpu: Duration,
+    wall: Duration,
+}
+
+/// Time that this thread has run, by the kernel's account; `None` where it keeps none.
+fn cpu_time() -> Option<Duration> {
+    let account = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = account.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
+fn engine_run(set: &MutationSet) -> Took {
     let me = node_id(u32::MAX);
     let config = EngineConfig {
         me,
@@ -312,7 +350,7 @@ fn engine_run(set: &MutationSet) {
     let mut parked = 0;
     // An hour after the start of the head: nothing waits for agents to come back.
     let now = time::Instant::from_origin(Duration::from_secs(3600));
-    let start = Instant::now();
+    let (start, cpu_start) = (Instant::now(), cpu_time());
     engine.handle_input(Input::Declare(set.clone()), now);
     while let Some(output) = engine.poll_output() {
         match output {
@@ -342,24 +380,21 @@ fn engine_run(set: &MutationSet) {
             _ => {}
         }
     }
-    let took = start.elapsed();
-    println!("Engine: {NODES} nodes of set C, unknown to SYNC, modules and store answer at once");
-    for (mutation, times) in &fired {
-        println!("  {mutation:<20} fired {times} times");
-    }
+    let wall = start.elapsed();
+    let cpu = cpu_time()
+        .zip(cpu_start)
+        .map_or(wall, |(end, start)| end - start);
     let synced = engine
         .tree()
         .iter()
         .filter(|node| node.dsc.text("/RunState") == Some("SYNC"))
         .count();
-    println!(
-        "  {synced} nodes in SYNC, {parked} parked, in {:.3} s   Kraken: 3.5 s (measured elsewhere)",
-        took.as_secs_f64()
-    );
     assert_eq!(synced, NODES as usize, "every node arrives");
     assert!(
         fired.values().all(|times| *times == NODES),
         "every mutation is fired once a node"
     );
     assert_eq!(fired.len(), 5, "the path has five mutations");
+    assert_eq!(parked, 0, "no node gives up");
+    Took { cpu, wall }
 }
