@@ -1,0 +1,325 @@
+//! The calls that the fake head answers.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use proto::v1;
+use proto::v1::admin_server::Admin;
+use proto::v1::watch_event::Kind;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::{World, change, set};
+
+#[derive(Clone)]
+pub(super) struct Service {
+    pub(super) world: Arc<Mutex<World>>,
+    pub(super) changed: watch::Sender<()>,
+}
+
+impl Service {
+    fn enter<T>(&self, name: &str, request: &Request<T>) -> Result<MutexGuard<'_, World>, Status> {
+        let mut world = self.world.lock().expect("no call panicked with the lock");
+        world.calls.push(name.to_owned());
+        if let Some(token) = &world.token {
+            let given = request
+                .metadata()
+                .get("authorization")
+                .and_then(|value| value.to_str().ok());
+            if given != Some(&format!("Bearer {token}")) {
+                return Err(Status::unauthenticated("a valid token is wanted"));
+            }
+        }
+        match &world.refuse {
+            Some(status) => Err(status.clone()),
+            None => Ok(world),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Service {
+    async fn get_version(
+        &self,
+        request: Request<v1::GetVersionRequest>,
+    ) -> Result<Response<v1::GetVersionResponse>, Status> {
+        let world = self.enter("get_version", &request)?;
+        Ok(Response::new(v1::GetVersionResponse {
+            version: "9.9.9".into(),
+            cluster: "lab".into(),
+            revision: world.revision,
+            epoch: world.epoch,
+            frozen: world.frozen,
+        }))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let world = self.enter("list_nodes", &request)?;
+        let names = world.select(&request.get_ref().nodes)?;
+        Ok(Response::new(v1::ListNodesResponse {
+            nodes: names.iter().map(|name| world.nodes[name].clone()).collect(),
+            revision: world.revision,
+            frozen: world.frozen,
+        }))
+    }
+
+    async fn add_nodes(
+        &self,
+        request: Request<v1::AddNodesRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("add_nodes", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        if let Some(node) = request
+            .nodes
+            .iter()
+            .find(|node| world.nodes.contains_key(&node.name))
+        {
+            return Err(Status::already_exists(format!(
+                "there is a node {} already",
+                node.name
+            )));
+        }
+        let names = request.nodes.iter().map(|node| node.name.clone()).collect();
+        for node in request.nodes {
+            world.insert(node);
+        }
+        self.changed.send_replace(());
+        world.written(names)
+    }
+
+    async fn delete_nodes(
+        &self,
+        request: Request<v1::DeleteNodesRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("delete_nodes", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        let names = world.select(&request.nodes)?;
+        for name in &names {
+            world.nodes.remove(name);
+            world.event(Kind::Deleted(v1::NodeDeleted {
+                node_name: name.clone(),
+                ..Default::default()
+            }));
+        }
+        self.changed.send_replace(());
+        world.written(names)
+    }
+
+    async fn set_nodes(
+        &self,
+        request: Request<v1::SetNodesRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("set_nodes", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        if let Some(change) = request
+            .changes
+            .iter()
+            .find(|change| change.url.starts_with("/site"))
+        {
+            return Err(Status::invalid_argument(format!(
+                "no extension has {}",
+                change.url
+            )));
+        }
+        let names = world.select(&request.nodes)?;
+        for name in &names {
+            let node = world.nodes.get_mut(name).expect("selected");
+            for change in &request.changes {
+                set(node.cfg.get_or_insert_default(), change);
+            }
+            node.groups.extend(request.add_groups.iter().cloned());
+            node.groups
+                .retain(|group| !request.remove_groups.contains(group));
+            world.event(Kind::Change(v1::NodeChange {
+                node_name: name.clone(),
+                cfg: request.changes.clone(),
+                ..Default::default()
+            }));
+        }
+        self.changed.send_replace(());
+        world.written(names)
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchEvent, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let after = request.get_ref().after;
+        let (sender, receiver) = tokio::sync::mpsc::channel(64);
+        let mut changed = self.changed.subscribe();
+        let mut first = Vec::new();
+        let mut next = {
+            let mut world = self.enter("watch", &request)?;
+            let names = world.select(&request.get_ref().nodes)?;
+            let last = world.events.len() as u64;
+            world.calls.push(format!("watch after {after}"));
+            let event = |kind| v1::WatchEvent {
+                sequence: last,
+                kind: Some(kind),
+            };
+            if after == 0 {
+                first.extend(
+                    names
+                        .iter()
+                        .map(|name| event(Kind::Node(world.nodes[name].clone()))),
+                );
+                first.push(event(Kind::SnapshotEnd(v1::SnapshotEnd {
+                    revision: world.revision,
+                })));
+                last
+            } else if after > last {
+                first.push(event(Kind::Resync(v1::Resync {})));
+                last
+            } else {
+                after
+            }
+        };
+        let world = Arc::clone(&self.world);
+        tokio::spawn(async move {
+            for event in first {
+                if sender.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let events: Vec<v1::WatchEvent> = {
+                    let world = world.lock().expect("no call panicked with the lock");
+                    world.events.iter().skip(next as usize).cloned().collect()
+                };
+                next += events.len() as u64;
+                for event in events {
+                    if sender.send(Ok(event)).await.is_err() {
+                        return;
+                    }
+                }
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(
+            tokio_stream::wrappers::ReceiverStream::new(receiver),
+        )))
+    }
+
+    async fn freeze(
+        &self,
+        request: Request<v1::FreezeRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("freeze", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        if request.nodes.is_empty() {
+            world.frozen = request.freeze;
+            return world.written(Vec::new());
+        }
+        let names = world.select(&request.nodes)?;
+        for name in &names {
+            world.nodes.get_mut(name).expect("selected").frozen = request.freeze;
+        }
+        world.written(names)
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let world = self.enter("explain", &request)?;
+        let names = world.select(&request.get_ref().nodes)?;
+        let reports = names
+            .iter()
+            .filter_map(|name| world.reports.get(name).cloned())
+            .collect();
+        Ok(Response::new(v1::ExplainResponse { reports }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("release", &request)?;
+        let names = world.select(&request.get_ref().nodes)?;
+        for name in &names {
+            world.reports.remove(name);
+        }
+        world.written(names)
+    }
+
+    async fn list_pending(
+        &self,
+        request: Request<v1::ListPendingRequest>,
+    ) -> Result<Response<v1::ListPendingResponse>, Status> {
+        let world = self.enter("list_pending", &request)?;
+        Ok(Response::new(v1::ListPendingResponse {
+            pending: world.pending.clone(),
+        }))
+    }
+
+    async fn enrol(
+        &self,
+        request: Request<v1::EnrolRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("enrol", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        let before = world.pending.len();
+        world.pending.retain(|machine| machine.mac != request.mac);
+        if world.pending.len() == before {
+            return Err(Status::not_found(format!(
+                "no machine {} is pending",
+                request.mac
+            )));
+        }
+        let mut node = request.node.unwrap_or_default();
+        set(
+            node.cfg.get_or_insert_default(),
+            &change("/ipv4/boot/mac", &request.mac),
+        );
+        let name = node.name.clone();
+        world.insert(node);
+        world.written(vec![name])
+    }
+
+    async fn list_images(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        let world = self.enter("list_images", &request)?;
+        Ok(Response::new(v1::ListImagesResponse {
+            images: world.images.clone(),
+        }))
+    }
+
+    async fn add_image(
+        &self,
+        request: Request<v1::AddImageRequest>,
+    ) -> Result<Response<v1::AddImageResponse>, Status> {
+        let mut world = self.enter("add_image", &request)?;
+        let image = v1::Image {
+            name: request.into_inner().path,
+            digest: "ab".repeat(32),
+            size_bytes: 3 << 20,
+            security_version: 1,
+            added_ms: 1,
+        };
+        world.images.push(image.clone());
+        Ok(Response::new(v1::AddImageResponse { image: Some(image) }))
+    }
+
+    async fn list_mutations(
+        &self,
+        request: Request<v1::ListMutationsRequest>,
+    ) -> Result<Response<v1::MutationSet>, Status> {
+        let world = self.enter("list_mutations", &request)?;
+        Ok(Response::new(world.mutations.clone()))
+    }
+}
