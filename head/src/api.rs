@@ -29,10 +29,12 @@ use proto::v1::admin_server::AdminServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
+use crate::sources::Sources;
 pub(crate) use admin::{Admin, Parts};
 pub(crate) use auth::Token;
 use auth::{Caller, Peer};
@@ -46,10 +48,14 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_STREAMS: u32 = 64;
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
-/// Connections at once, of all listeners: every operator's shell and dashboard, and a bound for everybody else.
+/// Connections at once on one listener: every operator's shell and dashboard, and a bound for everybody else. Each listener has its own,
+/// so that the network cannot lock out the head's own administrator.
 const MAX_CONNECTIONS: usize = 256;
 
-/// Time to send the head of a request.
+/// Connections of one address: a dashboard's and a few shells'.
+const MAX_FROM_ONE: usize = 32;
+
+/// Time to send the head of a request, and to make the first one on a connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause after a connection could not be taken.
@@ -63,7 +69,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(crate) struct Faces {
     router: Router,
     token: Arc<Token>,
-    connections: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -93,7 +98,6 @@ impl Faces {
         Ok(Self {
             router,
             token: Arc::new(token),
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             stop,
         })
     }
@@ -117,15 +121,18 @@ impl Faces {
         info!(socket = %shown, "api");
         let faces = self.clone();
         tokio::spawn(async move {
+            let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
             while let Some((stream, _)) = faces.next(|| listener.accept()).await {
-                match stream.peer_cred() {
-                    Ok(credentials) => faces.connect(
-                        stream,
-                        Peer::Local {
-                            uid: credentials.uid(),
-                        },
-                    ),
-                    Err(error) => debug!(%error, "a local caller without credentials"),
+                let uid = match stream.peer_cred() {
+                    Ok(credentials) => credentials.uid(),
+                    Err(error) => {
+                        debug!(%error, "a local caller without credentials");
+                        continue;
+                    }
+                };
+                match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => faces.connect(stream, Peer::Local { uid }, place),
+                    Err(_) => full(&Peer::Local { uid }),
                 }
             }
         });
@@ -146,9 +153,15 @@ impl Faces {
         }
         let faces = self.clone();
         tokio::spawn(async move {
+            let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+            let sources = Sources::new(MAX_FROM_ONE);
             while let Some((stream, from)) = faces.next(|| listener.accept()).await {
                 let _ = stream.set_nodelay(true);
-                faces.connect(stream, Peer::Remote { from });
+                let place = Arc::clone(&places).try_acquire_owned().ok();
+                match place.zip(sources.enter(from.ip())) {
+                    Some(place) => faces.connect(stream, Peer::Remote { from }, place),
+                    None => full(&Peer::Remote { from }),
+                }
             }
         });
         Ok(())
@@ -174,43 +187,39 @@ impl Faces {
         }
     }
 
-    fn connect(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer) {
-        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-            metrics::counter!("kraken_api_connections_refused_total").increment(1);
-            debug!(?peer, "too many API connections");
-            return;
-        };
+    /// Serves one connection; `place` is given back when it ends.
+    fn connect(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        place: impl Send + 'static,
+    ) {
         let faces = self.clone();
         tokio::spawn(async move {
+            let asked = CancellationToken::new();
             let service = {
-                let faces = faces.clone();
-                let peer = peer.clone();
+                let (faces, peer, asked) = (faces.clone(), peer.clone(), asked.clone());
                 hyper::service::service_fn(move |request: Request<Incoming>| {
+                    asked.cancel();
                     let (faces, peer) = (faces.clone(), peer.clone());
                     async move { faces.answer(&peer, request).await }
                 })
             };
-            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(MAX_HEADER_BYTES);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEADER_BYTES as u32)
-                .keep_alive_interval(KEEPALIVE)
-                .keep_alive_timeout(KEEPALIVE);
+            let builder = http_builder();
             let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let idle = async {
+                if timeout(HEADER_TIMEOUT, asked.cancelled()).await.is_ok() {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 served = connection => if let Err(error) = served {
                     debug!(?peer, %error, "api connection ended");
                 },
+                () = idle => debug!(?peer, "api connection without a request"),
                 () = faces.stop.cancelled() => {}
             }
-            drop(permit);
+            drop(place);
         });
     }
 
@@ -231,6 +240,28 @@ impl Faces {
             }
         }
     }
+}
+
+fn full(peer: &Peer) {
+    metrics::counter!("kraken_api_connections_refused_total").increment(1);
+    debug!(?peer, "too many API connections");
+}
+
+fn http_builder() -> hyper_util::server::conn::auto::Builder<TokioExecutor> {
+    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE);
+    builder
 }
 
 /// TCP sockets that systemd, or whoever started us, has opened for the API (`LISTEN_FDS`).

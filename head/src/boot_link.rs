@@ -44,17 +44,12 @@ pub(crate) struct BootBook {
 
 impl BootBook {
     /// A book over `table`; nodes boot this kernel and initramfs with these arguments.
-    pub(crate) fn new(
-        table: Arc<BootTable>,
-        kernel: PathBuf,
-        initramfs: PathBuf,
-        append: String,
-    ) -> Self {
+    pub(crate) fn new(table: Arc<BootTable>, config: &crate::config::Boot) -> Self {
         Self {
             table,
-            kernel,
-            initramfs,
-            append,
+            kernel: config.kernel.clone(),
+            initramfs: config.initramfs.clone(),
+            append: config.append.clone(),
             names: HashMap::new(),
         }
     }
@@ -193,6 +188,7 @@ fn armed(engine: &Engine, id: NodeId) -> Option<ArmedBoot> {
 /// Carries the boot plane's events to the engine, until the boot plane ends.
 pub(crate) async fn listen(
     mut events: mpsc::Receiver<BootEvent>,
+    table: Arc<BootTable>,
     handle: Handle,
     requests: Requests,
     pending: HoldingList,
@@ -200,7 +196,11 @@ pub(crate) async fn listen(
     while let Some(event) = events.recv().await {
         match event {
             BootEvent::PendingMachine(machine) => pending.heard(machine, wall_ms()),
-            BootEvent::Seen { mac } => seen(mac, &handle).await,
+            BootEvent::Seen { mac } => {
+                if let Some(node) = table.by_mac(mac) {
+                    seen(NodeId::from(node.id), &handle).await;
+                }
+            }
             BootEvent::GrantFetch {
                 grant_id,
                 client,
@@ -210,7 +210,8 @@ pub(crate) async fn listen(
                 let (handle, requests) = (handle.clone(), requests.clone());
                 tokio::spawn(async move {
                     let answer = fetch(GrantId(grant_id), &handle, &requests).await;
-                    metrics::counter!("kraken_grants_fetched_total", "result" => if answer.is_ok() { "ok" } else { "refused" })
+                    let result = if answer.is_ok() { "ok" } else { "refused" };
+                    metrics::counter!("kraken_grants_fetched_total", "result" => result)
                         .increment(1);
                     // The machine may have hung up; it fetches again.
                     let _ = reply.send(answer);
@@ -221,30 +222,20 @@ pub(crate) async fn listen(
 }
 
 /// A machine without power control that talks is switched on: nobody else can say so.
-async fn seen(mac: MacAddr, handle: &Handle) {
+async fn seen(id: NodeId, handle: &Handle) {
     let read = handle.query(move |engine, _| {
-        let text = mac.to_string();
-        let node = engine
-            .tree()
-            .iter()
-            .find(|node| node.cfg.text("/ipv4/boot/mac") == Some(&text))?;
-        let uncontrolled =
-            node.cfg.text("/power/driver").is_none() && node.dsc.text(core::PHYS_STATE).is_none();
-        uncontrolled.then_some(node.id)
+        engine.tree().get(id).is_some_and(|node| {
+            node.cfg.text("/power/driver").is_none() && node.dsc.text(core::PHYS_STATE).is_none()
+        })
     });
-    if let Ok(Some(node)) = read.await {
-        let Ok(url) = core::PHYS_STATE.parse() else {
-            return;
+    if let (Ok(true), Ok(url)) = (read.await, core::PHYS_STATE.parse()) {
+        let discovery = Discovery {
+            node: id,
+            source: "boot",
+            changes: vec![Change::set(url, Value::from(core::POWER_ON))],
         };
-        let changes = vec![Change::set(url, Value::from(core::POWER_ON))];
         // The engine ends only with the process.
-        let _ = handle
-            .input(Input::Discover(Discovery {
-                node,
-                source: "boot",
-                changes,
-            }))
-            .await;
+        let _ = handle.input(Input::Discover(discovery)).await;
     }
 }
 

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine::driver::Handle;
-use engine::event::{Event, MutationEvent, Output};
+use engine::event::{Event, Output};
 use engine::extension::Schema;
-use engine::state::{NodeId, NodeName, core};
+use engine::state::{NodeId, NodeName};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info};
 
 use crate::api::Feed;
 use crate::boot_link::BootBook;
+use crate::event_log::EventLog;
 use crate::modules::Modules;
 use crate::requests::Requests;
 use crate::store::StoreWorker;
@@ -106,131 +106,10 @@ pub(crate) async fn follow_events(
             .collect()
     });
     let mut names: HashMap<NodeId, NodeName> = names.await.unwrap_or_default();
-    let mut boots = Boots::default();
+    let mut log = EventLog::default();
     while let Some(event) = events.recv().await {
-        log(&event, &names);
-        boots.note(&event, &names);
+        log.write(&event, &names);
         book.follow(&event, &handle).await;
         feed.record(&mut names, &event, &handle, &schema).await;
-    }
-}
-
-fn name_of(names: &HashMap<NodeId, NodeName>, node: NodeId) -> String {
-    names
-        .get(&node)
-        .map_or_else(|| node.to_string(), ToString::to_string)
-}
-
-fn log(event: &Event, names: &HashMap<NodeId, NodeName>) {
-    match event {
-        Event::Node { node } => debug!(node = name_of(names, *node), "node written"),
-        Event::Deleted { name, .. } => info!(node = %name, "node deleted"),
-        Event::Cfg { node, changes } => debug!(
-            node = name_of(names, *node),
-            changes = changes.len(),
-            "cfg changed"
-        ),
-        Event::Dsc { node, changes } => {
-            for change in changes {
-                let node = name_of(names, *node);
-                match &change.value {
-                    // The agent's whole inventory comes at once; the states are what moves a node.
-                    _ if change.url.as_str().starts_with("/host/") => {
-                        debug!(node, ?change, "discovered")
-                    }
-                    Some(value) => info!(node, url = %change.url, %value, "discovered"),
-                    None => info!(node, url = %change.url, "unknown"),
-                }
-            }
-        }
-        Event::Mutation {
-            node,
-            mutation,
-            attempt,
-            what,
-        } => {
-            let node = name_of(names, *node);
-            let count = |what: &'static str| {
-                metrics::counter!("kraken_mutations_total", "mutation" => mutation.to_string(), "what" => what).increment(1);
-            };
-            match what {
-                MutationEvent::Fired { ours } => {
-                    count("fired");
-                    info!(node, %mutation, attempt, ours, "mutation fired");
-                }
-                MutationEvent::Done { elapsed_ms } => {
-                    count("done");
-                    info!(node, %mutation, attempt, elapsed_ms, "mutation done");
-                }
-                MutationEvent::Failed { text } => {
-                    count("failed");
-                    warn!(node, %mutation, attempt, why = text, "mutation failed");
-                }
-                MutationEvent::Interrupted => {
-                    count("interrupted");
-                    info!(node, %mutation, attempt, "mutation interrupted");
-                }
-            }
-        }
-        Event::Parked { node, reason } => {
-            metrics::counter!("kraken_parked_total").increment(1);
-            warn!(
-                node = name_of(names, *node),
-                reason, "node parked: `krakenctl node explain` says more"
-            );
-        }
-        Event::Join { node, text, alarm } => {
-            let node = node.map(|node| name_of(names, node));
-            if *alarm {
-                metrics::counter!("kraken_join_alarms_total").increment(1);
-                error!(node, text, "join alarm");
-            } else {
-                info!(node, text, "join");
-            }
-        }
-        Event::Refused { node, why } => {
-            metrics::counter!("kraken_refused_total").increment(1);
-            warn!(node = node.map(|node| name_of(names, node)), why, "refused");
-        }
-    }
-}
-
-/// The stages of a boot that the engine sees, with the time since power-on. The boot plane logs those between.
-#[derive(Default)]
-struct Boots(HashMap<NodeId, Instant>);
-
-impl Boots {
-    fn note(&mut self, event: &Event, names: &HashMap<NodeId, NodeName>) {
-        let (node, changes) = match event {
-            Event::Dsc { node, changes } => (*node, changes),
-            Event::Deleted { node, .. } => {
-                self.0.remove(node);
-                return;
-            }
-            _ => return,
-        };
-        for change in changes {
-            let Some(value) = change.value.as_ref().and_then(|value| value.as_text()) else {
-                continue;
-            };
-            let stage = match (change.url.as_str(), value) {
-                (core::PHYS_STATE, core::POWER_ON) => "power-on",
-                (core::RUN_STATE, core::SYNC) => "join",
-                ("/image/state", "ACTIVE") => "image",
-                _ => continue,
-            };
-            if stage == "power-on" {
-                self.0.insert(node, Instant::now());
-            }
-            let since_power_on_ms = self
-                .0
-                .get(&node)
-                .map(|start| start.elapsed().as_millis() as u64);
-            info!(
-                node = name_of(names, node),
-                stage, since_power_on_ms, "boot stage"
-            );
-            metrics::counter!("kraken_boot_stages_total", "stage" => stage).increment(1);
-        }
     }
 }

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
 use super::convert;
-use super::select::TreeInventory;
+use super::select::{TreeInventory, read_each};
 use super::watch::{self, Feed};
 use crate::boot::MacAddr;
 use crate::modules::ImageStore;
@@ -190,28 +190,19 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Answer<v1::ListNodesResponse> {
-        let set = NodeSet::parse(&request.into_inner().nodes).map_err(convert::no_nodes)?;
-        let read = self.0.handle.query(move |engine, now| {
-            let ids = TreeInventory(engine).select(&set)?;
-            let message = |id: &NodeId| {
-                Some(convert::node(
-                    engine.schema(),
-                    engine.tree().get(*id)?,
-                    engine.me(),
-                    now,
-                ))
-            };
-            let nodes = ids.values().filter_map(message).collect();
-            Ok(v1::ListNodesResponse {
-                nodes,
-                revision: engine.revision(),
-                frozen: engine.frozen(),
-            })
-        });
-        read.await
-            .map_err(stopped)?
-            .map(Response::new)
-            .map_err(convert::no_nodes)
+        let ids = self.select(&request.into_inner().nodes).await?;
+        let handle = &self.0.handle;
+        let read = handle.query(|engine, _| (engine.revision(), engine.frozen()));
+        let (revision, frozen) = read.await.map_err(stopped)?;
+        let ids = ids.into_iter().map(|(_, id)| id);
+        let nodes = read_each(handle, ids, convert::node_by_id)
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(v1::ListNodesResponse {
+            nodes,
+            revision,
+            frozen,
+        }))
     }
 
     async fn add_nodes(&self, request: Request<v1::AddNodesRequest>) -> Answer<WriteResponse> {
@@ -308,22 +299,12 @@ impl AdminService for Admin {
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        let set = NodeSet::parse(&request.into_inner().nodes).map_err(convert::no_nodes)?;
-        let read = self.0.handle.query(move |engine, now| {
-            let ids = TreeInventory(engine).select(&set)?;
-            let report = |id: &NodeId| {
-                engine
-                    .report(*id, now)
-                    .map(|report| convert::report(engine.schema(), &report))
-            };
-            Ok(v1::ExplainResponse {
-                reports: ids.values().filter_map(report).collect(),
-            })
-        });
-        read.await
-            .map_err(stopped)?
-            .map(Response::new)
-            .map_err(convert::no_nodes)
+        let ids = self.select(&request.into_inner().nodes).await?;
+        let ids = ids.into_iter().map(|(_, id)| id);
+        let reports = read_each(&self.0.handle, ids, convert::report_by_id)
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(v1::ExplainResponse { reports }))
     }
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<WriteResponse> {

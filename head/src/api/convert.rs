@@ -1,5 +1,6 @@
 //! Engine types as the API shows them: secrets redacted, times on the wall clock.
 
+use engine::Engine;
 use engine::driver::wall_ms;
 use engine::event::{CommitError, WriteError};
 use engine::extension::{Kind, REDACTED, Schema};
@@ -55,6 +56,18 @@ pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1
         dsc: Some(values(schema, &node.dsc)),
         ..convert::node_to_proto(node, facts)
     }
+}
+
+/// The node with this id, as a message.
+pub(super) fn node_by_id(engine: &Engine, now: Instant, id: NodeId) -> Option<v1::Node> {
+    let found = engine.tree().get(id)?;
+    Some(node(engine.schema(), found, engine.me(), now))
+}
+
+/// Why the node with this id is where it is.
+pub(super) fn report_by_id(engine: &Engine, now: Instant, id: NodeId) -> Option<v1::Report> {
+    let found = engine.report(id, now)?;
+    Some(report(engine.schema(), &found))
 }
 
 /// A change of Cfg as callers write it: texts are read as the url's type wants them.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::convert;
-use super::select::TreeInventory;
+use super::select::{TreeInventory, read_each};
 use crate::nodeset::NodeSet;
 
 /// Events that are kept: a minute or two of 1,000 nodes that boot at once.
@@ -310,23 +310,17 @@ impl Watcher {
 
     async fn snapshot(&mut self, sequence: u64) -> Result<(), End> {
         let set = self.set.clone();
-        let read = self.handle.query(move |engine, now| {
+        let read = self.handle.query(move |engine, _| {
             let ids = TreeInventory(engine).select(&set)?;
-            let message = |id: &NodeId| {
-                Some(convert::node(
-                    engine.schema(),
-                    engine.tree().get(*id)?,
-                    engine.me(),
-                    now,
-                ))
-            };
-            let nodes: Vec<v1::Node> = ids.values().filter_map(message).collect();
-            Ok((ids, nodes, engine.revision()))
+            Ok((ids, engine.revision()))
         });
-        let (ids, nodes, revision) = read
+        let (ids, revision) = read
             .await
             .map_err(|_| None)?
             .map_err(|error| Some(convert::no_nodes(error)))?;
+        let nodes = read_each(&self.handle, ids.values().copied(), convert::node_by_id)
+            .await
+            .map_err(|_| None)?;
         self.members = ids.into_values().collect();
         for node in nodes {
             self.send(sequence, Kind::Node(node)).await?;

@@ -13,6 +13,7 @@ use proto::v1::{self, ToChild, ToParent, to_child, to_parent};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
@@ -35,11 +36,26 @@ pub(super) struct Attach {
     hub: SyncHub,
     channel: Channel,
     from: SocketAddr,
+    attached: CancellationToken,
+    done: CancellationToken,
 }
 
 impl Attach {
-    pub(super) fn new(hub: SyncHub, channel: Channel, from: SocketAddr) -> Self {
-        Self { hub, channel, from }
+    /// `attached` is cancelled when the child calls, `done` when its stream has ended.
+    pub(super) fn new(
+        hub: SyncHub,
+        channel: Channel,
+        from: SocketAddr,
+        attached: CancellationToken,
+        done: CancellationToken,
+    ) -> Self {
+        Self {
+            hub,
+            channel,
+            from,
+            attached,
+            done,
+        }
     }
 }
 
@@ -51,6 +67,12 @@ impl Sync for Attach {
         &self,
         request: Request<Streaming<ToParent>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        if self.attached.is_cancelled() {
+            return Err(Status::failed_precondition(
+                "one stream a connection: open another one",
+            ));
+        }
+        self.attached.cancel();
         let (out, messages) = mpsc::channel(MAX_STREAM_WAITING);
         let (conn, told) = self.hub.open();
         let child = Child {
@@ -63,7 +85,11 @@ impl Sync for Attach {
             name: String::new(),
             lines: (Instant::now(), 0),
         };
-        tokio::spawn(child.run(request.into_inner(), told));
+        let done = self.done.clone().drop_guard();
+        tokio::spawn(async move {
+            child.run(request.into_inner(), told).await;
+            drop(done);
+        });
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 }

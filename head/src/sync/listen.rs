@@ -1,8 +1,8 @@
 //! The sync port: TCP for TLS connections of children, UDP of the same number for sealed frames.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::driver::Handle;
@@ -16,17 +16,25 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::attach::Attach;
 use super::pki::certified_node;
 use super::{Keys, SyncHub};
+use crate::sources::Sources;
 
 /// Label of the TLS exporter that binds a join to its connection (RFC 8446, 7.5).
 const EXPORTER_LABEL: &[u8] = b"kraken-join-v1";
 
 /// Time for a TLS handshake; one takes a millisecond or two of our time.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time from the handshake to the one call that a connection is for.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for the last words on a connection.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Handshakes at once: enough for 1,000 joins a second, and a bound on what strangers can cost.
 const MAX_HANDSHAKES: usize = 256;
@@ -86,7 +94,7 @@ impl Listening {
         self.address.port()
     }
 
-    /// Serves children from now on. `addresses` are ours, for the certificate.
+    /// Serves children while the futures of [`Children`] run. `addresses` are ours, for the certificate.
     ///
     /// # Errors
     /// No certificate can be made.
@@ -97,59 +105,30 @@ impl Listening {
         keys: Keys,
         addresses: &[IpAddr],
         handle: Handle,
-    ) -> anyhow::Result<SyncHub> {
+    ) -> anyhow::Result<(SyncHub, Children)> {
         let acceptor = TlsAcceptor::from(Arc::new(keys.server_config(addresses)?));
         let hub = SyncHub::new(me, timers, keys, handle, self.udp);
         info!(address = %self.address, "sync port");
-        tokio::spawn(hub.clone().receive());
-        tokio::spawn(accept(self.tcp, acceptor, hub.clone()));
-        Ok(hub)
+        let children = Children {
+            connections: Box::pin(accept(self.tcp, acceptor, hub.clone())),
+            datagrams: Box::pin(hub.clone().receive()),
+        };
+        Ok((hub, children))
     }
 }
 
-#[derive(Clone, Default)]
-struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-struct Source {
-    sources: Sources,
-    address: IpAddr,
-}
-
-impl Sources {
-    fn enter(&self, address: IpAddr) -> Option<Source> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= MAX_FROM_ONE {
-            return None;
-        }
-        *count += 1;
-        Some(Source {
-            sources: self.clone(),
-            address,
-        })
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        let mut counts = self
-            .sources
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
+/// What serves the children: two loops without an end.
+pub(crate) struct Children {
+    /// Takes their connections.
+    pub(crate) connections: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Takes their datagrams.
+    pub(crate) datagrams: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, hub: SyncHub) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let sources = Sources::default();
+    let sources = Sources::new(MAX_FROM_ONE);
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -209,17 +188,33 @@ async fn serve(
         certified: certificate.and_then(certified_node),
     };
     debug!(%from, certified = ?channel.certified, "sync connection");
-    let service = SyncServer::new(Attach::new(hub, channel, from))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+    let attached = CancellationToken::new();
+    let done = CancellationToken::new();
+    let service = Attach::new(hub, channel, from, attached.clone(), done.clone());
+    let service = SyncServer::new(service).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
-        .serve_connection(TokioIo::new(tls), TowerToHyperService::new(service))
-        .await;
-    if let Err(error) = served {
-        debug!(%from, %error, "sync connection ended");
+        .serve_connection(TokioIo::new(tls), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    let over = async {
+        if timeout(ATTACH_TIMEOUT, attached.cancelled()).await.is_ok() {
+            done.cancelled().await;
+        }
+    };
+    tokio::select! {
+        served = connection.as_mut() => {
+            if let Err(error) = served {
+                debug!(%from, %error, "sync connection ended");
+            }
+            return;
+        }
+        () = over => {}
     }
+    // One child, one stream, one connection: what is left is to tell the last words.
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(LINGER, connection).await;
 }

@@ -15,8 +15,8 @@ use engine::state::NodeId;
 use engine::sync::signature::CfgSigner;
 use rcgen::string::Ia5String;
 use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType,
-    SerialNumber, SubjectPublicKeyInfo,
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -64,11 +64,13 @@ pub(crate) enum KeysError {
         /// The file.
         path: PathBuf,
     },
-    /// `cluster.pub` belongs to another key.
-    #[error("{} does not belong to cluster.key beside it", path.display())]
+    /// The halves of a key pair are of two pairs.
+    #[error("{} does not belong to {other} beside it", path.display())]
     Mismatch {
         /// The file.
         path: PathBuf,
+        /// The other one.
+        other: &'static str,
     },
     /// A certificate cannot be made.
     #[error("cannot make a certificate: {0}")]
@@ -101,6 +103,15 @@ impl Keys {
         let ca_key = text(folder, "ca.key", true)?;
         let ca_key = KeyPair::from_pem(&ca_key)
             .map_err(|_| content("ca.key", "a PKCS#8 private key in PEM form"))?;
+        let is_its_key = X509Certificate::from_der(&ca).is_ok_and(|(_, certificate)| {
+            certificate.public_key().raw == ca_key.subject_public_key_info()
+        });
+        if !is_its_key {
+            return Err(KeysError::Mismatch {
+                path: folder.join("ca.key"),
+                other: "ca.pem",
+            });
+        }
         let issuer = Issuer::from_ca_cert_der(&ca, ca_key)
             .map_err(|_| content("ca.pem", "a CA certificate"))?;
         let cluster = PrivatePkcs8KeyDer::from_pem_slice(&read(folder, "cluster.key", true)?)
@@ -111,6 +122,7 @@ impl Keys {
         if parse_hex(text(folder, "cluster.pub", false)?.trim()) != Some(cluster_key) {
             return Err(KeysError::Mismatch {
                 path: folder.join("cluster.pub"),
+                other: "cluster.key",
             });
         }
         Ok(Self {

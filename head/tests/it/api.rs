@@ -417,3 +417,113 @@ async fn health_and_reflection_answer() {
         "{services:?}"
     );
 }
+
+#[tokio::test]
+async fn a_socket_that_was_opened_before_is_served() {
+    let rig = Rig::new("");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // What systemd does: the socket as descriptor 3, and its number of sockets and our pid in the environment.
+    let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --config \"$1\"";
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", script, env!("CARGO_BIN_EXE_kraken-head")])
+        .arg(rig.path("head.toml"))
+        .stdin(std::os::fd::OwnedFd::from(listener));
+    let (_head, _client) = rig.start_with(command).await;
+    let health = reqwest::get(format!("http://{address}/healthz"))
+        .await
+        .unwrap();
+    assert_eq!(health.text().await.unwrap(), "ok\n");
+    let metrics = reqwest::get(format!("http://{address}/metrics"))
+        .await
+        .unwrap();
+    assert_eq!(metrics.status(), 401);
+}
+
+#[tokio::test]
+async fn machines_are_enrolled_and_images_are_named_in_errors() {
+    let rig = Rig::new("");
+    let (_head, mut client) = rig.start().await;
+    let request = |mac: &str, name: &str| v1::EnrolRequest {
+        mac: mac.into(),
+        node: Some(node(name, &[("/ipv4/boot/address", "10.0.0.9/24")])),
+        options: None,
+    };
+    let done = client
+        .enrol(request("52-54-00-4B-00-09", "n9"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(done.nodes, ["n9"]);
+    let nodes = list(&mut client, "n9").await.unwrap();
+    assert_eq!(
+        text(nodes[0].cfg.as_ref(), "/ipv4/boot/mac").as_deref(),
+        Some("52:54:00:4b:00:09")
+    );
+    let taken = client
+        .enrol(request("52:54:00:4b:00:09", "n8"))
+        .await
+        .unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists, "{taken}");
+    assert_eq!(
+        client
+            .enrol(request("nonsense", "n8"))
+            .await
+            .unwrap_err()
+            .code(),
+        Code::InvalidArgument
+    );
+    assert!(
+        client
+            .list_pending(v1::ListPendingRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .pending
+            .is_empty()
+    );
+    for (path, part) in [
+        ("demo", "absolute path"),
+        ("/no/such/image", "/no/such/image/manifest.json"),
+    ] {
+        let error = client
+            .add_image(v1::AddImageRequest { path: path.into() })
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains(part), "{error}");
+    }
+    assert!(
+        client
+            .list_images(v1::ListImagesRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .images
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn connections_without_a_request_are_cut() {
+    use tokio::io::AsyncReadExt as _;
+    let rig = Rig::new("[api]\nlisten = \"127.0.0.1:0\"\n");
+    let (head, mut client) = rig.start().await;
+    let address = head.logged("api address=").await;
+    let mut idle = Vec::new();
+    // As many as one address may have, and more: the administrator's socket does not care.
+    for _ in 0..40 {
+        idle.push(
+            tokio::net::TcpStream::connect(address.trim())
+                .await
+                .unwrap(),
+        );
+    }
+    assert_eq!(list(&mut client, "").await.unwrap().len(), 1);
+    for stream in &mut idle {
+        let mut byte = [0];
+        let read = tokio::time::timeout(crate::rig::WAIT, stream.read(&mut byte)).await;
+        assert!(!matches!(read.expect("the head cuts it"), Ok(1..)));
+    }
+}

@@ -3,6 +3,7 @@
 mod api;
 mod child;
 mod crash;
+mod full_disk;
 mod join;
 mod rig;
 mod start;

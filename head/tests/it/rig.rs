@@ -83,17 +83,19 @@ impl Rig {
 
     /// Starts a head and waits until it answers.
     pub(crate) async fn start(&self) -> (Head, Client) {
+        self.start_with(self.command()).await
+    }
+
+    /// As [`start`](Self::start), by another command.
+    pub(crate) async fn start_with(&self, mut command: Command) -> (Head, Client) {
         let log = self.path("head.log");
         let file = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .expect("log file");
-        let child = self
-            .command()
-            .stderr(file)
-            .spawn()
-            .expect("kraken-head starts");
+        command.env("NO_COLOR", "1");
+        let child = command.stderr(file).spawn().expect("kraken-head starts");
         let mut head = Head {
             child,
             log,

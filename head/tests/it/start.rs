@@ -103,6 +103,12 @@ fn what_is_wrong_at_the_start_is_said_in_a_sentence() {
     fs::write(rig.path("keys/cluster.pub"), "00".repeat(32)).unwrap();
     refused(1, "does not belong to cluster.key");
     fs::write(rig.path("keys/cluster.pub"), public).unwrap();
+    let ours = rig.path("keys/ca.pem");
+    let certificate = fs::read(&ours).unwrap();
+    let other = Rig::new("");
+    fs::copy(other.path("keys/ca.pem"), &ours).unwrap();
+    refused(1, "ca.key does not belong to ca.pem");
+    fs::write(&ours, certificate).unwrap();
     fs::rename(rig.path("keys/ca.pem"), rig.path("keys/gone")).unwrap();
     refused(1, "make the cluster's keys with `kraken-image keys");
     fs::rename(rig.path("keys/gone"), rig.path("keys/ca.pem")).unwrap();
@@ -120,7 +126,6 @@ fn what_is_wrong_at_the_start_is_said_in_a_sentence() {
     )
     .unwrap();
     refused(1, "is damaged");
-    fs::remove_file(rig.path("missing.toml")).unwrap_err();
     let output = rig
         .command()
         .args(["--config", "/no/such/file.toml"])
