@@ -91,6 +91,10 @@ impl Engine {
         }
         if node.dsc.text(core::PHYS_STATE) == Some(core::POWER_OFF) {
             self.confirm(id);
+            if id != self.config.me {
+                // Its silence to come says nothing about the boot that follows.
+                self.end_session(id, "the node is switched off");
+            }
         }
         self.dirty.insert(id);
         if self.config.role == Role::Agent && id == self.config.me {

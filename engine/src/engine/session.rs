@@ -189,6 +189,7 @@ impl Engine {
             .get(node)
             .is_some_and(|node| node.dsc.text(core::RUN_STATE) == Some(core::SYNC));
         if !in_sync {
+            self.end_session(node, "the node boots anew");
             self.observe(
                 node,
                 &[
