@@ -18,9 +18,11 @@ pub const MAX_WAITING: usize = 32_768;
 /// Commands taken before the outputs are flushed, so that a flood cannot hold back what has to go out.
 const BATCH: usize = 256;
 
+type Read = Box<dyn FnOnce(&Engine, Instant) + Send>;
+
 enum Command {
     Input(Box<Input>),
-    Read(Box<dyn FnOnce(&Engine, Instant) + Send>),
+    Read(Read),
 }
 
 /// How everybody talks to the engine.

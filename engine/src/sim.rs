@@ -49,7 +49,7 @@ impl Options {
             seed,
             nodes: 10,
             chaos: Duration::from_secs(120),
-            calm: seed % 2 == 0,
+            calm: seed.is_multiple_of(2),
             loss_permille: 10,
             verbose: false,
         }

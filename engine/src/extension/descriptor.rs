@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, ExtensionDescriptor, FieldDescriptor, FileDescriptor, Kind as WireKind,
-    MessageDescriptor, Value as WireValue,
+    DescriptorPool, DynamicMessage, EnumDescriptor, ExtensionDescriptor, FieldDescriptor,
+    FileDescriptor, Kind as WireKind, MessageDescriptor, Value as WireValue,
 };
 
 use super::{Field, Format, Kind, Schema};
@@ -22,7 +22,9 @@ pub enum DescriptorError {
     #[error("these are no protobuf descriptors: {0}")]
     Decode(String),
     /// The file with the options is not among them.
-    #[error("the descriptors lack {0}: import \"kraken/v1/options.proto\" and compile with imports included")]
+    #[error(
+        "the descriptors lack {0}: import \"kraken/v1/options.proto\" and compile with imports included"
+    )]
     NoOptions(&'static str),
     /// No message is an extension.
     #[error("no message has the option (kraken.v1.extension), so there is nothing to add to nodes")]
@@ -92,11 +94,15 @@ impl Schema {
     /// # Errors
     /// Names the message or field that cannot be part of a node's state.
     pub fn from_descriptors(bytes: &[u8]) -> Result<Self, DescriptorError> {
-        let pool = DescriptorPool::decode(bytes).map_err(|error| DescriptorError::Decode(error.to_string()))?;
+        let pool = DescriptorPool::decode(bytes)
+            .map_err(|error| DescriptorError::Decode(error.to_string()))?;
         let options = Options::find(&pool)?;
         let mut reader = Reader {
             options,
-            comments: pool.files().map(|file| (file.name().to_owned(), comments(&file))).collect(),
+            comments: pool
+                .files()
+                .map(|file| (file.name().to_owned(), comments(&file)))
+                .collect(),
             schema: Self::default(),
         };
         let mut found = false;
@@ -108,7 +114,11 @@ impl Schema {
                 found = true;
             }
         }
-        if found { Ok(reader.schema) } else { Err(DescriptorError::NoExtension) }
+        if found {
+            Ok(reader.schema)
+        } else {
+            Err(DescriptorError::NoExtension)
+        }
     }
 
     /// The core and the extensions that come with Kraken.
@@ -131,7 +141,10 @@ struct Options {
 
 impl Options {
     fn find(pool: &DescriptorPool) -> Result<Self, DescriptorError> {
-        let find = |name| pool.get_extension_by_name(name).ok_or(DescriptorError::NoOptions(name));
+        let find = |name| {
+            pool.get_extension_by_name(name)
+                .ok_or(DescriptorError::NoOptions(name))
+        };
         Ok(Self {
             extension: find("kraken.v1.extension")?,
             format: find("kraken.v1.format")?,
@@ -150,17 +163,28 @@ struct Reader {
 }
 
 impl Reader {
-    fn add_extension(&mut self, message: &MessageDescriptor, name: &str) -> Result<(), DescriptorError> {
+    fn add_extension(
+        &mut self,
+        message: &MessageDescriptor,
+        name: &str,
+    ) -> Result<(), DescriptorError> {
         if name.is_empty() && message.full_name() != CORE {
             return Err(DescriptorError::Reserved(message.full_name().to_owned()));
         }
-        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+        if !name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        {
             return Err(DescriptorError::ExtensionName {
                 message: message.full_name().to_owned(),
                 name: name.chars().take(64).collect(),
             });
         }
-        let prefix = if name.is_empty() { String::new() } else { format!("/{name}") };
+        let prefix = if name.is_empty() {
+            String::new()
+        } else {
+            format!("/{name}")
+        };
         self.add_fields(message, &prefix, &mut vec![message.full_name().to_owned()])
     }
 
@@ -174,9 +198,16 @@ impl Reader {
         for field in message.fields() {
             let pattern = format!("{prefix}/{}", field.name());
             if field.is_map() {
-                let WireKind::Message(entry) = field.kind() else { continue };
+                let WireKind::Message(entry) = field.kind() else {
+                    continue;
+                };
                 // The options of the map say how its values are written.
-                self.add_value(&field, entry.map_entry_value_field().kind(), format!("{pattern}/*"), around)?;
+                self.add_value(
+                    &field,
+                    entry.map_entry_value_field().kind(),
+                    format!("{pattern}/*"),
+                    around,
+                )?;
             } else {
                 self.add_value(&field, field.kind(), pattern, around)?;
             }
@@ -193,8 +224,13 @@ impl Reader {
     ) -> Result<(), DescriptorError> {
         let name = || field.full_name().to_owned();
         // A key stands where `*` does; any key of one byte or more must leave room.
-        if pattern.len() >= StateUrl::MAX_BYTES || pattern.split('/').count() > StateUrl::MAX_PARTS + 1 {
-            return Err(DescriptorError::TooDeep { field: name(), pattern });
+        if pattern.len() >= StateUrl::MAX_BYTES
+            || pattern.split('/').count() > StateUrl::MAX_PARTS + 1
+        {
+            return Err(DescriptorError::TooDeep {
+                field: name(),
+                pattern,
+            });
         }
         if let WireKind::Message(inner) = kind {
             if field.is_list() {
@@ -223,11 +259,19 @@ impl Reader {
         if self.schema.add(pattern.clone(), entry) {
             Ok(())
         } else {
-            Err(DescriptorError::Taken { field: name(), pattern })
+            Err(DescriptorError::Taken {
+                field: name(),
+                pattern,
+            })
         }
     }
 
-    fn format(&self, field: &FieldDescriptor, options: &DynamicMessage, kind: &Kind) -> Result<Format, DescriptorError> {
+    fn format(
+        &self,
+        field: &FieldDescriptor,
+        options: &DynamicMessage,
+        kind: &Kind,
+    ) -> Result<Format, DescriptorError> {
         let number = match &*options.get_extension(&self.options.format) {
             WireValue::EnumNumber(number) => *number,
             _ => 0,
@@ -262,7 +306,10 @@ impl Reader {
 
     fn doc(&self, field: &FieldDescriptor) -> String {
         let file = field.parent_file();
-        let comment = self.comments.get(file.name()).and_then(|comments| comments.get(field.path()));
+        let comment = self
+            .comments
+            .get(file.name())
+            .and_then(|comments| comments.get(field.path()));
         comment.cloned().unwrap_or_default()
     }
 }
@@ -274,7 +321,9 @@ fn value_kind(kind: &WireKind) -> Result<Kind, DescriptorError> {
         WireKind::Float | WireKind::Double => Kind::Float,
         WireKind::String => Kind::Text,
         WireKind::Bytes | WireKind::Message(_) => Kind::Bytes,
-        WireKind::Int32 | WireKind::Sint32 | WireKind::Sfixed32 => int(i32::MIN.into(), i32::MAX.into()),
+        WireKind::Int32 | WireKind::Sint32 | WireKind::Sfixed32 => {
+            int(i32::MIN.into(), i32::MAX.into())
+        }
         WireKind::Uint32 | WireKind::Fixed32 => int(0, u32::MAX.into()),
         WireKind::Int64 | WireKind::Sint64 | WireKind::Sfixed64 => int(i64::MIN, i64::MAX),
         WireKind::Uint64 | WireKind::Fixed64 => int(0, i64::MAX),
@@ -284,8 +333,10 @@ fn value_kind(kind: &WireKind) -> Result<Kind, DescriptorError> {
 
 /// The name of zero, then the others by number.
 fn enum_names(descriptor: &EnumDescriptor) -> Result<Vec<String>, DescriptorError> {
-    let mut values: Vec<(i32, String)> =
-        descriptor.values().map(|value| (value.number(), value.name().to_owned())).collect();
+    let mut values: Vec<(i32, String)> = descriptor
+        .values()
+        .map(|value| (value.number(), value.name().to_owned()))
+        .collect();
     values.sort_by_key(|(number, _)| (*number != 0, *number));
     match values.first() {
         Some((0, _)) => Ok(values.into_iter().map(|(_, name)| name).collect()),
@@ -294,17 +345,27 @@ fn enum_names(descriptor: &EnumDescriptor) -> Result<Vec<String>, DescriptorErro
 }
 
 fn text(options: &DynamicMessage, extension: &ExtensionDescriptor) -> String {
-    options.get_extension(extension).as_str().unwrap_or_default().to_owned()
+    options
+        .get_extension(extension)
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn flag(options: &DynamicMessage, extension: &ExtensionDescriptor) -> bool {
-    options.get_extension(extension).as_bool().unwrap_or_default()
+    options
+        .get_extension(extension)
+        .as_bool()
+        .unwrap_or_default()
 }
 
 /// The comments above the items of a file, each as one paragraph.
 fn comments(file: &FileDescriptor) -> BTreeMap<Vec<i32>, String> {
     let proto: &FileDescriptorProto = file.file_descriptor_proto();
-    let locations = proto.source_code_info.iter().flat_map(|info| &info.location);
+    let locations = proto
+        .source_code_info
+        .iter()
+        .flat_map(|info| &info.location);
     locations
         .filter_map(|location| {
             let lines = location.leading_comments().lines().map(str::trim);

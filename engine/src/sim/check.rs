@@ -6,7 +6,7 @@
 //! | I2 | revisions, attempts and versions rise and are never given twice |
 //! | I4 | per node and engine one mutation in flight, fired only as the first step of a plan that holds |
 //! | I5 | an agent's Cfg is one that the head signed for it, and never an older one |
-//! | I6 | a session or a report changes the Dsc of its own node only |
+//! | I6 | a session or a report changes the Dsc of its own node only, a session nothing that is the parent's word |
 //! | I7 | a sealed frame is taken once, at the end for which it was sealed |
 //! | I8 | a grant yields one key (`disk.rs`) |
 //! | I9 | nothing disruptive on a BUSY or frozen node |
@@ -20,7 +20,10 @@ use crate::event::{Event, Fire, MutationEvent};
 use crate::mutation::MutationId;
 use crate::mutation::graph::MutationGraph;
 use crate::mutation::path::{Plan, Planner};
-use crate::state::{NodeId, Values, core};
+use crate::state::{Change, NodeId, Values, core};
+
+/// What no session may report: power and network boot are the parent's, the others nobody's or Cfg.
+const PARENTS_WORD: [&str; 4] = ["/PhysState", "/pxe/state", "/pxe/append", "/no/such"];
 
 /// Header and tag of a sealed frame: what tells it from every other one.
 type FrameKey = [u8; 36];
@@ -28,8 +31,10 @@ type FrameKey = [u8; 36];
 /// Who caused what an engine did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
-    /// A frame of this node's session, or a report about it.
-    Node(NodeId),
+    /// A frame of this node's session.
+    Session(NodeId),
+    /// A report of a module about it.
+    Module(NodeId),
     /// Time, operators, joins, commits.
     Other,
 }
@@ -78,7 +83,10 @@ impl Check {
 
     /// A frame was sealed for `to`.
     pub(super) fn sealed(&mut self, datagram: &[u8], to: Host) {
-        let twice = self.frames.insert(frame_key(datagram), (to, false)).is_some();
+        let twice = self
+            .frames
+            .insert(frame_key(datagram), (to, false))
+            .is_some();
         self.require(!twice, || "I7: one header and tag was sealed twice".into());
     }
 
@@ -101,27 +109,39 @@ impl Check {
     /// The head put its name to this Cfg.
     pub(super) fn cfg_sent(&mut self, node: NodeId, version: u64, digest: u64) {
         let before = *self.cfg_sent.entry((node, version)).or_insert(digest);
-        self.require(before == digest, || format!("I2: Cfg version {version} of {node} names two sets of values"));
+        self.require(before == digest, || {
+            format!("I2: Cfg version {version} of {node} names two sets of values")
+        });
     }
 
     /// An agent obeys this Cfg; before, it obeyed `before`.
     pub(super) fn cfg_obeyed(&mut self, node: NodeId, before: u64, version: u64, cfg: &Values) {
-        self.require(version >= before, || format!("I5: {node} goes from Cfg version {before} to {version}"));
+        self.require(version >= before, || {
+            format!("I5: {node} goes from Cfg version {before} to {version}")
+        });
         let genuine = self.cfg_sent.get(&(node, version)) == Some(&cfg.digest().short());
-        self.require(genuine, || format!("I5: {node} obeys a Cfg of version {version} that the head never sent"));
+        self.require(genuine, || {
+            format!("I5: {node} obeys a Cfg of version {version} that the head never sent")
+        });
     }
 
     pub(super) fn acknowledged(&mut self, revision: u64, on_disk: u64) {
         let acked = self.acked_revision;
-        self.require(revision > acked, || format!("I2: revision {revision} is acknowledged after {acked}"));
-        self.require(on_disk >= revision, || format!("I1: revision {revision} is acknowledged, the disk is at {on_disk}"));
+        self.require(revision > acked, || {
+            format!("I2: revision {revision} is acknowledged after {acked}")
+        });
+        self.require(on_disk >= revision, || {
+            format!("I1: revision {revision} is acknowledged, the disk is at {on_disk}")
+        });
         self.acked_revision = revision;
     }
 
     /// A head starts from its disk.
     pub(super) fn restarted(&mut self, on_disk: u64) {
         let acked = self.acked_revision;
-        self.require(on_disk >= acked, || format!("I1: revision {acked} was acknowledged, a new head starts at {on_disk}"));
+        self.require(on_disk >= acked, || {
+            format!("I1: revision {acked} was acknowledged, a new head starts at {on_disk}")
+        });
         self.forget(Host::Head);
     }
 
@@ -142,36 +162,72 @@ impl Check {
             Event::Deleted { node, .. } => {
                 self.in_flight.remove(&(host, *node));
             }
-            Event::Dsc { node, changes } => {
-                if let (Cause::Node(source), Host::Head) = (cause, host) {
-                    self.require(source == *node, || format!("I6: {source} changes the Dsc of {node}: {changes:?}"));
-                }
+            Event::Dsc { node, changes } if host == Host::Head => {
+                self.dsc_changed(*node, changes, cause);
             }
             _ => {}
         }
     }
 
-    fn mutation_event(&mut self, host: Host, node: NodeId, mutation: &MutationId, attempt: u64, what: &MutationEvent) {
+    fn dsc_changed(&mut self, node: NodeId, changes: &[Change], cause: Cause) {
+        let (Cause::Session(source) | Cause::Module(source)) = cause else {
+            return;
+        };
+        self.require(source == node, || {
+            format!("I6: {source} changes the Dsc of {node}: {changes:?}")
+        });
+        let parents = |change: &&Change| {
+            change.value.is_some() && PARENTS_WORD.contains(&change.url.as_str())
+        };
+        if let (Cause::Session(_), Some(change)) = (cause, changes.iter().find(parents)) {
+            self.fail(format!(
+                "I6: the session of {node} changes what only its parent may: {change:?}"
+            ));
+        }
+    }
+
+    fn mutation_event(
+        &mut self,
+        host: Host,
+        node: NodeId,
+        mutation: &MutationId,
+        attempt: u64,
+        what: &MutationEvent,
+    ) {
         if attempt == 0 {
             return;
         }
         match what {
             MutationEvent::Fired { ours: false } => {}
             MutationEvent::Fired { ours: true } => {
-                let before = self.in_flight.insert((host, node), (mutation.clone(), attempt));
+                let before = self
+                    .in_flight
+                    .insert((host, node), (mutation.clone(), attempt));
                 if let Some((before, _)) = before {
-                    self.fail(format!("I4: {mutation} is fired on {node} while {before} is in flight"));
+                    self.fail(format!(
+                        "I4: {mutation} is fired on {node} while {before} is in flight"
+                    ));
                 }
                 if host == Host::Head {
                     let last = self.last_fired;
-                    self.require(attempt > last, || format!("I2: attempt {attempt} is fired after {last}"));
+                    self.require(attempt > last, || {
+                        format!("I2: attempt {attempt} is fired after {last}")
+                    });
                     self.last_fired = attempt;
                 }
             }
-            MutationEvent::Done { .. } | MutationEvent::Failed { .. } | MutationEvent::Interrupted => {
+            MutationEvent::Done { .. }
+            | MutationEvent::Failed { .. }
+            | MutationEvent::Interrupted => {
                 let ended = self.in_flight.remove(&(host, node));
-                let right = ended.as_ref().is_some_and(|(id, number)| id == mutation && *number == attempt);
-                self.require(right, || format!("I4: {mutation} attempt {attempt} ends on {node}, in flight was {ended:?}"));
+                let right = ended
+                    .as_ref()
+                    .is_some_and(|(id, number)| id == mutation && *number == attempt);
+                self.require(right, || {
+                    format!(
+                        "I4: {mutation} attempt {attempt} ends on {node}, in flight was {ended:?}"
+                    )
+                });
             }
         }
     }
@@ -193,16 +249,35 @@ impl Check {
             return self.fail(format!("I4: {mutation} is fired and not declared"));
         };
         let value = |url: &crate::state::StateUrl| {
-            if graph.is_discoverable(url) { fire.dsc.get(url.as_str()) } else { fire.cfg.get(url.as_str()) }
+            if graph.is_discoverable(url) {
+                fire.dsc.get(url.as_str())
+            } else {
+                fire.cfg.get(url.as_str())
+            }
         };
-        let holds = declared.requires.iter().all(|condition| condition.holds(value(&condition.url)))
-            && !declared.excludes.iter().any(|condition| condition.holds(value(&condition.url)));
-        self.require(holds, || format!("I14: {mutation} is fired on {node} against its conditions: {:?}", fire.dsc));
+        let holds = declared
+            .requires
+            .iter()
+            .all(|condition| condition.holds(value(&condition.url)))
+            && !declared
+                .excludes
+                .iter()
+                .any(|condition| condition.holds(value(&condition.url)));
+        self.require(holds, || {
+            format!(
+                "I14: {mutation} is fired on {node} against its conditions: {:?}",
+                fire.dsc
+            )
+        });
         if declared.disruptive {
             let busy = fire.dsc.text(core::BUSY) == Some(core::BUSY_BUSY);
-            self.require(!busy, || format!("I9: {mutation} is fired on {node}, which is BUSY"));
+            self.require(!busy, || {
+                format!("I9: {mutation} is fired on {node}, which is BUSY")
+            });
         }
-        self.require(!frozen, || format!("I9: {mutation} is fired on the frozen node {node}"));
+        self.require(!frozen, || {
+            format!("I9: {mutation} is fired on the frozen node {node}")
+        });
     }
 
     /// The head switches a machine.

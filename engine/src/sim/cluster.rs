@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::mutation::{Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, UrlChange};
+use crate::mutation::{
+    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, UrlChange,
+};
 use crate::state::{Change, StateUrl, Value};
 
 use MutationContext::{All, Child, SelfNode};
@@ -13,8 +15,19 @@ pub fn mutations() -> MutationSet {
     let sync = &["/PhysState=POWER_ON", "/RunState=SYNC"][..];
     let idle = "/Busy=BUSY";
     let power = |name: &str, from: &str, to: &str, seconds: u64| {
-        let mut mutation = mutation("power", name, Child, &[("/PhysState", from, to)], &["/power/driver=COMMAND"], seconds);
-        let fails_to = if from == "POWER_ON" || from == "POWER_OFF" { "PHYS_HANG" } else { "PHYS_ERROR" };
+        let mut mutation = mutation(
+            "power",
+            name,
+            Child,
+            &[("/PhysState", from, to)],
+            &["/power/driver=COMMAND"],
+            seconds,
+        );
+        let fails_to = if from == "POWER_ON" || from == "POWER_OFF" {
+            "PHYS_HANG"
+        } else {
+            "PHYS_ERROR"
+        };
         mutation.fail_to = vec![change(&format!("/PhysState={fails_to}"))];
         mutation
     };
@@ -26,9 +39,18 @@ pub fn mutations() -> MutationSet {
     let image = |name, from, to, excludes: &[&str]| Mutation {
         excludes: conditions(excludes),
         fail_to: vec![change("/image/state=ERROR")],
-        ..mutation("image", name, SelfNode, &[("/image/state", from, to)], sync, 60)
+        ..mutation(
+            "image",
+            name,
+            SelfNode,
+            &[("/image/state", from, to)],
+            sync,
+            60,
+        )
     };
-    let boot = |name, changes: &[(&str, &str, &str)], seconds| mutation("pxe", name, Child, changes, on, seconds);
+    let boot = |name, changes: &[(&str, &str, &str)], seconds| {
+        mutation("pxe", name, Child, changes, on, seconds)
+    };
     let mut mutations = vec![
         power("UKtoOFF", "", "POWER_OFF", 30),
         power("OFFtoON", "POWER_OFF", "POWER_ON", 60),
@@ -36,9 +58,27 @@ pub fn mutations() -> MutationSet {
         off("HANGtoOFF", "PHYS_HANG", &[idle]),
         off("ERRORtoOFF", "PHYS_ERROR|POWER_CYCLE", &[idle]),
         boot("NONEtoWAIT", &[("/pxe/state", "", "WAIT")], 30),
-        boot("WAITtoINIT", &[("/pxe/state", "WAIT", "INIT"), ("/RunState", "", "INIT")], 180),
-        boot("ERRORtoWAIT", &[("/pxe/state", "|WAIT|INIT", "WAIT"), ("/RunState", "ERROR", "")], 30),
-        mutation("core", "INITtoSYNC", All, &[("/RunState", "INIT", "SYNC")], on, 120),
+        boot(
+            "WAITtoINIT",
+            &[("/pxe/state", "WAIT", "INIT"), ("/RunState", "", "INIT")],
+            180,
+        ),
+        boot(
+            "ERRORtoWAIT",
+            &[
+                ("/pxe/state", "|WAIT|INIT", "WAIT"),
+                ("/RunState", "ERROR", ""),
+            ],
+            30,
+        ),
+        mutation(
+            "core",
+            "INITtoSYNC",
+            All,
+            &[("/RunState", "INIT", "SYNC")],
+            on,
+            120,
+        ),
         Mutation {
             excludes: conditions(&[idle]),
             fail_to: vec![change("/RunState=ERROR")],

@@ -27,14 +27,20 @@ impl Disk {
         match record {
             Record::Write { revision, ops, .. } => {
                 if *revision <= self.revision {
-                    return Err(format!("I2: revision {revision} is stored after {}", self.revision));
+                    return Err(format!(
+                        "I2: revision {revision} is stored after {}",
+                        self.revision
+                    ));
                 }
                 self.revision = *revision;
                 ops.iter().for_each(|op| self.apply_op(op, *revision));
             }
             Record::Intent { attempt, .. } => {
                 if *attempt <= self.last_attempt {
-                    return Err(format!("I2: attempt {attempt} is stored after {}", self.last_attempt));
+                    return Err(format!(
+                        "I2: attempt {attempt} is stored after {}",
+                        self.last_attempt
+                    ));
                 }
                 self.last_attempt = *attempt;
             }
@@ -84,7 +90,9 @@ impl Disk {
     /// The lazy copy of what is known (P4).
     pub(super) fn remember(&mut self, tree: &Tree, now_ms: u64) {
         for node in self.nodes.values_mut() {
-            let Some(live) = tree.get(node.id) else { continue };
+            let Some(live) = tree.get(node.id) else {
+                continue;
+            };
             // A head that has not heard the node since its start keeps what its predecessor knew.
             node.last_known = if live.dsc.is_empty() {
                 live.last_known.clone()
@@ -100,12 +108,20 @@ impl Disk {
     /// What differs between the disk and a head with nothing under way; `None`: nothing.
     pub(super) fn differs(&self, tree: &Tree, revision: u64) -> Option<String> {
         if self.revision != revision {
-            return Some(format!("the disk is at revision {}, the head at {revision}", self.revision));
+            return Some(format!(
+                "the disk is at revision {}, the head at {revision}",
+                self.revision
+            ));
         }
         let tree_nodes = tree.iter().filter(|node| node.parent.is_some());
         let (disk, live): (Vec<_>, Vec<_>) = (
-            self.nodes.values().map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen)).collect(),
-            tree_nodes.map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen)).collect(),
+            self.nodes
+                .values()
+                .map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen))
+                .collect(),
+            tree_nodes
+                .map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen))
+                .collect(),
         );
         (disk != live).then(|| "the disk and the head's tree differ".to_owned())
     }

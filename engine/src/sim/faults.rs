@@ -60,6 +60,7 @@ pub const FAULTS: &[&str] = &[
     "attack: other session",
     "attack: stolen grant",
     "attack: man in the middle",
+    "attack: lie",
     "dropped: replayed",
     "dropped: forged",
     "dropped: unknown session",
@@ -107,7 +108,11 @@ impl World {
             }
             4 => {
                 self.hit("one-way partition");
-                let (from, to) = if self.rng.permille(500) { (host, Host::Head) } else { (Host::Head, host) };
+                let (from, to) = if self.rng.permille(500) {
+                    (host, Host::Head)
+                } else {
+                    (Host::Head, host)
+                };
                 self.net.cut(from, to, time);
             }
             5 => {
@@ -130,7 +135,13 @@ impl World {
             }
             9 => {
                 self.hit("clock jumps");
-                let jumps = [-3_600_000, 3_600_000, 315_360_000_000, -1_600_000_000_000, 0];
+                let jumps = [
+                    -3_600_000,
+                    3_600_000,
+                    315_360_000_000,
+                    -1_600_000_000_000,
+                    0,
+                ];
                 self.wall_offset_ms = *self.rng.pick(&jumps).unwrap_or(&0);
             }
             10 => {
@@ -167,7 +178,11 @@ impl World {
         if self.head.is_none() {
             return;
         }
-        self.write(vec![WriteOp::Delete(NodeId::from_bytes([0xee; 16]))], 0, WriteKind::Bad);
+        self.write(
+            vec![WriteOp::Delete(NodeId::from_bytes([0xee; 16]))],
+            0,
+            WriteKind::Bad,
+        );
         let index = self.rng.below(self.machines.len());
         let node = self.machines[index].id;
         let set = |text: &str| WriteOp::Set {
@@ -222,8 +237,15 @@ impl World {
             node,
             changes: super::cluster::goal(),
         };
-        let thaw = WriteOp::Freeze { node, frozen: false };
-        self.write(vec![WriteOp::FreezeCluster(false), goal, thaw], 0, WriteKind::Any);
+        let thaw = WriteOp::Freeze {
+            node,
+            frozen: false,
+        };
+        self.write(
+            vec![WriteOp::FreezeCluster(false), goal, thaw],
+            0,
+            WriteKind::Any,
+        );
     }
 
     pub(super) fn add_again(&mut self, index: usize) {

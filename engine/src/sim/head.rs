@@ -13,13 +13,20 @@ use super::machine::Boot;
 use super::net::Host;
 use super::world::{HEAD, Happening, Phase, head_node};
 use crate::engine::{EngineConfig, Role};
-use crate::event::{CommitError, CommitId, ConnId, Discovery, Event, Fire, Input, Output, Record, RequestId, Write, WriteError, WriteOp};
+use crate::event::{
+    CommitError, CommitId, ConnId, Discovery, Event, Fire, Input, Output, Record, RequestId, Write,
+    WriteError, WriteOp,
+};
 use crate::state::{NodeId, core};
-use crate::sync::join::{Accepted, ChallengeMessage, GrantId, JoinOutcome, NewGrant, RefuseReason, Secret};
+use crate::sync::join::{
+    Accepted, ChallengeMessage, GrantId, JoinOutcome, NewGrant, RefuseReason, Secret,
+};
 use crate::sync::message::Frame;
 use crate::sync::signature::CfgSigner;
 use crate::sync::{SessionId, SyncConfig};
-use crate::wire::convert::{Issued, accept_to_proto, challenge_to_proto, frame_to_proto, refused_to_proto};
+use crate::wire::convert::{
+    Issued, accept_to_proto, challenge_to_proto, frame_to_proto, refused_to_proto,
+};
 use crate::wire::seal::{End, Parties, SealError, Sessions};
 use crate::{Engine, event};
 
@@ -102,7 +109,9 @@ impl World {
         }
         self.check.forget(Host::Head);
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
-        conns.into_iter().for_each(|conn| self.close_conn(conn, Host::Head));
+        conns
+            .into_iter()
+            .for_each(|conn| self.close_conn(conn, Host::Head));
     }
 
     pub(super) fn feed_head(&mut self, input: Input, cause: Cause) {
@@ -114,7 +123,11 @@ impl World {
     }
 
     pub(super) fn drain_head(&mut self, cause: Cause) {
-        while let Some(output) = self.head.as_mut().and_then(|head| head.engine.poll_output()) {
+        while let Some(output) = self
+            .head
+            .as_mut()
+            .and_then(|head| head.engine.poll_output())
+        {
             if self.options.verbose {
                 println!("{:?}   head: {}", self.now, cut(&output));
             }
@@ -125,7 +138,9 @@ impl World {
     fn head_output(&mut self, output: Output, cause: Cause) {
         match output {
             Output::Commit { commit, records } => self.begin_commit(commit, records),
-            Output::Written { request, result } => self.written(request, result.map(|done| done.revision)),
+            Output::Written { request, result } => {
+                self.written(request, result.map(|done| done.revision))
+            }
             Output::Fire(fire) => self.head_fires(fire),
             Output::Interrupt { attempt, .. } => {
                 self.hit("head interrupts a mutation");
@@ -159,18 +174,36 @@ impl World {
 
     fn begin_commit(&mut self, commit: CommitId, records: Vec<Record>) {
         let slow = self.disk.slow_until.is_some_and(|until| self.now < until);
-        let delay = if slow { self.rng.millis(500..8_000) } else { self.rng.millis(1..6) };
+        let delay = if slow {
+            self.rng.millis(500..8_000)
+        } else {
+            self.rng.millis(1..6)
+        };
         let Some(head) = &mut self.head else { return };
         if head.pending.replace((commit, records)).is_some() {
             self.check.fail("two commits are under way at once".into());
         }
         let incarnation = self.head_incarnation;
-        self.after(delay, Happening::Commit { incarnation, commit });
+        self.after(
+            delay,
+            Happening::Commit {
+                incarnation,
+                commit,
+            },
+        );
     }
 
     pub(super) fn commit_due(&mut self, incarnation: u64, commit: CommitId) {
-        let Some(head) = self.head.as_mut().filter(|head| head.incarnation == incarnation) else { return };
-        let Some((_, records)) = head.pending.take_if(|(id, _)| *id == commit) else { return };
+        let Some(head) = self
+            .head
+            .as_mut()
+            .filter(|head| head.incarnation == incarnation)
+        else {
+            return;
+        };
+        let Some((_, records)) = head.pending.take_if(|(id, _)| *id == commit) else {
+            return;
+        };
         let full = self.disk.full_until.is_some_and(|until| self.now < until);
         let result = if full {
             self.hit("commit on a full disk");
@@ -221,10 +254,15 @@ impl World {
             (WriteKind::Bad, Ok(_)) => self.check.fail("a bad write is accepted".into()),
             (_, Ok(revision)) => self.check.acknowledged(revision, self.disk.revision),
             // A full disk, or a node that went or came meanwhile.
-            (WriteKind::Wanted, Err(WriteError::Store(_) | WriteError::NoSuchNode(_) | WriteError::Taken(_))) => {
+            (
+                WriteKind::Wanted,
+                Err(WriteError::Store(_) | WriteError::NoSuchNode(_) | WriteError::Taken(_)),
+            ) => {
                 self.after(Duration::from_secs(1), Happening::Operator);
             }
-            (WriteKind::Wanted, Err(error)) => self.check.fail(format!("a good write is refused: {error}")),
+            (WriteKind::Wanted, Err(error)) => {
+                self.check.fail(format!("a good write is refused: {error}"))
+            }
             (WriteKind::Bad | WriteKind::Any, Err(_)) => self.hit("write refused"),
         }
     }
@@ -233,7 +271,12 @@ impl World {
 
     fn head_fires(&mut self, fire: Fire) {
         let frozen = self.head.as_ref().is_some_and(|head| {
-            head.engine.frozen() || head.engine.tree().get(fire.node).is_some_and(|node| node.frozen)
+            head.engine.frozen()
+                || head
+                    .engine
+                    .tree()
+                    .get(fire.node)
+                    .is_some_and(|node| node.frozen)
         });
         self.check.fired(&fire, frozen);
         let incarnation = self.head_incarnation;
@@ -255,12 +298,21 @@ impl World {
         }
         let delay = self.rng.millis(50..500);
         let fire = Box::new(fire);
-        self.after(delay, Happening::Bmc { incarnation, fire, on });
+        self.after(
+            delay,
+            Happening::Bmc {
+                incarnation,
+                fire,
+                on,
+            },
+        );
     }
 
     /// A command has reached the machine's BMC, or not. It acts even if the head has died since.
     pub(super) fn bmc(&mut self, incarnation: u64, fire: Box<Fire>, on: Option<bool>) {
-        let Some(index) = self.machine_of(fire.node) else { return };
+        let Some(index) = self.machine_of(fire.node) else {
+            return;
+        };
         if self.machines[index].bmc_dead_until > self.now {
             return self.hit("BMC does not answer");
         }
@@ -268,16 +320,31 @@ impl World {
             self.set_power(index, on);
         }
         let delay = self.rng.millis(200..1_500);
-        self.after(delay, Happening::PowerSeen { incarnation, fire, on });
+        self.after(
+            delay,
+            Happening::PowerSeen {
+                incarnation,
+                fire,
+                on,
+            },
+        );
     }
 
     /// The power module reads the state until it is what was asked.
     pub(super) fn power_seen(&mut self, incarnation: u64, fire: &Fire, on: Option<bool>) {
-        let Some(head) = self.head.as_ref().filter(|head| head.incarnation == incarnation) else { return };
+        let Some(head) = self
+            .head
+            .as_ref()
+            .filter(|head| head.incarnation == incarnation)
+        else {
+            return;
+        };
         if head.interrupted.contains(&fire.attempt) {
             return;
         }
-        let Some(index) = self.machine_of(fire.node) else { return };
+        let Some(index) = self.machine_of(fire.node) else {
+            return;
+        };
         if on.is_none_or(|on| on == self.machines[index].powered) {
             self.report_power(index);
         }
@@ -288,7 +355,9 @@ impl World {
         self.after(delay, Happening::Poll { machine: index });
         let machine = &self.machines[index];
         let Some(head) = &self.head else { return };
-        let Some(node) = head.engine.tree().get(machine.id) else { return };
+        let Some(node) = head.engine.tree().get(machine.id) else {
+            return;
+        };
         let known = node.dsc.text(core::PHYS_STATE);
         let news = match known {
             Some(core::POWER_ON) => !machine.powered,
@@ -304,7 +373,11 @@ impl World {
 
     fn report_power(&mut self, index: usize) {
         let machine = &self.machines[index];
-        let state = if machine.powered { core::POWER_ON } else { core::POWER_OFF };
+        let state = if machine.powered {
+            core::POWER_ON
+        } else {
+            core::POWER_OFF
+        };
         let id = machine.id;
         self.discover_at_head(id, "power", &[&format!("/PhysState={state}")]);
     }
@@ -315,11 +388,17 @@ impl World {
             source,
             changes: changes.iter().map(|text| change(text)).collect(),
         };
-        self.feed_head(Input::Discover(discovery), Cause::Node(node));
+        self.feed_head(Input::Discover(discovery), Cause::Module(node));
     }
 
     pub(super) fn arm(&mut self, incarnation: u64, fire: &Fire) {
-        let Some(head) = self.head.as_ref().filter(|head| head.incarnation == incarnation) else { return };
+        let Some(head) = self
+            .head
+            .as_ref()
+            .filter(|head| head.incarnation == incarnation)
+        else {
+            return;
+        };
         if head.interrupted.contains(&fire.attempt) {
             return;
         }
@@ -335,17 +414,30 @@ impl World {
 
     fn grant_answer(&mut self, request: RequestId, result: Result<String, String>) {
         let Some(head) = &mut self.head else { return };
-        let Some((machine, cycle)) = head.fetches.remove(&request) else { return };
-        if result.is_err() {
-            self.hit("grant not delivered");
-        }
-        if self.net.is_cut(Host::Head, Host::Machine(machine), self.now) || self.rng.permille(10) {
+        let Some((machine, cycle)) = head.fetches.remove(&request) else {
+            return;
+        };
+        let Ok(text) = result else {
+            // The loader asks again by itself.
+            return self.hit("grant not delivered");
+        };
+        if self
+            .net
+            .is_cut(Host::Head, Host::Machine(machine), self.now)
+            || self.rng.permille(10)
+        {
             return self.hit("grant lost on the way");
         }
         let delay = self.rng.millis(1..10);
-        let step = result.map_or(Boot::Script, Boot::Granted);
-        let delay = if step == Boot::Script { delay + Duration::from_secs(5) } else { delay };
-        self.after(delay, Happening::Boot { machine, cycle, step });
+        let step = Boot::Granted(text);
+        self.after(
+            delay,
+            Happening::Boot {
+                machine,
+                cycle,
+                step,
+            },
+        );
     }
 
     // Sessions.
@@ -359,10 +451,15 @@ impl World {
                     ..
                 } => self.hit("join refused: grant used"),
                 JoinOutcome::Refuse { .. } => {}
-                _ => self.check.fail("I8: a used grant is good for another key".into()),
+                _ => self
+                    .check
+                    .fail("I8: a used grant is good for another key".into()),
             };
         }
-        let Some((machine, _)) = self.conns.get(&conn).map(|conn| (conn.machine, conn.agent)) else { return };
+        let Some((machine, _)) = self.conns.get(&conn).map(|conn| (conn.machine, conn.agent))
+        else {
+            return;
+        };
         let kind = match outcome {
             JoinOutcome::Challenge {
                 nonce,
@@ -373,7 +470,9 @@ impl World {
                 head_time_ms,
                 version,
             })),
-            JoinOutcome::Accept(accepted) => Kind::JoinAccept(self.open_session(conn, machine, &accepted)),
+            JoinOutcome::Accept(accepted) => {
+                Kind::JoinAccept(self.open_session(conn, machine, &accepted))
+            }
             JoinOutcome::Refuse {
                 reason,
                 text,
@@ -390,10 +489,15 @@ impl World {
                 Kind::JoinRefused(refused_to_proto(reason, &text, retry_after_ms))
             }
         };
-        self.to_child(conn, kind);
+        self.tell_child(conn, kind);
     }
 
-    fn open_session(&mut self, conn: ConnId, machine: usize, accepted: &Accepted) -> v1::JoinAccept {
+    fn open_session(
+        &mut self,
+        conn: ConnId,
+        machine: usize,
+        accepted: &Accepted,
+    ) -> v1::JoinAccept {
         let parties = Parties {
             parent: HEAD,
             child: accepted.node,
@@ -405,11 +509,14 @@ impl World {
             sync: SyncConfig::default(),
         };
         let message = accept_to_proto(accepted, issued);
-        if let Some(v1::frame::Kind::Snapshot(cfg)) = message.cfg.as_ref().and_then(|frame| frame.kind.as_ref()) {
+        if let Some(v1::frame::Kind::Snapshot(cfg)) =
+            message.cfg.as_ref().and_then(|frame| frame.kind.as_ref())
+        {
             self.check.cfg_sent(accepted.node, cfg.version, cfg.digest);
         }
         if let Some(head) = &mut self.head {
-            head.sealed.insert(End::Parent, accepted.session, &accepted.keys, parties);
+            head.sealed
+                .insert(End::Parent, accepted.session, &accepted.keys, parties);
             head.peers.insert(accepted.session, (machine, conn));
         }
         if let Some(conn) = self.conns.get_mut(&conn) {
@@ -420,7 +527,9 @@ impl World {
 
     fn head_sends(&mut self, session: SessionId, frame: Frame) {
         let Some(head) = &mut self.head else { return };
-        let Some((machine, conn)) = head.peers.get(&session).copied() else { return };
+        let Some((machine, conn)) = head.peers.get(&session).copied() else {
+            return;
+        };
         let said = match &frame {
             Frame::Hello(hello) => Some((hello.version, hello.digest)),
             Frame::Delta(delta) => Some((delta.version, delta.digest)),
@@ -437,7 +546,7 @@ impl World {
             Ok(bytes) => self.send_datagram(Host::Head, Host::Machine(machine), bytes),
             Err(SealError::TooLong(_)) => {
                 self.hit("frame over the stream");
-                self.to_child(conn, v1::to_child::Kind::Frame(frame_to_proto(&frame)));
+                self.tell_child(conn, v1::to_child::Kind::Frame(frame_to_proto(&frame)));
             }
             Err(SealError::Session | SealError::Exhausted) => {}
         }

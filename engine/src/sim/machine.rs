@@ -100,20 +100,39 @@ impl Machine {
     pub(super) fn node(&self, index: usize) -> Node {
         let mut node = Node::new(self.id, self.name.clone(), Some(HEAD));
         node.cfg.apply(goal());
-        node.cfg.apply([change(&format!("/ipv4/boot/mac=52:54:00:00:00:{:02x}", index + 1))]);
+        node.cfg.apply([change(&format!(
+            "/ipv4/boot/mac=52:54:00:00:00:{:02x}",
+            index + 1
+        ))]);
         node
     }
 
     /// Whether the agent holds the Cfg of the head's node, and the head the Dsc of the agent's.
     pub(super) fn agrees_with(&self, at_head: &Node, frozen: bool) -> bool {
-        let Some(own) = self.agent.as_ref().and_then(|agent| agent.engine.tree().get(self.id)) else { return false };
+        let Some(own) = self
+            .agent
+            .as_ref()
+            .and_then(|agent| agent.engine.tree().get(self.id))
+        else {
+            return false;
+        };
         let mut cfg = at_head.cfg.clone();
-        cfg.apply([change(if frozen || at_head.frozen { "/Frozen=x" } else { "/Frozen=" })]);
+        cfg.apply([change(if frozen || at_head.frozen {
+            "/Frozen=x"
+        } else {
+            "/Frozen="
+        })]);
         if frozen || at_head.frozen {
-            cfg.apply([crate::state::Change::set(change("/Frozen=x").url, Value::Bool(true))]);
+            cfg.apply([crate::state::Change::set(
+                change("/Frozen=x").url,
+                Value::Bool(true),
+            )]);
         }
         let reported = ["/image/state", "/host/cpu_model", "/Busy", "/RunState"];
-        own.cfg == cfg && reported.iter().all(|url| own.dsc.get(url) == at_head.dsc.get(url))
+        own.cfg == cfg
+            && reported
+                .iter()
+                .all(|url| own.dsc.get(url) == at_head.dsc.get(url))
     }
 }
 
@@ -131,7 +150,10 @@ impl World {
         let cycle = machine.cycle;
         self.check.forget(Host::Machine(index));
         // Nobody tells the other end: to the head the connections stay open.
-        self.conns.values_mut().filter(|conn| conn.machine == index).for_each(|conn| conn.agent_open = false);
+        self.conns
+            .values_mut()
+            .filter(|conn| conn.machine == index)
+            .for_each(|conn| conn.agent_open = false);
         if on {
             let delay = self.rng.millis(1_000..3_000);
             self.after(
@@ -167,12 +189,16 @@ impl World {
         // Answered or not, the loader asks again unless the kernel runs by then.
         self.after(Duration::from_secs(5), again);
         let host = Host::Machine(index);
-        if self.net.is_cut(host, Host::Head, self.now) || self.net.is_cut(Host::Head, host, self.now) {
+        if self.net.is_cut(host, Host::Head, self.now)
+            || self.net.is_cut(Host::Head, host, self.now)
+        {
             return;
         }
         let Some(head) = &mut self.head else { return };
         let id = self.machines[index].id;
-        let Some(grant) = head.engine.armed(id).map(|grant| grant.id) else { return };
+        let Some(grant) = head.engine.armed(id).map(|grant| grant.id) else {
+            return;
+        };
         self.last_request += 1;
         let request = RequestId(self.last_request);
         head.fetches.insert(request, (index, cycle));
@@ -198,9 +224,17 @@ impl World {
                     busy: false,
                 });
                 let delay = self.rng.millis(1_500..4_000);
-                self.after(delay, Happening::StartAgent { machine: index, cycle });
+                self.after(
+                    delay,
+                    Happening::StartAgent {
+                        machine: index,
+                        cycle,
+                    },
+                );
             }
-            Err(error) => self.check.fail(format!("a grant file cannot be read: {error}")),
+            Err(error) => self
+                .check
+                .fail(format!("a grant file cannot be read: {error}")),
         }
     }
 
@@ -241,11 +275,23 @@ impl World {
         }
         let cycle = machine.cycle;
         self.check.forget(Host::Machine(index));
-        let conns: Vec<ConnId> =
-            self.conns.iter().filter(|(_, conn)| conn.machine == index).map(|(id, _)| *id).collect();
-        conns.into_iter().for_each(|conn| self.close_conn(conn, Host::Machine(index)));
+        let conns: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.machine == index)
+            .map(|(id, _)| *id)
+            .collect();
+        conns
+            .into_iter()
+            .for_each(|conn| self.close_conn(conn, Host::Machine(index)));
         let delay = self.rng.millis(300..1_000);
-        self.after(delay, Happening::StartAgent { machine: index, cycle });
+        self.after(
+            delay,
+            Happening::StartAgent {
+                machine: index,
+                cycle,
+            },
+        );
     }
 
     pub(super) fn feed_agent(&mut self, index: usize, input: Input) {
@@ -257,9 +303,18 @@ impl World {
     }
 
     pub(super) fn drain_agent(&mut self, index: usize) {
-        while let Some(output) = self.machines[index].agent.as_mut().and_then(|agent| agent.engine.poll_output()) {
+        while let Some(output) = self.machines[index]
+            .agent
+            .as_mut()
+            .and_then(|agent| agent.engine.poll_output())
+        {
             if self.options.verbose {
-                println!("{:?}   {}: {}", self.now, self.machines[index].name, cut(&output));
+                println!(
+                    "{:?}   {}: {}",
+                    self.now,
+                    self.machines[index].name,
+                    cut(&output)
+                );
             }
             self.agent_output(index, output);
         }
@@ -268,9 +323,12 @@ impl World {
 
     fn check_obeyed(&mut self, index: usize) {
         let id = self.machines[index].id;
-        let Some(agent) = &mut self.machines[index].agent else { return };
+        let Some(agent) = &mut self.machines[index].agent else {
+            return;
+        };
         if let Some(node) = agent.engine.tree().get(id) {
-            self.check.cfg_obeyed(id, agent.obeyed, node.cfg_revision, &node.cfg);
+            self.check
+                .cfg_obeyed(id, agent.obeyed, node.cfg_revision, &node.cfg);
             agent.obeyed = node.cfg_revision;
         }
     }
@@ -281,11 +339,16 @@ impl World {
             Output::Send { session, frame } => self.agent_sends(index, session, frame),
             Output::EndSession { session, .. } => {
                 self.hit("agent ends a session");
-                let Some(agent) = &mut self.machines[index].agent else { return };
+                let Some(agent) = &mut self.machines[index].agent else {
+                    return;
+                };
                 agent.sealed.remove(session);
                 agent.session.take_if(|live| *live == session);
-                if let Some(conn) = agent.conn.take_if(|id| self.conns.get(id).is_some_and(|conn| conn.session == Some(session)))
-                {
+                if let Some(conn) = agent.conn.take_if(|id| {
+                    self.conns
+                        .get(id)
+                        .is_some_and(|conn| conn.session == Some(session))
+                }) {
                     self.close_conn(conn, Host::Machine(index));
                 }
             }
@@ -304,7 +367,8 @@ impl World {
     fn agent_event(&mut self, index: usize, event: &Event) {
         match event {
             Event::Refused { why, .. } if why.contains("signed") || why.contains("older") => {
-                self.check.fail(format!("I5: a genuine Cfg is refused: {why}"));
+                self.check
+                    .fail(format!("I5: a genuine Cfg is refused: {why}"));
             }
             Event::Mutation {
                 what: MutationEvent::Failed { .. },
@@ -316,7 +380,9 @@ impl World {
     }
 
     fn agent_sends(&mut self, index: usize, session: SessionId, frame: Frame) {
-        let Some(agent) = &mut self.machines[index].agent else { return };
+        let Some(agent) = &mut self.machines[index].agent else {
+            return;
+        };
         let conn = agent.conn;
         let sealed = agent.sealed.seal(session, &frame);
         self.count_frame(&frame);
@@ -324,7 +390,7 @@ impl World {
             (Ok(bytes), _) => self.send_datagram(Host::Machine(index), Host::Head, bytes),
             (Err(SealError::TooLong(_)), Some(conn)) => {
                 self.hit("frame over the stream");
-                self.to_parent(conn, v1::to_parent::Kind::Frame(frame_to_proto(&frame)));
+                self.tell_parent(conn, v1::to_parent::Kind::Frame(frame_to_proto(&frame)));
             }
             (Err(_), _) => {}
         }
@@ -333,7 +399,9 @@ impl World {
     /// The session stands: what the modules know from the start.
     pub(super) fn announce(&mut self, index: usize) {
         let machine = &mut self.machines[index];
-        let (Some(agent), Some(ram)) = (&mut machine.agent, &machine.ram) else { return };
+        let (Some(agent), Some(ram)) = (&mut machine.agent, &machine.ram) else {
+            return;
+        };
         if std::mem::replace(&mut agent.announced, true) {
             return;
         }
@@ -353,13 +421,21 @@ impl World {
     }
 
     pub(super) fn set_busy(&mut self, index: usize, busy: bool) {
-        let Some(ram) = &mut self.machines[index].ram else { return };
+        let Some(ram) = &mut self.machines[index].ram else {
+            return;
+        };
         ram.busy = busy;
         self.discover_at_agent(index, &[if busy { "/Busy=BUSY" } else { "/Busy=" }]);
     }
 
     pub(super) fn image_dies(&mut self, index: usize) {
-        let Some(ram) = self.machines[index].ram.as_mut().filter(|ram| ram.image == Image::Active) else { return };
+        let Some(ram) = self.machines[index]
+            .ram
+            .as_mut()
+            .filter(|ram| ram.image == Image::Active)
+        else {
+            return;
+        };
         ram.image = Image::Dead;
         self.hit("image dies");
         self.discover_at_agent(index, &["/image/state=ERROR"]);
@@ -368,7 +444,9 @@ impl World {
     fn agent_fires(&mut self, index: usize, fire: Fire) {
         let frozen = fire.cfg.get("/Frozen") == Some(&Value::Bool(true));
         self.check.fired(&fire, frozen);
-        let Some(agent) = &self.machines[index].agent else { return };
+        let Some(agent) = &self.machines[index].agent else {
+            return;
+        };
         let incarnation = agent.incarnation;
         if fire.mutation.module() == "image" {
             let delay = self.rng.millis(20..1_500);
@@ -386,7 +464,9 @@ impl World {
 
     pub(super) fn agent_work(&mut self, index: usize, incarnation: u64, fire: &Fire) {
         let machine = &mut self.machines[index];
-        let (Some(agent), Some(ram)) = (&machine.agent, &mut machine.ram) else { return };
+        let (Some(agent), Some(ram)) = (&machine.agent, &mut machine.ram) else {
+            return;
+        };
         if agent.incarnation != incarnation || agent.interrupted.contains(&fire.attempt) {
             return;
         }

@@ -59,7 +59,9 @@ impl Net {
     /// Time on the way of each copy that arrives; none: lost.
     pub(super) fn fate(&self, rng: &mut Rng, from: Host, to: Host, now: Instant) -> Vec<Duration> {
         let burst = self.burst.filter(|(until, _)| now < *until);
-        let loss = self.loss_permille.max(burst.map_or(0, |(_, permille)| permille));
+        let loss = self
+            .loss_permille
+            .max(burst.map_or(0, |(_, permille)| permille));
         if self.is_cut(from, to, now) || rng.permille(loss) {
             return Vec::new();
         }
@@ -73,7 +75,9 @@ impl Net {
     fn latency(&self, rng: &mut Rng, now: Instant) -> Duration {
         let base = Duration::from_micros(100 + rng.next() % 400);
         match self.slow {
-            Some((until, millis)) if now < until && rng.permille(300) => base + rng.millis(0..millis),
+            Some((until, millis)) if now < until && rng.permille(300) => {
+                base + rng.millis(0..millis)
+            }
             _ => base,
         }
     }

@@ -15,8 +15,8 @@ use crate::sync::SessionId;
 use crate::sync::join::{Channel, ChildJoin, Identity};
 use crate::time::Instant;
 use crate::wire::convert::{
-    accept_from_proto, challenge_from_proto, frame_from_proto, join_hello_from_proto, join_hello_to_proto,
-    proof_from_proto, proof_to_proto, refused_from_proto,
+    accept_from_proto, challenge_from_proto, frame_from_proto, join_hello_from_proto,
+    join_hello_to_proto, proof_from_proto, proof_to_proto, refused_from_proto,
 };
 use crate::wire::seal::{DropReason, End, Parties};
 
@@ -61,7 +61,10 @@ impl World {
     pub(super) fn datagram(&mut self, from: Host, to: Host, bytes: &[u8]) {
         let sealed = match to {
             Host::Head => self.head.as_mut().map(|head| &mut head.sealed),
-            Host::Machine(index) => self.machines[index].agent.as_mut().map(|agent| &mut agent.sealed),
+            Host::Machine(index) => self.machines[index]
+                .agent
+                .as_mut()
+                .map(|agent| &mut agent.sealed),
         };
         let Some(sealed) = sealed else { return };
         match sealed.open(bytes) {
@@ -71,7 +74,8 @@ impl World {
             }
             Err(dropped) => {
                 if dropped.reason == DropReason::Malformed {
-                    self.check.fail(format!("a genuine frame from {from:?} cannot be read"));
+                    self.check
+                        .fail(format!("a genuine frame from {from:?} cannot be read"));
                 }
                 self.hit(match dropped.reason {
                     DropReason::Session => "dropped: unknown session",
@@ -88,8 +92,14 @@ impl World {
         match to {
             Host::Machine(index) => self.feed_agent(index, input),
             Host::Head => {
-                let peer = self.head.as_ref().and_then(|head| head.peers.get(&session)).map(|(machine, _)| *machine);
-                let cause = peer.map_or(Cause::Other, |machine| Cause::Node(self.machines[machine].id));
+                let peer = self
+                    .head
+                    .as_ref()
+                    .and_then(|head| head.peers.get(&session))
+                    .map(|(machine, _)| *machine);
+                let cause = peer.map_or(Cause::Other, |machine| {
+                    Cause::Session(self.machines[machine].id)
+                });
                 self.feed_head(input, cause);
             }
         }
@@ -105,7 +115,9 @@ impl World {
         let between = self.attacker.sits_between(&mut self.rng, self.phase);
         let head_exporter = if between { self.rng.bytes() } else { exporter };
         let machine = &mut self.machines[index];
-        let (Some(agent), Some(ram)) = (&mut machine.agent, &machine.ram) else { return };
+        let (Some(agent), Some(ram)) = (&mut machine.agent, &machine.ram) else {
+            return;
+        };
         let identity = Identity {
             agent_version: "0.1.0".into(),
             public_key: ram.public_key.clone(),
@@ -143,15 +155,30 @@ impl World {
         }
         if self.head.is_none() {
             self.hit("connection refused");
-            return self.after(Duration::from_millis(50), Happening::Closed { conn, at: here });
+            return self.after(
+                Duration::from_millis(50),
+                Happening::Closed { conn, at: here },
+            );
         }
-        self.to_parent(conn, v1::to_parent::Kind::JoinHello(hello));
-        self.after(JOIN_TIMEOUT, Happening::JoinTimeout { conn, machine: index });
+        self.tell_parent(conn, v1::to_parent::Kind::JoinHello(hello));
+        self.after(
+            JOIN_TIMEOUT,
+            Happening::JoinTimeout {
+                conn,
+                machine: index,
+            },
+        );
     }
 
     pub(super) fn join_timeout(&mut self, conn: ConnId, index: usize) {
-        let Some(agent) = &mut self.machines[index].agent else { return };
-        if agent.join.as_ref().is_some_and(|(waiting, _)| *waiting == conn) {
+        let Some(agent) = &mut self.machines[index].agent else {
+            return;
+        };
+        if agent
+            .join
+            .as_ref()
+            .is_some_and(|(waiting, _)| *waiting == conn)
+        {
             self.hit("join takes too long");
             self.hang_up(index, conn);
         }
@@ -167,25 +194,37 @@ impl World {
         self.feed_agent(index, Input::Closed { conn });
     }
 
-    pub(super) fn to_parent(&mut self, conn: ConnId, kind: v1::to_parent::Kind) {
+    pub(super) fn tell_parent(&mut self, conn: ConnId, kind: v1::to_parent::Kind) {
         let bytes = v1::ToParent { kind: Some(kind) }.encode_to_vec();
         self.send_stream(conn, Host::Head, bytes);
     }
 
-    pub(super) fn to_child(&mut self, conn: ConnId, kind: v1::to_child::Kind) {
-        let Some(machine) = self.conns.get(&conn).map(|conn| conn.machine) else { return };
+    pub(super) fn tell_child(&mut self, conn: ConnId, kind: v1::to_child::Kind) {
+        let Some(machine) = self.conns.get(&conn).map(|conn| conn.machine) else {
+            return;
+        };
         let bytes = v1::ToChild { kind: Some(kind) }.encode_to_vec();
         self.send_stream(conn, Host::Machine(machine), bytes);
     }
 
     fn send_stream(&mut self, id: ConnId, to: Host, bytes: Vec<u8>) {
         let delay = self.rng.millis(1..3);
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let open = if to == Host::Head { conn.agent_open } else { conn.head_open };
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        let open = if to == Host::Head {
+            conn.agent_open
+        } else {
+            conn.head_open
+        };
         if !open {
             return;
         }
-        let queue = if to == Host::Head { &mut conn.up } else { &mut conn.down };
+        let queue = if to == Host::Head {
+            &mut conn.up
+        } else {
+            &mut conn.down
+        };
         queue.push_back(bytes);
         if queue.len() == 1 {
             self.after(delay, Happening::Stream { conn: id, to });
@@ -193,8 +232,14 @@ impl World {
     }
 
     pub(super) fn stream_due(&mut self, id: ConnId, to: Host) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let from = if to == Host::Head { Host::Machine(conn.machine) } else { Host::Head };
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        let from = if to == Host::Head {
+            Host::Machine(conn.machine)
+        } else {
+            Host::Head
+        };
         if self.net.is_cut(from, to, self.now) || self.net.is_cut(to, from, self.now) {
             let since = *conn.stalled.get_or_insert(self.now);
             if self.now.since(since) > STALL {
@@ -203,42 +248,64 @@ impl World {
                 self.conn_closed(id, Host::Head);
                 return self.conn_closed(id, Host::Machine(machine));
             }
-            return self.after(Duration::from_millis(300), Happening::Stream { conn: id, to });
+            return self.after(
+                Duration::from_millis(300),
+                Happening::Stream { conn: id, to },
+            );
         }
         conn.stalled = None;
-        let queue = if to == Host::Head { &mut conn.up } else { &mut conn.down };
-        let Some(bytes) = queue.pop_front() else { return };
+        let queue = if to == Host::Head {
+            &mut conn.up
+        } else {
+            &mut conn.down
+        };
+        let Some(bytes) = queue.pop_front() else {
+            return;
+        };
         if !queue.is_empty() {
-            self.after(Duration::from_micros(200), Happening::Stream { conn: id, to });
+            self.after(
+                Duration::from_micros(200),
+                Happening::Stream { conn: id, to },
+            );
         }
         match to {
-            Host::Head => self.from_child(id, &bytes),
-            Host::Machine(index) => self.from_parent(id, index, &bytes),
+            Host::Head => self.child_says(id, &bytes),
+            Host::Machine(index) => self.parent_says(id, index, &bytes),
         }
     }
 
-    fn from_child(&mut self, id: ConnId, bytes: &[u8]) {
+    fn child_says(&mut self, id: ConnId, bytes: &[u8]) {
         use v1::to_parent::Kind;
-        let Some(conn) = self.conns.get(&id) else { return };
+        let Some(conn) = self.conns.get(&id) else {
+            return;
+        };
         let (session, node) = (conn.session, self.machines[conn.machine].id);
         let channel = Channel {
             exporter: conn.head_exporter,
             certified: conn.certified.then_some(node),
         };
-        let alive = conn.head_open && self.head.as_ref().is_some_and(|head| head.incarnation == conn.head);
+        let alive = conn.head_open
+            && self
+                .head
+                .as_ref()
+                .is_some_and(|head| head.incarnation == conn.head);
         if !alive {
             return;
         }
         let now_ms = self.wall_ms();
-        let message = v1::ToParent::decode(bytes).ok().and_then(|message| message.kind);
+        let message = v1::ToParent::decode(bytes)
+            .ok()
+            .and_then(|message| message.kind);
         let input = match message {
-            Some(Kind::JoinHello(hello)) => join_hello_from_proto(hello).map(|hello| Input::JoinHello {
-                conn: id,
-                hello,
-                channel,
-                chance: self.rng.bytes(),
-                now_ms,
-            }),
+            Some(Kind::JoinHello(hello)) => {
+                join_hello_from_proto(hello).map(|hello| Input::JoinHello {
+                    conn: id,
+                    hello,
+                    channel,
+                    chance: self.rng.bytes(),
+                    now_ms,
+                })
+            }
             Some(Kind::JoinProof(proof)) => proof_from_proto(proof).map(|proof| Input::JoinProof {
                 conn: id,
                 proof,
@@ -248,43 +315,68 @@ impl World {
                 Some(session) => return self.stream_frame(Host::Head, session, frame),
                 None => return,
             },
-            Some(Kind::Log(_)) | None => return self.check.fail("a message of a child cannot be read".into()),
+            Some(Kind::Log(_)) | None => {
+                return self
+                    .check
+                    .fail("a message of a child cannot be read".into());
+            }
         };
         match input {
             Ok(input) => self.feed_head(input, Cause::Other),
-            Err(error) => self.check.fail(format!("a genuine message is refused: {error}")),
+            Err(error) => self
+                .check
+                .fail(format!("a genuine message is refused: {error}")),
         }
     }
 
     fn stream_frame(&mut self, to: Host, session: SessionId, frame: v1::Frame) {
         match frame_from_proto(frame) {
             Ok(frame) => self.frame(to, session, frame),
-            Err(error) => self.check.fail(format!("a genuine frame is refused: {error}")),
+            Err(error) => self
+                .check
+                .fail(format!("a genuine frame is refused: {error}")),
         }
     }
 
-    fn from_parent(&mut self, id: ConnId, index: usize, bytes: &[u8]) {
+    fn parent_says(&mut self, id: ConnId, index: usize, bytes: &[u8]) {
         use v1::to_child::Kind;
-        let Some(conn) = self.conns.get(&id) else { return };
-        let (session, incarnation) = (conn.session, conn.agent);
-        let Some(agent) = self.machines[index].agent.as_mut().filter(|agent| agent.incarnation == incarnation) else {
+        let Some(conn) = self.conns.get(&id) else {
             return;
         };
-        match v1::ToChild::decode(bytes).ok().and_then(|message| message.kind) {
+        let (session, incarnation) = (conn.session, conn.agent);
+        let Some(agent) = self.machines[index]
+            .agent
+            .as_mut()
+            .filter(|agent| agent.incarnation == incarnation)
+        else {
+            return;
+        };
+        match v1::ToChild::decode(bytes)
+            .ok()
+            .and_then(|message| message.kind)
+        {
             Some(Kind::JoinChallenge(challenge)) => {
-                let Some((_, join)) = agent.join.as_mut().filter(|(waiting, _)| *waiting == id) else { return };
+                let Some((_, join)) = agent.join.as_mut().filter(|(waiting, _)| *waiting == id)
+                else {
+                    return;
+                };
                 let Ok(challenge) = challenge_from_proto(challenge) else {
                     return self.check.fail("a genuine challenge is refused".into());
                 };
                 match join.handle_challenge(&challenge) {
-                    Ok(proof) => self.to_parent(id, v1::to_parent::Kind::JoinProof(proof_to_proto(&proof))),
-                    Err(error) => self.check.fail(format!("a genuine challenge is refused: {error}")),
+                    Ok(proof) => {
+                        self.tell_parent(id, v1::to_parent::Kind::JoinProof(proof_to_proto(&proof)))
+                    }
+                    Err(error) => self
+                        .check
+                        .fail(format!("a genuine challenge is refused: {error}")),
                 }
             }
             Some(Kind::JoinAccept(accept)) => self.accepted(id, index, accept),
             Some(Kind::JoinRefused(refused)) => {
                 if let Err(error) = refused_from_proto(refused) {
-                    self.check.fail(format!("a genuine refusal is refused: {error}"));
+                    self.check
+                        .fail(format!("a genuine refusal is refused: {error}"));
                 }
                 self.hang_up(index, id);
             }
@@ -293,32 +385,48 @@ impl World {
                     self.stream_frame(Host::Machine(index), session, frame);
                 }
             }
-            Some(Kind::Mutations(_)) | None => self.check.fail("a message of the head cannot be read".into()),
+            Some(Kind::Mutations(_)) | None => self
+                .check
+                .fail("a message of the head cannot be read".into()),
         }
     }
 
     fn accepted(&mut self, id: ConnId, index: usize, accept: v1::JoinAccept) {
         let accept = match accept_from_proto(accept) {
             Ok(accept) => accept,
-            Err(error) => return self.check.fail(format!("a genuine accept is refused: {error}")),
+            Err(error) => {
+                return self
+                    .check
+                    .fail(format!("a genuine accept is refused: {error}"));
+            }
         };
         if self.phase == Phase::Chaos && self.rng.permille(20) {
             self.hit("accept lost");
             return self.hang_up(index, id);
         }
         let machine = &mut self.machines[index];
-        let (Some(agent), Some(ram)) = (&mut machine.agent, &mut machine.ram) else { return };
-        let Some((_, join)) = agent.join.take_if(|(waiting, _)| *waiting == id) else { return };
+        let (Some(agent), Some(ram)) = (&mut machine.agent, &mut machine.ram) else {
+            return;
+        };
+        let Some((_, join)) = agent.join.take_if(|(waiting, _)| *waiting == id) else {
+            return;
+        };
         let keys = match join.handle_accept(&accept.mac, accept.session) {
             Ok(keys) => keys,
-            Err(error) => return self.check.fail(format!("a genuine accept is refused: {error}")),
+            Err(error) => {
+                return self
+                    .check
+                    .fail(format!("a genuine accept is refused: {error}"));
+            }
         };
         let parties = Parties {
             parent: HEAD,
             child: machine.id,
             epoch: accept.epoch,
         };
-        agent.sealed.insert(End::Child, accept.session, &keys, parties);
+        agent
+            .sealed
+            .insert(End::Child, accept.session, &keys, parties);
         agent.session = Some(accept.session);
         if ram.certificate {
             self.hit("re-join by certificate");
@@ -334,21 +442,39 @@ impl World {
 
     /// One end closes; the other one hears of it as soon as it can be reached.
     pub(super) fn close_conn(&mut self, id: ConnId, by: Host) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
         let (open, other, other_open) = match by {
-            Host::Head => (&mut conn.head_open, Host::Machine(conn.machine), conn.agent_open),
+            Host::Head => (
+                &mut conn.head_open,
+                Host::Machine(conn.machine),
+                conn.agent_open,
+            ),
             Host::Machine(_) => (&mut conn.agent_open, Host::Head, conn.head_open),
         };
         if std::mem::replace(open, false) && other_open {
             let delay = self.rng.millis(1..5);
-            self.after(delay, Happening::Closed { conn: id, at: other });
+            self.after(
+                delay,
+                Happening::Closed {
+                    conn: id,
+                    at: other,
+                },
+            );
         }
         self.drop_conn(id);
     }
 
     pub(super) fn conn_closed(&mut self, id: ConnId, at: Host) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let other = if at == Host::Head { Host::Machine(conn.machine) } else { Host::Head };
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        let other = if at == Host::Head {
+            Host::Machine(conn.machine)
+        } else {
+            Host::Head
+        };
         if self.net.is_cut(other, at, self.now) && conn.stalled.is_none() {
             return self.after(Duration::from_secs(1), Happening::Closed { conn: id, at });
         }
@@ -362,11 +488,19 @@ impl World {
             return;
         }
         match at {
-            Host::Head if self.head.as_ref().is_some_and(|head| head.incarnation == incarnation) => {
+            Host::Head
+                if self
+                    .head
+                    .as_ref()
+                    .is_some_and(|head| head.incarnation == incarnation) =>
+            {
                 self.feed_head(Input::Closed { conn: id }, Cause::Other);
             }
             Host::Machine(index) => {
-                let Some(agent) = self.machines[index].agent.as_mut().filter(|agent| agent.incarnation == incarnation)
+                let Some(agent) = self.machines[index]
+                    .agent
+                    .as_mut()
+                    .filter(|agent| agent.incarnation == incarnation)
                 else {
                     return;
                 };
@@ -379,16 +513,31 @@ impl World {
     }
 
     fn drop_conn(&mut self, id: ConnId) {
-        if self.conns.get(&id).is_some_and(|conn| !conn.agent_open && !conn.head_open) {
+        if self
+            .conns
+            .get(&id)
+            .is_some_and(|conn| !conn.agent_open && !conn.head_open)
+        {
             self.conns.remove(&id);
         }
     }
 
     /// A middlebox forgets a connection: both ends get a reset.
     pub(super) fn reset_conn(&mut self, index: usize) {
-        let conn = self.conns.iter().find(|(_, conn)| conn.machine == index && conn.agent_open);
-        let Some(id) = conn.map(|(id, _)| *id) else { return };
-        self.after(Duration::ZERO, Happening::Closed { conn: id, at: Host::Head });
+        let conn = self
+            .conns
+            .iter()
+            .find(|(_, conn)| conn.machine == index && conn.agent_open);
+        let Some(id) = conn.map(|(id, _)| *id) else {
+            return;
+        };
+        self.after(
+            Duration::ZERO,
+            Happening::Closed {
+                conn: id,
+                at: Host::Head,
+            },
+        );
         self.after(
             Duration::ZERO,
             Happening::Closed {

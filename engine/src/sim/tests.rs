@@ -14,7 +14,10 @@ fn run(options: Options) -> Summary {
 /// One seed, event by event: for whoever looks into a failure.
 #[test]
 fn one_seed() {
-    if let Some(seed) = std::env::var("KRAKEN_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = std::env::var("KRAKEN_SIM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
         let summary = run(Options {
             verbose: std::env::var_os("KRAKEN_SIM_QUIET").is_none(),
             ..Options::of_seed(seed)
@@ -26,7 +29,10 @@ fn one_seed() {
 /// Runs one seed and adds up what it met.
 fn add(seed: u64, hits: &mut BTreeMap<&'static str, u64>, broken: &mut Vec<String>) {
     match World::new(Options::of_seed(seed)).run() {
-        Ok(summary) => summary.hits.into_iter().for_each(|(what, count)| *hits.entry(what).or_default() += count),
+        Ok(summary) => summary
+            .hits
+            .into_iter()
+            .for_each(|(what, count)| *hits.entry(what).or_default() += count),
         Err(violation) => broken.push(violation.to_string()),
     }
 }
@@ -41,19 +47,31 @@ fn a_head_and_ten_agents_converge_whatever_fails() {
     std::thread::scope(|scope| {
         let part = |part: u64| {
             let (mut hits, mut broken) = (BTreeMap::new(), Vec::new());
-            (part..SEEDS).step_by(threads as usize).for_each(|seed| add(seed, &mut hits, &mut broken));
+            (part..SEEDS)
+                .step_by(threads as usize)
+                .for_each(|seed| add(seed, &mut hits, &mut broken));
             (hits, broken)
         };
-        let workers: Vec<_> = (0..threads).map(|number| scope.spawn(move || part(number))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|number| scope.spawn(move || part(number)))
+            .collect();
         for worker in workers {
             let (part, errors) = worker.join().expect("a world does not panic");
-            part.into_iter().for_each(|(what, count)| *hits.entry(what).or_default() += count);
+            part.into_iter()
+                .for_each(|(what, count)| *hits.entry(what).or_default() += count);
             broken.extend(errors);
         }
     });
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    let missed: Vec<&str> = FAULTS.iter().copied().filter(|what| !hits.contains_key(what)).collect();
-    assert!(missed.is_empty(), "never met in {SEEDS} seeds: {missed:?}\nmet: {hits:#?}");
+    let missed: Vec<&str> = FAULTS
+        .iter()
+        .copied()
+        .filter(|what| !hits.contains_key(what))
+        .collect();
+    assert!(
+        missed.is_empty(),
+        "never met in {SEEDS} seeds: {missed:?}\nmet: {hits:#?}"
+    );
 }
 
 #[test]
@@ -62,7 +80,10 @@ fn one_seed_gives_one_trace() {
         let options = Options::of_seed(seed);
         assert_eq!(run(options), run(options));
     }
-    assert_ne!(run(Options::of_seed(2)).trace, run(Options::of_seed(4)).trace);
+    assert_ne!(
+        run(Options::of_seed(2)).trace,
+        run(Options::of_seed(4)).trace
+    );
 }
 
 /// F12: at 20 % loss nobody is ever called dead.
@@ -73,7 +94,14 @@ fn loss_alone_kills_nobody() {
         loss_permille: 200,
         ..Options::of_seed(1)
     };
-    let summary = World::new(options).run_quietly(Duration::from_secs(1_800)).unwrap();
-    assert_eq!(summary.hits.get("silent for too long"), None, "{:#?}", summary.hits);
+    let summary = World::new(options)
+        .run_quietly(Duration::from_secs(1_800))
+        .unwrap();
+    assert_eq!(
+        summary.hits.get("silent for too long"),
+        None,
+        "{:#?}",
+        summary.hits
+    );
     assert!(summary.hits["probe"] > 0 && summary.hits["datagram lost"] > 1000);
 }

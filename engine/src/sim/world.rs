@@ -37,24 +37,66 @@ const MAX_EVENTS: u64 = 2_000_000;
 /// Something that is going to happen.
 #[derive(Clone, Debug)]
 pub(super) enum Happening {
-    Datagram { from: Host, to: Host, bytes: Vec<u8> },
-    Stream { conn: ConnId, to: Host },
-    Closed { conn: ConnId, at: Host },
-    JoinTimeout { conn: ConnId, machine: usize },
+    Datagram {
+        from: Host,
+        to: Host,
+        bytes: Vec<u8>,
+    },
+    Stream {
+        conn: ConnId,
+        to: Host,
+    },
+    Closed {
+        conn: ConnId,
+        at: Host,
+    },
+    JoinTimeout {
+        conn: ConnId,
+        machine: usize,
+    },
     StartHead,
-    Commit { incarnation: u64, commit: CommitId },
-    Bmc { incarnation: u64, fire: Box<Fire>, on: Option<bool> },
-    PowerSeen { incarnation: u64, fire: Box<Fire>, on: Option<bool> },
-    Arm { incarnation: u64, fire: Box<Fire> },
-    Poll { machine: usize },
+    Commit {
+        incarnation: u64,
+        commit: CommitId,
+    },
+    Bmc {
+        incarnation: u64,
+        fire: Box<Fire>,
+        on: Option<bool>,
+    },
+    PowerSeen {
+        incarnation: u64,
+        fire: Box<Fire>,
+        on: Option<bool>,
+    },
+    Arm {
+        incarnation: u64,
+        fire: Box<Fire>,
+    },
+    Poll {
+        machine: usize,
+    },
     Remember,
-    Boot { machine: usize, cycle: u64, step: Boot },
-    StartAgent { machine: usize, cycle: u64 },
-    AgentWork { machine: usize, incarnation: u64, fire: Box<Fire> },
+    Boot {
+        machine: usize,
+        cycle: u64,
+        step: Boot,
+    },
+    StartAgent {
+        machine: usize,
+        cycle: u64,
+    },
+    AgentWork {
+        machine: usize,
+        incarnation: u64,
+        fire: Box<Fire>,
+    },
     Fault,
     Attack,
     Operator,
-    ReAdd { machine: usize },
+    ReAdd {
+        machine: usize,
+    },
 }
 
 /// Where a run is.
@@ -165,7 +207,9 @@ impl World {
         self.run_until_converged(HEAL_BOUND)?;
         self.run_for(Duration::from_secs(5))?;
         if let Some(head) = &self.head
-            && let Some(difference) = self.disk.differs(head.engine.tree(), head.engine.revision())
+            && let Some(difference) = self
+                .disk
+                .differs(head.engine.tree(), head.engine.revision())
         {
             return Err(self.violation(format!("I1: {difference}")));
         }
@@ -257,11 +301,18 @@ impl World {
     }
 
     fn next_timer(&self) -> Option<(Instant, Host)> {
-        let head = self.head.as_ref().and_then(|head| Some((head.engine.poll_timeout()?, Host::Head)));
-        let machines = self.machines.iter().enumerate().filter_map(|(index, machine)| {
-            let at = machine.agent.as_ref()?.engine.poll_timeout()?;
-            Some((at.max(machine.paused_until), Host::Machine(index)))
-        });
+        let head = self
+            .head
+            .as_ref()
+            .and_then(|head| Some((head.engine.poll_timeout()?, Host::Head)));
+        let machines = self
+            .machines
+            .iter()
+            .enumerate()
+            .filter_map(|(index, machine)| {
+                let at = machine.agent.as_ref()?.engine.poll_timeout()?;
+                Some((at.max(machine.paused_until), Host::Machine(index)))
+            });
         head.into_iter().chain(machines).min()
     }
 
@@ -300,13 +351,28 @@ impl World {
             Happening::Closed { conn, at } => self.conn_closed(conn, at),
             Happening::JoinTimeout { conn, machine } => self.join_timeout(conn, machine),
             Happening::StartHead => self.start_head(),
-            Happening::Commit { incarnation, commit } => self.commit_due(incarnation, commit),
-            Happening::Bmc { incarnation, fire, on } => self.bmc(incarnation, fire, on),
-            Happening::PowerSeen { incarnation, fire, on } => self.power_seen(incarnation, &fire, on),
+            Happening::Commit {
+                incarnation,
+                commit,
+            } => self.commit_due(incarnation, commit),
+            Happening::Bmc {
+                incarnation,
+                fire,
+                on,
+            } => self.bmc(incarnation, fire, on),
+            Happening::PowerSeen {
+                incarnation,
+                fire,
+                on,
+            } => self.power_seen(incarnation, &fire, on),
             Happening::Arm { incarnation, fire } => self.arm(incarnation, &fire),
             Happening::Poll { machine } => self.poll_power(machine),
             Happening::Remember => self.remember(),
-            Happening::Boot { machine, cycle, step } => self.boot(machine, cycle, step),
+            Happening::Boot {
+                machine,
+                cycle,
+                step,
+            } => self.boot(machine, cycle, step),
             Happening::StartAgent { machine, cycle } => self.start_agent(machine, cycle),
             Happening::AgentWork {
                 machine,
@@ -341,7 +407,11 @@ impl World {
     /// Adds to the trace's hash (FNV-1a over time, word and number).
     pub(super) fn note(&mut self, what: &str, number: u64) {
         let nanos = self.now.since_origin().as_nanos() as u64;
-        let bytes = nanos.to_le_bytes().into_iter().chain(what.bytes()).chain(number.to_le_bytes());
+        let bytes = nanos
+            .to_le_bytes()
+            .into_iter()
+            .chain(what.bytes())
+            .chain(number.to_le_bytes());
         for byte in bytes {
             self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
@@ -380,11 +450,18 @@ impl World {
             let Some(node) = head.engine.tree().get(machine.id) else {
                 return Some(format!("{} is not in the tree", machine.name));
             };
-            let wants = |url: &str| node.cfg.get(url).is_none() || node.cfg.get(url) == node.dsc.get(url);
-            let there = ["/PhysState", "/RunState", "/image/state"].iter().all(|url| wants(url));
-            let synced = head.engine.has_session(machine.id) && machine.agrees_with(node, head.engine.frozen());
+            let wants =
+                |url: &str| node.cfg.get(url).is_none() || node.cfg.get(url) == node.dsc.get(url);
+            let there = ["/PhysState", "/RunState", "/image/state"]
+                .iter()
+                .all(|url| wants(url));
+            let synced = head.engine.has_session(machine.id)
+                && machine.agrees_with(node, head.engine.frozen());
             if !(there && synced) {
-                let agent = machine.agent.as_ref().and_then(|agent| agent.engine.tree().get(machine.id));
+                let agent = machine
+                    .agent
+                    .as_ref()
+                    .and_then(|agent| agent.engine.tree().get(machine.id));
                 return Some(format!(
                     "{} is not where it should be: Dsc {:?}, session {}, its own Cfg {:?} Dsc {:?}\n{}\nagent: {}",
                     machine.name,
@@ -393,7 +470,10 @@ impl World {
                     agent.map(|node| brief(&node.cfg)),
                     agent.map(|node| brief(&node.dsc)),
                     report(&head.engine, machine.id, self.now),
-                    machine.agent.as_ref().map_or_else(|| "none".into(), |agent| report(&agent.engine, machine.id, self.now)),
+                    machine.agent.as_ref().map_or_else(
+                        || "none".into(),
+                        |agent| report(&agent.engine, machine.id, self.now)
+                    ),
                 ));
             }
         }
@@ -418,7 +498,11 @@ impl World {
     }
 
     pub(super) fn restore_ops(&self) -> Vec<WriteOp> {
-        let present = |id: NodeId| self.head.as_ref().is_some_and(|head| head.engine.tree().get(id).is_some());
+        let present = |id: NodeId| {
+            self.head
+                .as_ref()
+                .is_some_and(|head| head.engine.tree().get(id).is_some())
+        };
         let mut ops = vec![WriteOp::FreezeCluster(false)];
         for (index, machine) in self.machines.iter().enumerate() {
             if present(machine.id) {
@@ -441,9 +525,18 @@ impl World {
 impl Happening {
     fn on_machine(&self) -> Option<usize> {
         match self {
-            Self::Datagram { to: Host::Machine(machine), .. }
-            | Self::Stream { to: Host::Machine(machine), .. }
-            | Self::Closed { at: Host::Machine(machine), .. }
+            Self::Datagram {
+                to: Host::Machine(machine),
+                ..
+            }
+            | Self::Stream {
+                to: Host::Machine(machine),
+                ..
+            }
+            | Self::Closed {
+                at: Host::Machine(machine),
+                ..
+            }
             | Self::JoinTimeout { machine, .. }
             | Self::AgentWork { machine, .. } => Some(*machine),
             _ => None,
@@ -476,13 +569,18 @@ impl Happening {
     fn number(&self) -> u64 {
         match self {
             Self::Datagram { to, bytes, .. } => host_number(*to) ^ (bytes.len() as u64) << 32,
-            Self::Stream { conn, .. } | Self::Closed { conn, .. } | Self::JoinTimeout { conn, .. } => conn.0,
+            Self::Stream { conn, .. }
+            | Self::Closed { conn, .. }
+            | Self::JoinTimeout { conn, .. } => conn.0,
             Self::Commit { commit, .. } => commit.0,
-            Self::Bmc { fire, .. } | Self::PowerSeen { fire, .. } | Self::Arm { fire, .. } => fire.attempt,
-            Self::AgentWork { fire, .. } => fire.attempt,
-            Self::Poll { machine } | Self::Boot { machine, .. } | Self::StartAgent { machine, .. } | Self::ReAdd { machine } => {
-                *machine as u64
+            Self::Bmc { fire, .. } | Self::PowerSeen { fire, .. } | Self::Arm { fire, .. } => {
+                fire.attempt
             }
+            Self::AgentWork { fire, .. } => fire.attempt,
+            Self::Poll { machine }
+            | Self::Boot { machine, .. }
+            | Self::StartAgent { machine, .. }
+            | Self::ReAdd { machine } => *machine as u64,
             Self::StartHead | Self::Remember | Self::Fault | Self::Attack | Self::Operator => 0,
         }
     }
@@ -496,12 +594,18 @@ const fn host_number(host: Host) -> u64 {
 }
 
 fn brief(values: &crate::state::Values) -> String {
-    let shown = values.iter().filter(|(_, value)| value.as_text().is_none_or(|text| text.len() < 40));
-    shown.map(|(url, value)| format!("{url}={value} ")).collect()
+    let shown = values
+        .iter()
+        .filter(|(_, value)| value.as_text().is_none_or(|text| text.len() < 40));
+    shown
+        .map(|(url, value)| format!("{url}={value} "))
+        .collect()
 }
 
 fn report(engine: &crate::Engine, node: NodeId, now: Instant) -> String {
-    engine.report(node, now).map_or_else(|| "nothing".into(), |report| report.to_string())
+    engine
+        .report(node, now)
+        .map_or_else(|| "nothing".into(), |report| report.to_string())
 }
 
 /// The node of the head itself.

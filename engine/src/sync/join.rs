@@ -17,7 +17,9 @@ use std::hint::black_box;
 
 use uuid::Uuid;
 
-pub use acceptor::{Acceptor, Delivery, HANDSHAKE_MS, MAX_DELIVERIES, MAX_HANDSHAKES, Proven, RETRY_MS, Refusal};
+pub use acceptor::{
+    Acceptor, Delivery, HANDSHAKE_MS, MAX_DELIVERIES, MAX_HANDSHAKES, Proven, RETRY_MS, Refusal,
+};
 pub use child::{ChildJoin, Identity, JoinError};
 pub use grant_file::{GrantFile, GrantFileError, MAX_FILE_BYTES};
 
@@ -37,7 +39,11 @@ pub struct Secret(pub [u8; 32]);
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        let difference = self.0.iter().zip(&other.0).fold(0, |all, (a, b)| all | (a ^ b));
+        let difference = self
+            .0
+            .iter()
+            .zip(&other.0)
+            .fold(0, |all, (a, b)| all | (a ^ b));
         black_box(difference) == 0
     }
 }
@@ -249,7 +255,9 @@ pub struct Attach {
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel").field("certified", &self.certified).finish_non_exhaustive()
+        f.debug_struct("Channel")
+            .field("certified", &self.certified)
+            .finish_non_exhaustive()
     }
 }
 

@@ -35,7 +35,9 @@ impl CfgSigner {
     /// # Errors
     /// When it is anything else.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Self).map_err(|_| KeyError)
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
+            .map(Self)
+            .map_err(|_| KeyError)
     }
 
     /// The key that grows from these 32 bytes.
@@ -43,12 +45,17 @@ impl CfgSigner {
     /// # Errors
     /// Never for 32 bytes; ring's interface allows for it.
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, KeyError> {
-        Ed25519KeyPair::from_seed_unchecked(seed).map(Self).map_err(|_| KeyError)
+        Ed25519KeyPair::from_seed_unchecked(seed)
+            .map(Self)
+            .map_err(|_| KeyError)
     }
 
     /// Signs the Cfg of `node` at `version`.
     pub fn sign(&self, node: NodeId, epoch: u64, version: u64, digest: &Digest) -> Signature {
-        self.0.sign(&signing_input(node, epoch, version, digest)).as_ref().to_vec()
+        self.0
+            .sign(&signing_input(node, epoch, version, digest))
+            .as_ref()
+            .to_vec()
     }
 
     /// The public half, as in `cluster.pub`.
@@ -80,7 +87,9 @@ impl CfgVerifier {
     /// Whether the cluster signed these values of our node at this version.
     pub fn verify(&self, version: u64, digest: &Digest, signature: &[u8]) -> bool {
         let input = signing_input(self.node, self.epoch, version, digest);
-        UnparsedPublicKey::new(&ED25519, self.public_key).verify(&input, signature).is_ok()
+        UnparsedPublicKey::new(&ED25519, self.public_key)
+            .verify(&input, signature)
+            .is_ok()
     }
 }
 
@@ -101,11 +110,20 @@ mod tests {
         let signature = signer.sign(verifier.node, 3, 9, &digest);
         assert!(verifier.verify(9, &digest, &signature));
         assert!(!verifier.verify(10, &digest, &signature), "another version");
-        assert!(!verifier.verify(9, &Digest([0; 32]), &signature), "other values");
+        assert!(
+            !verifier.verify(9, &Digest([0; 32]), &signature),
+            "other values"
+        );
         assert!(!verifier.verify(9, &digest, &signature[..63]), "cut");
-        let other_node = CfgVerifier { node: NodeId::from_bytes([2; 16]), ..verifier.clone() };
+        let other_node = CfgVerifier {
+            node: NodeId::from_bytes([2; 16]),
+            ..verifier.clone()
+        };
         assert!(!other_node.verify(9, &digest, &signature));
-        let other_epoch = CfgVerifier { epoch: 4, ..verifier };
+        let other_epoch = CfgVerifier {
+            epoch: 4,
+            ..verifier
+        };
         assert!(!other_epoch.verify(9, &digest, &signature));
         assert_eq!(format!("{signer:?}"), "CfgSigner(..)");
     }

@@ -14,19 +14,19 @@ use std::fmt;
 
 pub use frame::{decode_frame, encode_frame, frame_from_proto, frame_to_proto};
 pub use join::{
-    AcceptMessage, Issued, accept_from_proto, accept_to_proto, challenge_from_proto, challenge_to_proto,
-    join_hello_from_proto, join_hello_to_proto, proof_from_proto, proof_to_proto, refused_from_proto,
-    refused_to_proto,
+    AcceptMessage, Issued, accept_from_proto, accept_to_proto, challenge_from_proto,
+    challenge_to_proto, join_hello_from_proto, join_hello_to_proto, proof_from_proto,
+    proof_to_proto, refused_from_proto, refused_to_proto,
 };
 pub use mutation::{
-    context_to_proto, mutation_from_proto, mutation_set_from_proto, mutation_set_to_proto, mutation_to_proto,
-    url_change_to_proto,
+    context_to_proto, mutation_from_proto, mutation_set_from_proto, mutation_set_to_proto,
+    mutation_to_proto, url_change_to_proto,
 };
-pub use report::report_to_proto;
 pub use node::{NodeFacts, node_from_proto, node_to_proto};
+pub use report::report_to_proto;
 pub use state::{
-    change_from_proto, change_to_proto, changes_from_proto, changes_to_proto, node_id_from_proto, url_from_proto,
-    value_from_proto, value_to_proto, values_from_proto, values_to_proto,
+    change_from_proto, change_to_proto, changes_from_proto, changes_to_proto, node_id_from_proto,
+    url_from_proto, value_from_proto, value_to_proto, values_from_proto, values_to_proto,
 };
 
 use crate::state::{NodeNameError, UrlError};
@@ -111,7 +111,11 @@ pub enum Fault {
 
 impl fmt::Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let field = if self.path.is_empty() { "the message" } else { &self.path };
+        let field = if self.path.is_empty() {
+            "the message"
+        } else {
+            &self.path
+        };
         write!(f, "{field} {}", self.why)
     }
 }
@@ -135,7 +139,11 @@ impl<T, E: Into<ConvertError>> Within<T> for Result<T, E> {
     fn within(self, field: &str) -> Result<T, ConvertError> {
         self.map_err(|error| {
             let inner = error.into();
-            let dot = if inner.path.is_empty() || inner.path.starts_with('[') { "" } else { "." };
+            let dot = if inner.path.is_empty() || inner.path.starts_with('[') {
+                ""
+            } else {
+                "."
+            };
             ConvertError {
                 path: format!("{field}{dot}{}", inner.path),
                 why: inner.why,
@@ -163,11 +171,19 @@ fn convert_items<T, U>(
 }
 
 const fn at_most(limit: usize, is: usize) -> Result<(), Fault> {
-    if is > limit { Err(Fault::TooMany { limit, is }) } else { Ok(()) }
+    if is > limit {
+        Err(Fault::TooMany { limit, is })
+    } else {
+        Ok(())
+    }
 }
 
 const fn no_longer(limit: usize, is: usize) -> Result<(), Fault> {
-    if is > limit { Err(Fault::TooLong { limit, is }) } else { Ok(()) }
+    if is > limit {
+        Err(Fault::TooLong { limit, is })
+    } else {
+        Ok(())
+    }
 }
 
 fn bytes_exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Fault> {

@@ -92,7 +92,10 @@ pub struct Dropped {
 
 impl From<DropReason> for Dropped {
     fn from(reason: DropReason) -> Self {
-        Self { reason, culprit: None }
+        Self {
+            reason,
+            culprit: None,
+        }
     }
 }
 
@@ -150,7 +153,13 @@ struct Key {
 }
 
 impl Key {
-    fn new(secret: &Secret, session: SessionId, sender: NodeId, receiver: NodeId, epoch: u64) -> Self {
+    fn new(
+        secret: &Secret,
+        session: SessionId,
+        sender: NodeId,
+        receiver: NodeId,
+        epoch: u64,
+    ) -> Self {
         let mut context = [0; 40];
         context[..16].copy_from_slice(sender.as_bytes());
         context[16..32].copy_from_slice(receiver.as_bytes());
@@ -180,8 +189,17 @@ fn nonce(counter: u64) -> Nonce {
 }
 
 /// Sealer and opener of one end of a session.
-pub fn session_ends(end: End, session: SessionId, keys: &SessionKeys, parties: Parties) -> (Sealer, Opener) {
-    let Parties { parent, child, epoch } = parties;
+pub fn session_ends(
+    end: End,
+    session: SessionId,
+    keys: &SessionKeys,
+    parties: Parties,
+) -> (Sealer, Opener) {
+    let Parties {
+        parent,
+        child,
+        epoch,
+    } = parties;
     let up = Key::new(&keys.up, session, child, parent, epoch);
     let down = Key::new(&keys.down, session, parent, child, epoch);
     let (send, receive) = match end {
@@ -284,7 +302,8 @@ pub struct Sessions {
 impl Sessions {
     /// Adds a session.
     pub fn insert(&mut self, end: End, session: SessionId, keys: &SessionKeys, parties: Parties) {
-        self.sessions.insert(session, session_ends(end, session, keys, parties));
+        self.sessions
+            .insert(session, session_ends(end, session, keys, parties));
     }
 
     /// Forgets a session and its keys.

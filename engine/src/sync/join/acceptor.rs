@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::proof::{Side, Transcript, check, join_key, key_fingerprint, prove, session_keys};
 use super::{
-    ChallengeMessage, Channel, Grant, GrantFile, GrantId, HelloMessage, JoinOutcome, NewGrant, ProofMessage,
-    RefuseReason, Secret, SessionKeys, VERSIONS,
+    ChallengeMessage, Channel, Grant, GrantFile, GrantId, HelloMessage, JoinOutcome, NewGrant,
+    ProofMessage, RefuseReason, Secret, SessionKeys, VERSIONS,
 };
 use crate::event::{ConnId, Record};
 use crate::state::NodeId;
@@ -177,15 +177,25 @@ impl Acceptor {
     ///
     /// # Errors
     /// In words, when the grant is unknown, used, expired or was handed out too often.
-    pub fn fetch(&mut self, id: GrantId, secret: [u8; 32], now_ms: u64) -> Result<Delivery, String> {
-        let held = self.grants.get_mut(&id).ok_or_else(|| format!("there is no grant {id}"))?;
+    pub fn fetch(
+        &mut self,
+        id: GrantId,
+        secret: [u8; 32],
+        now_ms: u64,
+    ) -> Result<Delivery, String> {
+        let held = self
+            .grants
+            .get_mut(&id)
+            .ok_or_else(|| format!("there is no grant {id}"))?;
         let grant = &mut held.grant;
         let node = grant.node;
         if grant.consumed_by.is_some() {
             return Err(format!("the grant {id} of node {node} is used"));
         }
         if now_ms > grant.expires_ms {
-            return Err(format!("the grant {id} of node {node} has expired: the boot took longer than its window"));
+            return Err(format!(
+                "the grant {id} of node {node} has expired: the boot took longer than its window"
+            ));
         }
         if grant.deliveries >= MAX_DELIVERIES {
             return Err(format!(
@@ -232,7 +242,10 @@ impl Acceptor {
     ) -> Result<JoinOutcome, Refusal> {
         self.expire(now_ms);
         if self.handshakes.remove(&conn).is_some() {
-            return Err(Refusal::new(RefuseReason::BadProof, "a second hello came on one connection"));
+            return Err(Refusal::new(
+                RefuseReason::BadProof,
+                "a second hello came on one connection",
+            ));
         }
         let version = VERSIONS.iter().copied().find(|version| hello.versions.contains(version)).ok_or_else(|| {
             Refusal::new(
@@ -244,7 +257,10 @@ impl Acceptor {
             )
         })?;
         if !node_known {
-            let text = format!("the head has no node {}: enrol it, then boot again", hello.node);
+            let text = format!(
+                "the head has no node {}: enrol it, then boot again",
+                hello.node
+            );
             return Err(Refusal::new(RefuseReason::UnknownNode, text));
         }
         match hello.grant {
@@ -253,7 +269,10 @@ impl Acceptor {
             None => {
                 return Err(Refusal::new(
                     RefuseReason::Certificate,
-                    format!("a re-join needs a valid certificate of node {}: boot it again", hello.node),
+                    format!(
+                        "a re-join needs a valid certificate of node {}: boot it again",
+                        hello.node
+                    ),
                 ));
             }
         }
@@ -262,8 +281,11 @@ impl Acceptor {
         session.copy_from_slice(&chance[32..]);
         if self.handshakes.len() >= MAX_HANDSHAKES {
             let jitter = u32::from(session[0]);
-            return Err(Refusal::new(RefuseReason::Busy, "too many nodes join at once; this one is told to wait")
-                .retry(BUSY_RETRY_MS + jitter));
+            return Err(Refusal::new(
+                RefuseReason::Busy,
+                "too many nodes join at once; this one is told to wait",
+            )
+            .retry(BUSY_RETRY_MS + jitter));
         }
         let challenge = ChallengeMessage {
             nonce,
@@ -290,17 +312,24 @@ impl Acceptor {
     ///
     /// # Errors
     /// When it is refused.
-    pub fn proof(&mut self, conn: ConnId, proof: &ProofMessage, now_ms: u64) -> Result<Proven, Refusal> {
+    pub fn proof(
+        &mut self,
+        conn: ConnId,
+        proof: &ProofMessage,
+        now_ms: u64,
+    ) -> Result<Proven, Refusal> {
         let Handshake {
             hello,
             challenge,
             channel,
             session,
             started_ms,
-        } = self
-            .handshakes
-            .remove(&conn)
-            .ok_or_else(|| Refusal::new(RefuseReason::BadProof, "a proof came without a hello before it, or too late"))?;
+        } = self.handshakes.remove(&conn).ok_or_else(|| {
+            Refusal::new(
+                RefuseReason::BadProof,
+                "a proof came without a hello before it, or too late",
+            )
+        })?;
         if now_ms.saturating_sub(started_ms) > HANDSHAKE_MS {
             let text = format!("the handshake took longer than {} s", HANDSHAKE_MS / 1000);
             return Err(Refusal::new(RefuseReason::BadProof, text).retry(BUSY_RETRY_MS));
@@ -318,7 +347,13 @@ impl Acceptor {
         };
         let key = join_key(&self.usable(id, &hello, now_ms)?, id);
         let transcript = Transcript::new(&hello, &challenge);
-        if !check(&key, Side::Child, &transcript, &channel.exporter, &proof.mac) {
+        if !check(
+            &key,
+            Side::Child,
+            &transcript,
+            &channel.exporter,
+            &proof.mac,
+        ) {
             return Err(
                 Refusal::new(RefuseReason::BadProof, "the proof is wrong: the grant's secret is not the one delivered last")
                     .alarm(format!(
@@ -368,14 +403,24 @@ impl Acceptor {
             .ok_or_else(|| void(format!("the head has no grant {id}: boot the node again")))?;
         let grant = &held.grant;
         if grant.node != hello.node || grant.boot != hello.boot {
-            let what = if grant.node == hello.node { "for another boot" } else { "in the name of another node" };
-            return Err(void("the grant is not for this node and boot: boot the node again".into()).alarm(format!(
+            let what = if grant.node == hello.node {
+                "for another boot"
+            } else {
+                "in the name of another node"
+            };
+            return Err(void(
+                "the grant is not for this node and boot: boot the node again".into(),
+            )
+            .alarm(format!(
                 "the grant {id} of node {} was presented {what} ({})",
                 grant.node, hello.node
             )));
         }
         if let Some((user, at_ms)) = &grant.consumed_by {
-            let refusal = Refusal::new(RefuseReason::GrantUsed, "the grant is used: boot the node again");
+            let refusal = Refusal::new(
+                RefuseReason::GrantUsed,
+                "the grant is used: boot the node again",
+            );
             if *user != key_fingerprint(&hello.public_key) {
                 return Err(refusal.alarm(format!(
                     "two keys claim node {} with grant {id}: one of them is not the node. Check both machines before the next boot",
@@ -388,7 +433,10 @@ impl Acceptor {
             };
         }
         if now_ms > grant.expires_ms {
-            return Err(void("the grant has expired: the boot took longer than its window. Boot the node again".into()));
+            return Err(void(
+                "the grant has expired: the boot took longer than its window. Boot the node again"
+                    .into(),
+            ));
         }
         grant
             .secret

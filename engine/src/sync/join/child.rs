@@ -3,7 +3,9 @@
 use uuid::Uuid;
 
 use super::proof::{Side, Transcript, check, join_key, prove, session_keys};
-use super::{ChallengeMessage, GrantFile, HelloMessage, ProofMessage, Secret, SessionKeys, VERSIONS};
+use super::{
+    ChallengeMessage, GrantFile, HelloMessage, ProofMessage, Secret, SessionKeys, VERSIONS,
+};
 use crate::state::NodeId;
 use crate::sync::SessionId;
 
@@ -59,7 +61,12 @@ impl ChildJoin {
     }
 
     /// A re-join, proven by the client certificate of the connection.
-    pub fn with_certificate(node: NodeId, boot: Uuid, identity: Identity, exporter: [u8; 32]) -> Self {
+    pub fn with_certificate(
+        node: NodeId,
+        boot: Uuid,
+        identity: Identity,
+        exporter: [u8; 32],
+    ) -> Self {
         Self::new(node, boot, identity, exporter, None)
     }
 
@@ -97,7 +104,10 @@ impl ChildJoin {
     ///
     /// # Errors
     /// A second challenge; a version that was not offered.
-    pub fn handle_challenge(&mut self, challenge: &ChallengeMessage) -> Result<ProofMessage, JoinError> {
+    pub fn handle_challenge(
+        &mut self,
+        challenge: &ChallengeMessage,
+    ) -> Result<ProofMessage, JoinError> {
         if self.transcript.is_some() {
             return Err(JoinError::Order("a challenge"));
         }
@@ -118,7 +128,10 @@ impl ChildJoin {
     /// # Errors
     /// An accept without challenge; a wrong proof.
     pub fn handle_accept(self, mac: &[u8], session: SessionId) -> Result<SessionKeys, JoinError> {
-        let transcript = self.transcript.as_ref().ok_or(JoinError::Order("an accept"))?;
+        let transcript = self
+            .transcript
+            .as_ref()
+            .ok_or(JoinError::Order("an accept"))?;
         let genuine = match &self.key {
             Some(key) => check(key, Side::Parent, transcript, &self.exporter.0, mac),
             None => mac.is_empty(),

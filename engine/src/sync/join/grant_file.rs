@@ -67,12 +67,18 @@ impl FromStr for GrantFile {
         }
         let mut field = |line, word: &str, expected| {
             let error = GrantFileError::Line { line, expected };
-            let rest = lines.next().and_then(|text| text.strip_prefix(word)).ok_or(error)?;
+            let rest = lines
+                .next()
+                .and_then(|text| text.strip_prefix(word))
+                .ok_or(error)?;
             Ok((rest.strip_prefix(' ').ok_or(error)?, error))
         };
         let mut uuid = |line, word, expected| {
             let (text, error) = field(line, word, expected)?;
-            Uuid::try_parse(text).ok().filter(|uuid| !uuid.is_nil()).ok_or(error)
+            Uuid::try_parse(text)
+                .ok()
+                .filter(|uuid| !uuid.is_nil())
+                .ok_or(error)
         };
         let grant = GrantId(uuid(2, "grant", "grant <uuid>")?);
         let node = NodeId::from(uuid(3, "node", "node <uuid>")?);
@@ -109,7 +115,10 @@ impl fmt::Display for GrantFile {
         writeln!(f, "node {}", self.node)?;
         writeln!(f, "boot {}", self.boot.hyphenated())?;
         f.write_str("secret ")?;
-        self.secret.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        self.secret
+            .0
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))?;
         writeln!(f)
     }
 }

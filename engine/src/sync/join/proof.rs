@@ -21,9 +21,16 @@ impl Transcript {
         };
         put(b"kraken-join-v1");
         put(hello.node.as_bytes());
-        put(hello.grant.as_ref().map_or(&[][..], |grant| grant.0.as_bytes()));
+        put(hello
+            .grant
+            .as_ref()
+            .map_or(&[][..], |grant| grant.0.as_bytes()));
         put(hello.boot.as_bytes());
-        let versions: Vec<u8> = hello.versions.iter().flat_map(|version| version.to_le_bytes()).collect();
+        let versions: Vec<u8> = hello
+            .versions
+            .iter()
+            .flat_map(|version| version.to_le_bytes())
+            .collect();
         put(&versions);
         put(hello.agent_version.as_bytes());
         put(&hello.public_key);
@@ -83,11 +90,19 @@ pub fn join_key(secret: &Secret, grant: GrantId) -> Secret {
 /// HMAC-SHA256(Kj, side | transcript | exporter).
 pub fn prove(key: &Secret, side: Side, transcript: &Transcript, exporter: &[u8; 32]) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
-    hmac::sign(&key, &proof_input(side, transcript, exporter)).as_ref().to_vec()
+    hmac::sign(&key, &proof_input(side, transcript, exporter))
+        .as_ref()
+        .to_vec()
 }
 
 /// Whether `mac` is what [`prove`] gives, in constant time.
-pub fn check(key: &Secret, side: Side, transcript: &Transcript, exporter: &[u8; 32], mac: &[u8]) -> bool {
+pub fn check(
+    key: &Secret,
+    side: Side,
+    transcript: &Transcript,
+    exporter: &[u8; 32],
+    mac: &[u8],
+) -> bool {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
     hmac::verify(&key, &proof_input(side, transcript, exporter), mac).is_ok()
 }
@@ -97,7 +112,11 @@ fn proof_input(side: Side, transcript: &Transcript, exporter: &[u8; 32]) -> Vec<
 }
 
 /// Session keys: HKDF-SHA256(exporter | Kj, info = "kraken-session-v1" | "up" or "down" | session id). On a re-join there is no Kj.
-pub fn session_keys(exporter: &[u8; 32], join_key: Option<&Secret>, session: SessionId) -> SessionKeys {
+pub fn session_keys(
+    exporter: &[u8; 32],
+    join_key: Option<&Secret>,
+    session: SessionId,
+) -> SessionKeys {
     let mut secret = [0; 64];
     secret[..32].copy_from_slice(exporter);
     let length = match join_key {
@@ -107,7 +126,12 @@ pub fn session_keys(exporter: &[u8; 32], join_key: Option<&Secret>, session: Ses
         }
         None => 32,
     };
-    let key = |direction: &[u8]| expand(&secret[..length], &[b"kraken-session-v1", direction, &session.0.to_le_bytes()]);
+    let key = |direction: &[u8]| {
+        expand(
+            &secret[..length],
+            &[b"kraken-session-v1", direction, &session.0.to_le_bytes()],
+        )
+    };
     let keys = SessionKeys {
         up: key(b"up"),
         down: key(b"down"),

@@ -87,14 +87,27 @@ fn join_over(
 ) -> Result<(Proven, SessionKeys), Refusal> {
     let mut child = ChildJoin::with_grant(file, identity(key), [ends.0; 32]);
     let conn = ConnId(conn);
-    let outcome = acceptor.hello(conn, child.hello().clone(), channel(ends.1), chance(conn.0 as u8), now_ms, true)?;
+    let outcome = acceptor.hello(
+        conn,
+        child.hello().clone(),
+        channel(ends.1),
+        chance(conn.0 as u8),
+        now_ms,
+        true,
+    )?;
     let proof = child.handle_challenge(&challenge(outcome)).unwrap();
     let proven = acceptor.proof(conn, &proof, now_ms)?;
     let keys = child.handle_accept(&proven.mac, proven.session).unwrap();
     Ok((proven, keys))
 }
 
-fn join(acceptor: &mut Acceptor, file: &GrantFile, key: u8, conn: u64, now_ms: u64) -> Result<Proven, Refusal> {
+fn join(
+    acceptor: &mut Acceptor,
+    file: &GrantFile,
+    key: u8,
+    conn: u64,
+    now_ms: u64,
+) -> Result<Proven, Refusal> {
     let (proven, keys) = join_over(acceptor, file, key, conn, (9, 9), now_ms)?;
     assert_eq!(keys, proven.keys, "both ends have the same keys");
     assert_ne!(keys.up, keys.down);
@@ -105,10 +118,16 @@ fn join(acceptor: &mut Acceptor, file: &GrantFile, key: u8, conn: u64, now_ms: u
 fn a_grant_becomes_a_session_once() {
     let mut acceptor = armed();
     let file = fetch(&mut acceptor, 0xee);
-    assert_eq!(file.secret, Secret([1; 32]), "the first delivery keeps the secret");
+    assert_eq!(
+        file.secret,
+        Secret([1; 32]),
+        "the first delivery keeps the secret"
+    );
     let proven = join(&mut acceptor, &file, 5, 1, NOW).unwrap();
     assert_eq!((proven.node, proven.grant), (node(1), Some(grant_id(1))));
-    let Some(Record::Grant(grant)) = proven.record else { panic!("not recorded") };
+    let Some(Record::Grant(grant)) = proven.record else {
+        panic!("not recorded")
+    };
     assert_eq!(grant.secret, None, "the stored secret is wiped");
     assert_eq!(grant.consumed_by, Some((key_fingerprint(&[5; 91]), NOW)));
     assert_eq!(acceptor.armed(node(1)), None);
@@ -142,11 +161,39 @@ fn each_misuse_of_a_grant_has_its_outcome() {
     use RefuseReason::{BadProof, GrantExpired, GrantUsed};
     let table = [
         case("in time", |a| fetch(a, 0), 5, EXPIRES, Ok(()), false),
-        case("expired", |a| fetch(a, 0), 5, EXPIRES + 1, Err(GrantExpired), false),
-        case("lost accept, same key", used, 5, NOW + RETRY_MS, Ok(()), false),
-        case("same key too late", used, 5, NOW + RETRY_MS + 1, Err(GrantUsed), false),
+        case(
+            "expired",
+            |a| fetch(a, 0),
+            5,
+            EXPIRES + 1,
+            Err(GrantExpired),
+            false,
+        ),
+        case(
+            "lost accept, same key",
+            used,
+            5,
+            NOW + RETRY_MS,
+            Ok(()),
+            false,
+        ),
+        case(
+            "same key too late",
+            used,
+            5,
+            NOW + RETRY_MS + 1,
+            Err(GrantUsed),
+            false,
+        ),
         case("another key", used, 6, NOW + 1, Err(GrantUsed), true),
-        case("another key, late", used, 6, NOW + RETRY_MS + 1, Err(GrantUsed), true),
+        case(
+            "another key, late",
+            used,
+            6,
+            NOW + RETRY_MS + 1,
+            Err(GrantUsed),
+            true,
+        ),
         case(
             "fetched twice, first secret",
             |a| {
@@ -246,8 +293,16 @@ fn each_misuse_of_a_grant_has_its_outcome() {
         let mut acceptor = armed();
         let file = (case.prepare)(&mut acceptor);
         let result = join(&mut acceptor, &file, case.key, 2, case.now_ms);
-        let alarm = result.as_ref().err().is_some_and(|refusal| refusal.alarm.is_some());
-        assert_eq!(result.map(drop).map_err(|refusal| refusal.reason), case.expect, "{}", case.name);
+        let alarm = result
+            .as_ref()
+            .err()
+            .is_some_and(|refusal| refusal.alarm.is_some());
+        assert_eq!(
+            result.map(drop).map_err(|refusal| refusal.reason),
+            case.expect,
+            "{}",
+            case.name
+        );
         assert_eq!(alarm, case.alarm, "{}", case.name);
     }
 }
@@ -258,8 +313,17 @@ fn two_parties_that_race_yield_one_key_and_an_alarm() {
     let file = fetch(&mut acceptor, 0);
     let start = |acceptor: &mut Acceptor, key: u8, conn: u64| {
         let mut child = ChildJoin::with_grant(&file, identity(key), [key; 32]);
-        let outcome = acceptor.hello(ConnId(conn), child.hello().clone(), channel(key), chance(key), NOW, true);
-        child.handle_challenge(&challenge(outcome.unwrap())).unwrap()
+        let outcome = acceptor.hello(
+            ConnId(conn),
+            child.hello().clone(),
+            channel(key),
+            chance(key),
+            NOW,
+            true,
+        );
+        child
+            .handle_challenge(&challenge(outcome.unwrap()))
+            .unwrap()
     };
     let first = start(&mut acceptor, 5, 1);
     let second = start(&mut acceptor, 6, 2);
@@ -276,7 +340,10 @@ fn a_proof_is_good_for_one_connection() {
     // A man in the middle has one TLS connection to each side, so the exporters differ.
     let refusal = join_over(&mut acceptor, &file, 5, 1, (1, 2), NOW).unwrap_err();
     assert_eq!(refusal.reason, RefuseReason::BadProof);
-    assert!(acceptor.armed(node(1)).is_some(), "the grant stays good for its owner");
+    assert!(
+        acceptor.armed(node(1)).is_some(),
+        "the grant stays good for its owner"
+    );
     join(&mut acceptor, &file, 5, 2, NOW).unwrap();
 }
 
@@ -298,13 +365,20 @@ fn a_head_that_crashed_knows_its_grants_and_who_used_them() {
     restarted.load(acceptor.armed(node(1)).unwrap().clone());
     join(&mut restarted, &file, 5, 1, NOW).unwrap();
 
-    let Some(Record::Grant(used)) = join(&mut acceptor, &file, 5, 1, NOW).unwrap().record else { panic!() };
+    let Some(Record::Grant(used)) = join(&mut acceptor, &file, 5, 1, NOW).unwrap().record else {
+        panic!()
+    };
     let mut restarted = Acceptor::default();
     restarted.load(used);
     // The secret is not stored, so the same key is refused too, but without an alarm: the node boots again.
     let same = join(&mut restarted, &file, 5, 1, NOW).unwrap_err();
     assert_eq!((same.reason, same.alarm), (RefuseReason::GrantUsed, None));
-    assert!(join(&mut restarted, &file, 6, 2, NOW).unwrap_err().alarm.is_some());
+    assert!(
+        join(&mut restarted, &file, 6, 2, NOW)
+            .unwrap_err()
+            .alarm
+            .is_some()
+    );
 }
 
 #[test]
@@ -317,13 +391,27 @@ fn grants_are_delivered_three_times() {
         assert!(again.alarm.is_some());
         let file: GrantFile = again.text.parse().unwrap();
         assert_eq!(file.secret, Secret([0xa0 | n; 32]));
-        let Record::Grant(grant) = again.record else { panic!() };
-        assert_eq!((grant.deliveries, grant.secret), (u32::from(n), Some(file.secret)));
+        let Record::Grant(grant) = again.record else {
+            panic!()
+        };
+        assert_eq!(
+            (grant.deliveries, grant.secret),
+            (u32::from(n), Some(file.secret))
+        );
     }
     let refused = [
-        (acceptor.fetch(grant_id(1), [0; 32], NOW), "arm the node again"),
-        (acceptor.fetch(grant_id(2), [0; 32], NOW), "there is no grant"),
-        (armed().fetch(grant_id(1), [0; 32], EXPIRES + 1), "has expired"),
+        (
+            acceptor.fetch(grant_id(1), [0; 32], NOW),
+            "arm the node again",
+        ),
+        (
+            acceptor.fetch(grant_id(2), [0; 32], NOW),
+            "there is no grant",
+        ),
+        (
+            armed().fetch(grant_id(1), [0; 32], EXPIRES + 1),
+            "has expired",
+        ),
     ];
     for (result, expect) in refused {
         let text = result.unwrap_err();
@@ -332,7 +420,12 @@ fn grants_are_delivered_three_times() {
     let mut acceptor = armed();
     let file = fetch(&mut acceptor, 0);
     join(&mut acceptor, &file, 5, 1, NOW).unwrap();
-    assert!(acceptor.fetch(grant_id(1), [0; 32], NOW).unwrap_err().contains("is used"));
+    assert!(
+        acceptor
+            .fetch(grant_id(1), [0; 32], NOW)
+            .unwrap_err()
+            .contains("is used")
+    );
 }
 
 #[test]
@@ -342,14 +435,20 @@ fn arming_again_kills_the_older_grant() {
         id: grant_id(2),
         ..new_grant(1)
     });
-    let [Record::GrantGone(gone), Record::Grant(grant)] = &records[..] else { panic!("{records:?}") };
+    let [Record::GrantGone(gone), Record::Grant(grant)] = &records[..] else {
+        panic!("{records:?}")
+    };
     assert_eq!((*gone, grant.id), (grant_id(1), grant_id(2)));
     assert_eq!(acceptor.armed(node(1)).unwrap().id, grant_id(2));
 }
 
 #[test]
 fn a_rejoin_needs_a_certificate_of_that_node() {
-    let table = [(Some(node(1)), Ok(())), (Some(node(2)), Err(RefuseReason::Certificate)), (None, Err(RefuseReason::Certificate))];
+    let table = [
+        (Some(node(1)), Ok(())),
+        (Some(node(2)), Err(RefuseReason::Certificate)),
+        (None, Err(RefuseReason::Certificate)),
+    ];
     for (certified, expect) in table {
         let mut acceptor = Acceptor::default();
         let mut child = ChildJoin::with_certificate(node(1), boot(1), identity(5), [9; 32]);
@@ -357,19 +456,38 @@ fn a_rejoin_needs_a_certificate_of_that_node() {
             exporter: [9; 32],
             certified,
         };
-        let outcome = acceptor.hello(ConnId(1), child.hello().clone(), channel, chance(1), NOW, true);
-        assert_eq!(outcome.as_ref().map(drop).map_err(|refusal| refusal.reason), expect, "{certified:?}");
+        let outcome = acceptor.hello(
+            ConnId(1),
+            child.hello().clone(),
+            channel,
+            chance(1),
+            NOW,
+            true,
+        );
+        assert_eq!(
+            outcome.as_ref().map(drop).map_err(|refusal| refusal.reason),
+            expect,
+            "{certified:?}"
+        );
         let Ok(outcome) = outcome else { continue };
         let proof = child.handle_challenge(&challenge(outcome)).unwrap();
         let proven = acceptor.proof(ConnId(1), &proof, NOW).unwrap();
-        assert_eq!((proven.grant, proven.record, &proven.mac[..]), (None, None, &[][..]));
-        assert_eq!(child.handle_accept(&[], proven.session).unwrap(), proven.keys);
+        assert_eq!(
+            (proven.grant, proven.record, &proven.mac[..]),
+            (None, None, &[][..])
+        );
+        assert_eq!(
+            child.handle_accept(&[], proven.session).unwrap(),
+            proven.keys
+        );
     }
 }
 
 #[test]
 fn hellos_that_cannot_lead_anywhere_are_refused() {
-    let hello = ChildJoin::with_grant(&fetch(&mut armed(), 0), identity(5), [9; 32]).hello().clone();
+    let hello = ChildJoin::with_grant(&fetch(&mut armed(), 0), identity(5), [9; 32])
+        .hello()
+        .clone();
     let old = HelloMessage {
         versions: vec![],
         ..hello.clone()
@@ -383,9 +501,14 @@ fn hellos_that_cannot_lead_anywhere_are_refused() {
         ("F52: unknown future", future, true, RefuseReason::Version),
         ("unknown node", hello, false, RefuseReason::UnknownNode),
     ] {
-        let refusal = armed().hello(ConnId(1), hello, channel(9), chance(1), NOW, known).unwrap_err();
+        let refusal = armed()
+            .hello(ConnId(1), hello, channel(9), chance(1), NOW, known)
+            .unwrap_err();
         assert_eq!(refusal.reason, reason, "{name}");
-        assert!(!refusal.text.is_empty() && refusal.retry_after_ms == 0, "{name}");
+        assert!(
+            !refusal.text.is_empty() && refusal.retry_after_ms == 0,
+            "{name}"
+        );
     }
 }
 
@@ -395,7 +518,14 @@ fn handshakes_are_bounded_in_number_and_time() {
     let file = fetch(&mut acceptor, 0);
     let mut hello = |conn: u64, now_ms: u64| {
         let child = ChildJoin::with_grant(&file, identity(5), [9; 32]);
-        acceptor.hello(ConnId(conn), child.hello().clone(), channel(9), chance(1), now_ms, true)
+        acceptor.hello(
+            ConnId(conn),
+            child.hello().clone(),
+            channel(9),
+            chance(1),
+            now_ms,
+            true,
+        )
     };
     for conn in 0..MAX_HANDSHAKES as u64 {
         hello(conn, NOW).unwrap();
@@ -407,7 +537,9 @@ fn handshakes_are_bounded_in_number_and_time() {
     assert_eq!(acceptor.handshakes(), 1, "the old ones ran out");
 
     let proof = ProofMessage { mac: vec![0; 32] };
-    let late = acceptor.proof(ConnId(5_001), &proof, NOW + 2 * HANDSHAKE_MS + 2).unwrap_err();
+    let late = acceptor
+        .proof(ConnId(5_001), &proof, NOW + 2 * HANDSHAKE_MS + 2)
+        .unwrap_err();
     assert_eq!(late.reason, RefuseReason::BadProof);
     assert!(late.text.contains("longer than 10 s"), "{}", late.text);
     let nothing = acceptor.proof(ConnId(5_001), &proof, NOW).unwrap_err();
@@ -419,10 +551,21 @@ fn one_connection_has_one_handshake() {
     let mut acceptor = armed();
     let file = fetch(&mut acceptor, 0);
     let child = ChildJoin::with_grant(&file, identity(5), [9; 32]);
-    let hello =
-        |acceptor: &mut Acceptor| acceptor.hello(ConnId(1), child.hello().clone(), channel(9), chance(1), NOW, true);
+    let hello = |acceptor: &mut Acceptor| {
+        acceptor.hello(
+            ConnId(1),
+            child.hello().clone(),
+            channel(9),
+            chance(1),
+            NOW,
+            true,
+        )
+    };
     hello(&mut acceptor).unwrap();
-    assert_eq!(hello(&mut acceptor).unwrap_err().reason, RefuseReason::BadProof);
+    assert_eq!(
+        hello(&mut acceptor).unwrap_err().reason,
+        RefuseReason::BadProof
+    );
     assert_eq!(acceptor.handshakes(), 0);
     hello(&mut acceptor).unwrap();
     acceptor.closed(ConnId(1));
@@ -438,37 +581,55 @@ fn a_child_trusts_nothing_before_the_parents_proof() {
         version: 1,
     };
     let child = || ChildJoin::with_grant(&file, identity(5), [9; 32]);
-    assert_eq!(child().handle_accept(&[0; 32], SessionId(1)).unwrap_err(), JoinError::Order("an accept"));
+    assert_eq!(
+        child().handle_accept(&[0; 32], SessionId(1)).unwrap_err(),
+        JoinError::Order("an accept")
+    );
 
     let mut unasked = child();
     let other = ChallengeMessage {
         version: 2,
         ..challenge.clone()
     };
-    assert_eq!(unasked.handle_challenge(&other).unwrap_err(), JoinError::Version(2));
+    assert_eq!(
+        unasked.handle_challenge(&other).unwrap_err(),
+        JoinError::Version(2)
+    );
 
     let mut twice = child();
     let proof = twice.handle_challenge(&challenge).unwrap();
-    assert_eq!(twice.handle_challenge(&challenge).unwrap_err(), JoinError::Order("a challenge"));
+    assert_eq!(
+        twice.handle_challenge(&challenge).unwrap_err(),
+        JoinError::Order("a challenge")
+    );
     // Reflection: our own proof is not the parent's.
-    assert_eq!(twice.handle_accept(&proof.mac, SessionId(1)).unwrap_err(), JoinError::ParentProof);
+    assert_eq!(
+        twice.handle_accept(&proof.mac, SessionId(1)).unwrap_err(),
+        JoinError::ParentProof
+    );
     for mac in [&[][..], &[0; 32], &[0; 31]] {
         let mut child = child();
         child.handle_challenge(&challenge).unwrap();
-        assert_eq!(child.handle_accept(mac, SessionId(1)).unwrap_err(), JoinError::ParentProof);
+        assert_eq!(
+            child.handle_accept(mac, SessionId(1)).unwrap_err(),
+            JoinError::ParentProof
+        );
     }
 }
 
 #[test]
 fn every_field_counts_in_the_transcript() {
-    let hello = ChildJoin::with_grant(&fetch(&mut armed(), 0), identity(5), [9; 32]).hello().clone();
+    let hello = ChildJoin::with_grant(&fetch(&mut armed(), 0), identity(5), [9; 32])
+        .hello()
+        .clone();
     let challenge = ChallengeMessage {
         nonce: [3; 32],
         head_time_ms: NOW,
         version: 1,
     };
     let base = Transcript::new(&hello, &challenge);
-    let edits: [(&str, fn(&mut HelloMessage, &mut ChallengeMessage)); 11] = [
+    type Edit = fn(&mut HelloMessage, &mut ChallengeMessage);
+    let edits: [(&str, Edit); 11] = [
         ("node", |h, _| h.node = node(7)),
         ("grant", |h, _| h.grant = Some(grant_id(7))),
         ("no grant", |h, _| h.grant = None),
@@ -493,20 +654,40 @@ fn every_field_counts_in_the_transcript() {
     assert!(check(&key, Side::Child, &base, &[9; 32], &mac));
     assert!(!check(&key, Side::Parent, &base, &[9; 32], &mac), "side");
     assert!(!check(&key, Side::Child, &base, &[8; 32], &mac), "exporter");
-    assert!(!check(&key, Side::Child, &base, &[9; 32], &mac[..31]), "cut");
+    assert!(
+        !check(&key, Side::Child, &base, &[9; 32], &mac[..31]),
+        "cut"
+    );
 }
 
 /// Fixed values, computed once with Python's hmac and hashlib from docs/sync-protocol.md: the wire format must not drift.
 #[test]
 fn the_key_schedule_is_the_documented_one() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
     let key = join_key(&Secret([1; 32]), grant_id(2));
-    assert_eq!(hex(&key.0), "8032a2547c97129411ccb34cc4a9139bb67d22c44af4f47274b6a3963770049a");
+    assert_eq!(
+        hex(&key.0),
+        "8032a2547c97129411ccb34cc4a9139bb67d22c44af4f47274b6a3963770049a"
+    );
     let keys = session_keys(&[3; 32], Some(&key), SessionId(0x0102_0304_0506_0708));
-    assert_eq!(hex(&keys.up.0), "3308daccb81e375beff558f65b9ef936673ab4533c8a8747397c6798dfd95b05");
-    assert_eq!(hex(&keys.down.0), "a79fa2acf6f09bd46e314ea71cca090cd2328c1899cf868d374d338f16834ef4");
+    assert_eq!(
+        hex(&keys.up.0),
+        "3308daccb81e375beff558f65b9ef936673ab4533c8a8747397c6798dfd95b05"
+    );
+    assert_eq!(
+        hex(&keys.down.0),
+        "a79fa2acf6f09bd46e314ea71cca090cd2328c1899cf868d374d338f16834ef4"
+    );
     let rejoin = session_keys(&[3; 32], None, SessionId(0x0102_0304_0506_0708));
-    assert_eq!(hex(&rejoin.up.0), "f0ec1a69fcd066f480a2d9a9dee49f854dadb9ef306840acc132870682659c19");
+    assert_eq!(
+        hex(&rejoin.up.0),
+        "f0ec1a69fcd066f480a2d9a9dee49f854dadb9ef306840acc132870682659c19"
+    );
     let hello = HelloMessage {
         node: node(4),
         grant: Some(grant_id(2)),
@@ -522,8 +703,16 @@ fn the_key_schedule_is_the_documented_one() {
         head_time_ms: NOW,
         version: 1,
     };
-    let mac = prove(&key, Side::Child, &Transcript::new(&hello, &challenge), &[3; 32]);
-    assert_eq!(hex(&mac), "c88990f52de993457657ded351b3e913f45d9a9fae27ebe2727f745ed8a3d2b7");
+    let mac = prove(
+        &key,
+        Side::Child,
+        &Transcript::new(&hello, &challenge),
+        &[3; 32],
+    );
+    assert_eq!(
+        hex(&mac),
+        "c88990f52de993457657ded351b3e913f45d9a9fae27ebe2727f745ed8a3d2b7"
+    );
 }
 
 #[test]
@@ -537,7 +726,10 @@ fn secrets_cannot_be_printed() {
     let file = fetch(&mut acceptor, 0);
     let child = ChildJoin::with_grant(&file, identity(5), [0xe7; 32]);
     let keys = session_keys(&[0xe7; 32], None, SessionId(1));
-    let shown = format!("{file:?} {grant:?} {child:?} {acceptor:?} {:?} {keys:?}", channel(0xe7));
+    let shown = format!(
+        "{file:?} {grant:?} {child:?} {acceptor:?} {:?} {keys:?}",
+        channel(0xe7)
+    );
     assert!(shown.contains("Secret(..)"));
     assert!(!shown.contains("231") && !shown.contains("e7e7"), "{shown}");
     assert!(!shown.contains(&format!("{:?}", keys.up.0)));
@@ -549,7 +741,11 @@ fn grant_files_are_read_strictly() {
     let text = good.to_string();
     assert_eq!(text.lines().count(), 5);
     assert_eq!(text.parse::<GrantFile>().unwrap(), good);
-    assert_eq!(text.trim_end().parse::<GrantFile>().unwrap(), good, "without the last newline");
+    assert_eq!(
+        text.trim_end().parse::<GrantFile>().unwrap(),
+        good,
+        "without the last newline"
+    );
     assert!(text.len() <= MAX_FILE_BYTES);
     let table = [
         ("", "does not start with"),
@@ -562,7 +758,10 @@ fn grant_files_are_read_strictly() {
         (&text.replace("secret 0", "secret ä"), "line 5"),
         (&text.replace('\n', "\r\n"), "does not start with"),
         (&format!("{text}more\n"), "more than five lines"),
-        (&format!("{text}{}", "x".repeat(MAX_FILE_BYTES)), "longer than"),
+        (
+            &format!("{text}{}", "x".repeat(MAX_FILE_BYTES)),
+            "longer than",
+        ),
     ];
     for (text, expect) in table {
         let error = text.parse::<GrantFile>().expect_err(expect).to_string();

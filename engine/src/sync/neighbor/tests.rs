@@ -12,11 +12,18 @@ fn at(ms: u64) -> Instant {
 
 fn change(url: &str, value: &str) -> Change {
     let url = url.parse().unwrap();
-    if value.is_empty() { Change::unset(url) } else { Change::set(url, Value::text(value)) }
+    if value.is_empty() {
+        Change::unset(url)
+    } else {
+        Change::set(url, Value::text(value))
+    }
 }
 
 fn values(pairs: &[(&str, &str)]) -> Values {
-    pairs.iter().map(|(url, value)| (url.parse().unwrap(), Value::text(*value))).collect()
+    pairs
+        .iter()
+        .map(|(url, value)| (url.parse().unwrap(), Value::text(*value)))
+        .collect()
 }
 
 fn frames(neighbor: &mut Neighbor) -> Vec<Frame> {
@@ -46,7 +53,13 @@ impl Pair {
         let config = SyncConfig::default();
         let cfg = Stream::new(7, values(cfg));
         Self {
-            parent: Neighbor::new(session, config, at(0), cfg.clone(), Stream::new(0, Values::default())),
+            parent: Neighbor::new(
+                session,
+                config,
+                at(0),
+                cfg.clone(),
+                Stream::new(0, Values::default()),
+            ),
             child: Neighbor::new(session, config, at(0), Stream::new(1, values(dsc)), cfg),
             now: at(0),
             wire: Vec::new(),
@@ -58,7 +71,11 @@ impl Pair {
 
     fn flush(&mut self) {
         for to_child in [true, false] {
-            let sender = if to_child { &mut self.parent } else { &mut self.child };
+            let sender = if to_child {
+                &mut self.parent
+            } else {
+                &mut self.child
+            };
             while let Some(output) = sender.poll_output() {
                 match output {
                     NeighborOutput::Send(frame) => {
@@ -67,7 +84,9 @@ impl Pair {
                             self.wire.push((self.now + MS, to_child, frame));
                         }
                     }
-                    other => self.events.push((if to_child { "parent" } else { "child" }, other)),
+                    other => self
+                        .events
+                        .push((if to_child { "parent" } else { "child" }, other)),
                 }
             }
         }
@@ -78,7 +97,12 @@ impl Pair {
             self.flush();
             let frame = self.wire.iter().map(|(at, ..)| *at).min();
             let timers = [self.parent.poll_timeout(), self.child.poll_timeout(), frame];
-            let Some(next) = timers.into_iter().flatten().min().filter(|next| *next <= until) else {
+            let Some(next) = timers
+                .into_iter()
+                .flatten()
+                .min()
+                .filter(|next| *next <= until)
+            else {
                 self.now = until;
                 return;
             };
@@ -86,11 +110,17 @@ impl Pair {
             self.now = next;
             self.parent.handle_timeout(next);
             self.child.handle_timeout(next);
-            let (due, later) = std::mem::take(&mut self.wire).into_iter().partition(|(at, ..)| *at <= next);
+            let (due, later) = std::mem::take(&mut self.wire)
+                .into_iter()
+                .partition(|(at, ..)| *at <= next);
             self.wire = later;
             let due: Vec<(Instant, bool, Frame)> = due;
             for (_, to_child, frame) in due {
-                let receiver = if to_child { &mut self.child } else { &mut self.parent };
+                let receiver = if to_child {
+                    &mut self.child
+                } else {
+                    &mut self.parent
+                };
                 receiver.handle_frame(frame, next);
             }
         }
@@ -104,7 +134,9 @@ impl Pair {
     }
 
     fn saw(&self, who: &'static str, what: &NeighborOutput) -> bool {
-        self.events.iter().any(|(side, event)| *side == who && event == what)
+        self.events
+            .iter()
+            .any(|(side, event)| *side == who && event == what)
     }
 }
 
@@ -127,8 +159,17 @@ fn a_change_leaves_at_once_and_is_acknowledged_at_once() {
     assert_eq!(pair.child.remote(), &values(&[("/a", "9"), ("/b", "2")]));
     assert_eq!(pair.child.remote_version(), 8);
     assert!(pair.parent.is_acknowledged());
-    let kinds: Vec<bool> = pair.sent.iter().map(|frame| matches!(frame, Frame::Delta(_))).collect();
-    assert_eq!(kinds, [true, false], "one delta, one hello: {:?}", pair.sent);
+    let kinds: Vec<bool> = pair
+        .sent
+        .iter()
+        .map(|frame| matches!(frame, Frame::Delta(_)))
+        .collect();
+    assert_eq!(
+        kinds,
+        [true, false],
+        "one delta, one hello: {:?}",
+        pair.sent
+    );
 }
 
 #[test]
@@ -142,14 +183,26 @@ fn a_lost_change_is_sent_again_with_doubled_patience() {
     for ms in (100..5_000).step_by(10) {
         let before = pair.sent.len();
         pair.run(at(ms));
-        let deltas = pair.sent[before..].iter().filter(|frame| matches!(frame, Frame::Delta(_))).count();
+        let deltas = pair.sent[before..]
+            .iter()
+            .filter(|frame| matches!(frame, Frame::Delta(_)))
+            .count();
         times.extend(std::iter::repeat_n(ms, deltas));
     }
-    assert_eq!(times, [100, 400, 1000, 2200, 4200], "300 ms, doubling up to a hello");
+    assert_eq!(
+        times,
+        [100, 400, 1000, 2200, 4200],
+        "300 ms, doubling up to a hello"
+    );
     pair.cut = false;
-    pair.parent.update(9, &[change("/b", "3")], vec![], at(5_000));
+    pair.parent
+        .update(9, &[change("/b", "3")], vec![], at(5_000));
     pair.run(at(7_500));
-    assert_eq!(pair.child.remote(), &values(&[("/a", "2"), ("/b", "3")]), "the delta holds all that is not acknowledged");
+    assert_eq!(
+        pair.child.remote(),
+        &values(&[("/a", "2"), ("/b", "3")]),
+        "the delta holds all that is not acknowledged"
+    );
 }
 
 #[test]
@@ -158,7 +211,8 @@ fn a_flood_of_changes_waits_for_acknowledgements() {
     pair.run(at(100));
     pair.sent.clear();
     for n in 0..1000 {
-        pair.parent.update(8 + n, &[change(&format!("/x{n}"), "v")], vec![], at(100));
+        pair.parent
+            .update(8 + n, &[change(&format!("/x{n}"), "v")], vec![], at(100));
     }
     pair.flush();
     assert_eq!(pair.sent.len(), MAX_IN_FLIGHT as usize);
@@ -237,10 +291,13 @@ fn snapshot_requests_cannot_be_used_as_an_amplifier() {
     pair.run(at(1_000));
     frames(&mut pair.parent);
     for ms in 1_000..2_000 {
-        pair.parent.handle_frame(Frame::SnapshotRequest { have: 7 }, at(ms));
+        pair.parent
+            .handle_frame(Frame::SnapshotRequest { have: 7 }, at(ms));
         pair.parent.handle_timeout(at(ms));
     }
-    let snapshots = frames(&mut pair.parent).into_iter().filter(|frame| matches!(frame, Frame::Snapshot(_)));
+    let snapshots = frames(&mut pair.parent)
+        .into_iter()
+        .filter(|frame| matches!(frame, Frame::Snapshot(_)));
     assert_eq!(snapshots.count(), 4, "one each 300 ms");
 }
 
@@ -256,12 +313,16 @@ fn silence_is_suspect_then_probed_then_dead() {
     pair.sent.clear();
     pair.run(heard + Duration::from_millis(9_999));
     assert!(pair.saw("parent", &NeighborOutput::Suspect) && !pair.parent.is_dead());
-    let probes = pair.sent.iter().filter(|frame| matches!(frame, Frame::Hello(hello) if hello.probe));
+    let probes = pair
+        .sent
+        .iter()
+        .filter(|frame| matches!(frame, Frame::Hello(hello) if hello.probe));
     assert!(probes.count() >= MAX_PROBES as usize, "both sides probe");
     pair.run(heard + Duration::from_secs(10));
     assert!(pair.parent.is_dead() && pair.saw("parent", &NeighborOutput::Dead));
     assert_eq!(pair.parent.poll_timeout(), None);
-    pair.parent.handle_frame(Frame::SnapshotRequest { have: 0 }, at(60_000));
+    pair.parent
+        .handle_frame(Frame::SnapshotRequest { have: 0 }, at(60_000));
     pair.parent.handle_timeout(at(60_000));
     assert_eq!(pair.parent.poll_output(), None, "nothing comes after death");
 }
@@ -275,7 +336,10 @@ fn one_frame_makes_a_suspect_alive() {
     assert!(pair.parent.is_suspect() && pair.child.is_suspect());
     pair.cut = false;
     pair.run(at(9_300));
-    assert!(!pair.parent.is_suspect() && !pair.child.is_suspect(), "a probe is answered at once");
+    assert!(
+        !pair.parent.is_suspect() && !pair.child.is_suspect(),
+        "a probe is answered at once"
+    );
     assert!(pair.saw("parent", &NeighborOutput::Alive));
 }
 
@@ -291,7 +355,9 @@ fn a_child_obeys_only_what_the_cluster_signed() {
     let next = Stream::new(8, values(&[("/a", "2")]));
     let signature = signer.sign(node, 1, 8, next.digest());
     let other_node = signer.sign(NodeId::from_bytes([4; 16]), 1, 8, next.digest());
-    let stranger = CfgSigner::from_seed(&[2; 32]).unwrap().sign(node, 1, 8, next.digest());
+    let stranger = CfgSigner::from_seed(&[2; 32])
+        .unwrap()
+        .sign(node, 1, 8, next.digest());
     for (name, signature, applied) in [
         ("none", vec![], false),
         ("another node's", other_node, false),
@@ -341,22 +407,35 @@ fn a_neighbor_cannot_fill_our_memory_or_invent_versions() {
             have: 0,
         })
     };
-    let many: Values = (0..=MAX_VALUES).map(|n| (format!("/x{n}").parse().unwrap(), Value::Int(1))).collect();
+    let many: Values = (0..=MAX_VALUES)
+        .map(|n| (format!("/x{n}").parse().unwrap(), Value::Int(1)))
+        .collect();
     let sized = |bytes: usize| -> Values {
         (0..16)
-            .map(|n| (format!("/x{n:02}").parse().unwrap(), Value::text("y".repeat(bytes / 16 - 4))))
+            .map(|n| {
+                (
+                    format!("/x{n:02}").parse().unwrap(),
+                    Value::text("y".repeat(bytes / 16 - 4)),
+                )
+            })
             .collect()
     };
     for values in [many, sized(MAX_STATE_BYTES + 16)] {
         parent.handle_frame(snapshot(&values), at(1));
-        assert_eq!(parent.poll_output(), Some(NeighborOutput::Refused(RefusedFrame::TooLarge)));
+        assert_eq!(
+            parent.poll_output(),
+            Some(NeighborOutput::Refused(RefusedFrame::TooLarge))
+        );
         assert_eq!(parent.remote_version(), 0);
     }
     parent.handle_frame(snapshot(&sized(MAX_STATE_BYTES)), at(1));
     assert_eq!(parent.remote_version(), 1, "exactly the limit fits");
     frames(&mut parent);
     parent.handle_frame(Frame::SnapshotRequest { have: 99 }, at(1));
-    assert_eq!(parent.poll_output(), Some(NeighborOutput::Refused(RefusedFrame::Acknowledgement)));
+    assert_eq!(
+        parent.poll_output(),
+        Some(NeighborOutput::Refused(RefusedFrame::Acknowledgement))
+    );
     let mut lying = Stream::new(2, Values::default());
     lying.digest = Digest([1; 32]);
     let frame = Frame::Snapshot(Snapshot {
@@ -368,7 +447,10 @@ fn a_neighbor_cannot_fill_our_memory_or_invent_versions() {
     });
     frames(&mut parent);
     parent.handle_frame(frame, at(1));
-    assert_eq!(parent.poll_output(), Some(NeighborOutput::Refused(RefusedFrame::Digest)));
+    assert_eq!(
+        parent.poll_output(),
+        Some(NeighborOutput::Refused(RefusedFrame::Digest))
+    );
 }
 
 #[test]

@@ -4,7 +4,9 @@ use prost::Message;
 use proto::v1::{self, frame::Kind};
 
 use super::state::whole_from_proto;
-use super::{ConvertError, Fault, MAX_MESSAGE_BYTES, Within, changes_from_proto, changes_to_proto, no_longer};
+use super::{
+    ConvertError, Fault, MAX_MESSAGE_BYTES, Within, changes_from_proto, changes_to_proto, no_longer,
+};
 use crate::sync::message::{Delta, Frame, Hello, Signature, Snapshot};
 
 /// Bytes of an Ed25519 signature.
@@ -43,7 +45,9 @@ pub fn frame_to_proto(frame: &Frame) -> v1::Frame {
             have: delta.have,
         }),
         Frame::Snapshot(snapshot) => Kind::Snapshot(snapshot_to_proto(snapshot)),
-        Frame::SnapshotRequest { have } => Kind::SnapshotRequest(v1::SnapshotRequest { have: *have }),
+        Frame::SnapshotRequest { have } => {
+            Kind::SnapshotRequest(v1::SnapshotRequest { have: *have })
+        }
     };
     v1::Frame { kind: Some(kind) }
 }
@@ -61,7 +65,9 @@ pub fn frame_from_proto(frame: v1::Frame) -> Result<Frame, ConvertError> {
             probe: hello.probe,
         }),
         Kind::Delta(delta) => Frame::Delta(delta_from_proto(delta).within("delta")?),
-        Kind::Snapshot(snapshot) => Frame::Snapshot(snapshot_from_proto(snapshot).within("snapshot")?),
+        Kind::Snapshot(snapshot) => {
+            Frame::Snapshot(snapshot_from_proto(snapshot).within("snapshot")?)
+        }
         Kind::SnapshotRequest(request) => Frame::SnapshotRequest { have: request.have },
     })
 }

@@ -11,7 +11,9 @@ use super::state::{changes_to_proto, whole_from_proto};
 use super::{ConvertError, Fault, Within, at_most, bytes_exactly, no_longer, node_id_from_proto};
 use crate::event::ConnId;
 use crate::state::{Change, NodeId, NodeName};
-use crate::sync::join::{Accepted, Attach, ChallengeMessage, GrantId, HelloMessage, ProofMessage, RefuseReason};
+use crate::sync::join::{
+    Accepted, Attach, ChallengeMessage, GrantId, HelloMessage, ProofMessage, RefuseReason,
+};
 use crate::sync::message::Snapshot;
 use crate::sync::{SessionId, SyncConfig};
 
@@ -35,7 +37,9 @@ const MAX_TIMER_MS: u64 = 3_600_000;
 pub fn join_hello_to_proto(hello: &HelloMessage) -> v1::JoinHello {
     v1::JoinHello {
         node_id: hello.node.as_bytes().to_vec(),
-        grant_id: hello.grant.map_or_else(Vec::new, |grant| grant.0.as_bytes().to_vec()),
+        grant_id: hello
+            .grant
+            .map_or_else(Vec::new, |grant| grant.0.as_bytes().to_vec()),
         boot_id: hello.boot.as_bytes().to_vec(),
         versions: hello.versions.clone(),
         agent_version: hello.agent_version.clone(),
@@ -71,7 +75,11 @@ pub fn join_hello_from_proto(hello: v1::JoinHello) -> Result<HelloMessage, Conve
 
 fn uuid(bytes: &[u8]) -> Result<Uuid, Fault> {
     let uuid = Uuid::from_bytes(bytes_exactly(bytes)?);
-    if uuid.is_nil() { Err(Fault::NilId) } else { Ok(uuid) }
+    if uuid.is_nil() {
+        Err(Fault::NilId)
+    } else {
+        Ok(uuid)
+    }
 }
 
 /// A challenge as a message.
@@ -87,7 +95,9 @@ pub fn challenge_to_proto(challenge: &ChallengeMessage) -> v1::JoinChallenge {
 ///
 /// # Errors
 /// A nonce of another length than 32 bytes.
-pub fn challenge_from_proto(challenge: v1::JoinChallenge) -> Result<ChallengeMessage, ConvertError> {
+pub fn challenge_from_proto(
+    challenge: v1::JoinChallenge,
+) -> Result<ChallengeMessage, ConvertError> {
     Ok(ChallengeMessage {
         nonce: bytes_exactly(&challenge.nonce).within("nonce")?,
         head_time_ms: challenge.head_time_ms,
@@ -97,7 +107,9 @@ pub fn challenge_from_proto(challenge: v1::JoinChallenge) -> Result<ChallengeMes
 
 /// A proof as a message.
 pub fn proof_to_proto(proof: &ProofMessage) -> v1::JoinProof {
-    v1::JoinProof { mac: proof.mac.clone() }
+    v1::JoinProof {
+        mac: proof.mac.clone(),
+    }
 }
 
 /// A proof out of a message.
@@ -105,7 +117,9 @@ pub fn proof_to_proto(proof: &ProofMessage) -> v1::JoinProof {
 /// # Errors
 /// A MAC that is neither empty nor 32 bytes long.
 pub fn proof_from_proto(proof: v1::JoinProof) -> Result<ProofMessage, ConvertError> {
-    Ok(ProofMessage { mac: mac(proof.mac)? })
+    Ok(ProofMessage {
+        mac: mac(proof.mac)?,
+    })
 }
 
 fn mac(mac: Vec<u8>) -> Result<Vec<u8>, ConvertError> {
@@ -141,7 +155,9 @@ pub fn refused_to_proto(reason: RefuseReason, text: &str, retry_after_ms: u32) -
 ///
 /// # Errors
 /// A reason that this version does not know; a text that is too long.
-pub fn refused_from_proto(refused: v1::JoinRefused) -> Result<(RefuseReason, String, u32), ConvertError> {
+pub fn refused_from_proto(
+    refused: v1::JoinRefused,
+) -> Result<(RefuseReason, String, u32), ConvertError> {
     let reason = match Reason::try_from(refused.reason) {
         Ok(Reason::UnknownNode) => Ok(RefuseReason::UnknownNode),
         Ok(Reason::GrantExpired) => Ok(RefuseReason::GrantExpired),
@@ -276,10 +292,17 @@ pub fn accept_from_proto(accept: v1::JoinAccept) -> Result<AcceptMessage, Conver
             dead: Duration::from_millis(dead_ms),
             ..SyncConfig::default()
         },
-        mutations: mutation_set_from_proto(accept.mutations.unwrap_or_default()).within("mutations")?,
+        mutations: mutation_set_from_proto(accept.mutations.unwrap_or_default())
+            .within("mutations")?,
         cfg: snapshot_from_proto(cfg).within("cfg")?,
-        dsc: whole_from_proto("values", accept.dsc.unwrap_or_default().values).within("dsc")?.to_changes(),
-        name: accept.node_name.parse().map_err(Fault::Name).within("node_name")?,
+        dsc: whole_from_proto("values", accept.dsc.unwrap_or_default().values)
+            .within("dsc")?
+            .to_changes(),
+        name: accept
+            .node_name
+            .parse()
+            .map_err(Fault::Name)
+            .within("node_name")?,
     })
 }
 

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use proto::v1;
 
-use super::state::{change_from_proto, changes_to_proto, url_from_proto, value_from_proto, value_to_proto};
+use super::state::{
+    change_from_proto, changes_to_proto, url_from_proto, value_from_proto, value_to_proto,
+};
 use super::{ConvertError, Fault, Within, convert_items, no_longer};
 use crate::mutation::{
-    Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet, UrlChange,
+    Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet,
+    UrlChange,
 };
 use crate::state::{MAX_VALUES, Value};
 
@@ -42,7 +45,11 @@ fn optional_to_proto(value: Option<&Value>) -> v1::OptionalValue {
 }
 
 fn optional_from_proto(value: v1::OptionalValue) -> Result<Option<Value>, ConvertError> {
-    let value = value.value.map(value_from_proto).transpose().within("value")?;
+    let value = value
+        .value
+        .map(value_from_proto)
+        .transpose()
+        .within("value")?;
     Ok(value.filter(|value| !value.is_zero()))
 }
 
@@ -50,7 +57,11 @@ fn optional_from_proto(value: v1::OptionalValue) -> Result<Option<Value>, Conver
 pub fn url_change_to_proto(change: &UrlChange) -> v1::UrlChange {
     v1::UrlChange {
         url: change.url.to_string(),
-        from: change.from.iter().map(|value| optional_to_proto(value.as_ref())).collect(),
+        from: change
+            .from
+            .iter()
+            .map(|value| optional_to_proto(value.as_ref()))
+            .collect(),
         to: Some(optional_to_proto(change.to.as_ref())),
     }
 }
@@ -59,11 +70,19 @@ fn url_change_from_proto(change: v1::UrlChange) -> Result<UrlChange, ConvertErro
     Ok(UrlChange {
         url: url_from_proto(&change.url).within("url")?,
         from: alternatives("from", change.from)?,
-        to: change.to.map(optional_from_proto).transpose().within("to")?.flatten(),
+        to: change
+            .to
+            .map(optional_from_proto)
+            .transpose()
+            .within("to")?
+            .flatten(),
     })
 }
 
-fn alternatives(field: &str, values: Vec<v1::OptionalValue>) -> Result<Vec<Option<Value>>, ConvertError> {
+fn alternatives(
+    field: &str,
+    values: Vec<v1::OptionalValue>,
+) -> Result<Vec<Option<Value>>, ConvertError> {
     if values.is_empty() {
         return Err(Fault::Missing).within(field);
     }
@@ -75,7 +94,11 @@ fn conditions_to_proto(conditions: &[Condition]) -> Vec<v1::UrlCondition> {
         .iter()
         .map(|condition| v1::UrlCondition {
             url: condition.url.to_string(),
-            any_of: condition.any_of.iter().map(|value| optional_to_proto(value.as_ref())).collect(),
+            any_of: condition
+                .any_of
+                .iter()
+                .map(|value| optional_to_proto(value.as_ref()))
+                .collect(),
         })
         .collect()
 }
@@ -96,9 +119,11 @@ pub fn mutation_to_proto(mutation: &Mutation) -> v1::Mutation {
         mutates: mutation.mutates.iter().map(url_change_to_proto).collect(),
         requires: conditions_to_proto(&mutation.requires),
         excludes: conditions_to_proto(&mutation.excludes),
-        timeout_ms: mutation
-            .timeout
-            .map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
+        timeout_ms: mutation.timeout.map_or(0, |timeout| {
+            u64::try_from(timeout.as_millis())
+                .unwrap_or(u64::MAX)
+                .max(1)
+        }),
         fail_to: changes_to_proto(&mutation.fail_to),
         cost: mutation.cost,
         disruptive: mutation.disruptive,
@@ -110,7 +135,12 @@ pub fn mutation_to_proto(mutation: &Mutation) -> v1::Mutation {
 /// # Errors
 /// A name or url that is none; no or an unknown context; nothing mutated, or one url twice; a limit broken.
 pub fn mutation_from_proto(mutation: v1::Mutation) -> Result<Mutation, ConvertError> {
-    let mutates = convert_items("mutates", MAX_ITEMS, mutation.mutates, url_change_from_proto)?;
+    let mutates = convert_items(
+        "mutates",
+        MAX_ITEMS,
+        mutation.mutates,
+        url_change_from_proto,
+    )?;
     if mutates.is_empty() {
         return Err(Fault::Missing).within("mutates");
     }
@@ -126,8 +156,18 @@ pub fn mutation_from_proto(mutation: v1::Mutation) -> Result<Mutation, ConvertEr
         ),
         context: context_from_proto(mutation.context).within("context")?,
         mutates,
-        requires: convert_items("requires", MAX_ITEMS, mutation.requires, condition_from_proto)?,
-        excludes: convert_items("excludes", MAX_ITEMS, mutation.excludes, condition_from_proto)?,
+        requires: convert_items(
+            "requires",
+            MAX_ITEMS,
+            mutation.requires,
+            condition_from_proto,
+        )?,
+        excludes: convert_items(
+            "excludes",
+            MAX_ITEMS,
+            mutation.excludes,
+            condition_from_proto,
+        )?,
         timeout: (mutation.timeout_ms > 0).then(|| Duration::from_millis(mutation.timeout_ms)),
         fail_to: convert_items("fail_to", MAX_ITEMS, mutation.fail_to, change_from_proto)?,
         cost: mutation.cost,
@@ -163,7 +203,12 @@ pub fn mutation_set_to_proto(set: &MutationSet) -> v1::MutationSet {
 /// # Errors
 /// A mutation or a dependency comes twice or cannot be read; a limit broken.
 pub fn mutation_set_from_proto(set: v1::MutationSet) -> Result<MutationSet, ConvertError> {
-    let mut mutations = convert_items("mutations", MAX_MUTATIONS, set.mutations, mutation_from_proto)?;
+    let mut mutations = convert_items(
+        "mutations",
+        MAX_MUTATIONS,
+        set.mutations,
+        mutation_from_proto,
+    )?;
     mutations.sort_by(|a, b| a.id.cmp(&b.id));
     if let Some(pair) = mutations.windows(2).find(|pair| pair[0].id == pair[1].id) {
         return Err(Fault::Twice(pair[0].id.to_string())).within("mutations");
@@ -171,16 +216,25 @@ pub fn mutation_set_from_proto(set: v1::MutationSet) -> Result<MutationSet, Conv
     let dependency = |dependency: v1::Dependency| {
         Ok(Dependency {
             url: url_from_proto(&dependency.url).within("url")?,
-            conditions: convert_items("conditions", MAX_ITEMS, dependency.conditions, condition_from_proto)?,
+            conditions: convert_items(
+                "conditions",
+                MAX_ITEMS,
+                dependency.conditions,
+                condition_from_proto,
+            )?,
         })
     };
     let mut dependencies = convert_items("dependencies", MAX_VALUES, set.dependencies, dependency)?;
     dependencies.sort();
-    if let Some(pair) = dependencies.windows(2).find(|pair| pair[0].url == pair[1].url) {
+    if let Some(pair) = dependencies
+        .windows(2)
+        .find(|pair| pair[0].url == pair[1].url)
+    {
         return Err(Fault::Twice(pair[0].url.to_string())).within("dependencies");
     }
-    let mut discoverables =
-        convert_items("discoverables", MAX_VALUES, set.discoverables, |url| url_from_proto(&url))?;
+    let mut discoverables = convert_items("discoverables", MAX_VALUES, set.discoverables, |url| {
+        url_from_proto(&url)
+    })?;
     discoverables.sort();
     discoverables.dedup();
     Ok(MutationSet {

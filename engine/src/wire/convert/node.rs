@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::v1;
 
-use super::{ConvertError, Fault, Within, at_most, convert_items, no_longer, node_id_from_proto, values_from_proto, values_to_proto};
+use super::{
+    ConvertError, Fault, Within, at_most, convert_items, no_longer, node_id_from_proto,
+    values_from_proto, values_to_proto,
+};
 use crate::state::{Node, NodeId, NodeName};
 
 /// Most groups or labels of a node.
@@ -28,9 +31,15 @@ pub fn node_to_proto(node: &Node, facts: NodeFacts) -> v1::Node {
     v1::Node {
         id: node.id.as_bytes().to_vec(),
         name: node.name.to_string(),
-        parent_id: node.parent.map_or_else(Vec::new, |parent| parent.as_bytes().to_vec()),
+        parent_id: node
+            .parent
+            .map_or_else(Vec::new, |parent| parent.as_bytes().to_vec()),
         groups: node.groups.iter().cloned().collect(),
-        labels: node.labels.iter().map(|(key, text)| (key.clone(), text.clone())).collect(),
+        labels: node
+            .labels
+            .iter()
+            .map(|(key, text)| (key.clone(), text.clone()))
+            .collect(),
         cfg: Some(values_to_proto(&node.cfg)),
         dsc: Some(values_to_proto(&node.dsc)),
         cfg_revision: node.cfg_revision,
@@ -45,21 +54,38 @@ pub fn node_to_proto(node: &Node, facts: NodeFacts) -> v1::Node {
 /// # Errors
 /// No node name; ids, groups, labels or values that break a limit.
 pub fn node_from_proto(node: v1::Node, new_id: NodeId) -> Result<Node, ConvertError> {
-    let id = if node.id.is_empty() { new_id } else { node_id_from_proto(&node.id).within("id")? };
+    let id = if node.id.is_empty() {
+        new_id
+    } else {
+        node_id_from_proto(&node.id).within("id")?
+    };
     let parent = match &node.parent_id[..] {
         [] => None,
         bytes => Some(node_id_from_proto(bytes).within("parent_id")?),
     };
     let name: NodeName = node.name.parse().map_err(Fault::Name).within("name")?;
-    let group = |name: String| word(&name).map(|()| name.clone()).map_err(ConvertError::from);
-    let groups: BTreeSet<String> = convert_items("groups", MAX_GROUPS, node.groups, group)?.into_iter().collect();
+    let group = |name: String| {
+        word(&name)
+            .map(|()| name.clone())
+            .map_err(ConvertError::from)
+    };
+    let groups: BTreeSet<String> = convert_items("groups", MAX_GROUPS, node.groups, group)?
+        .into_iter()
+        .collect();
     at_most(MAX_GROUPS, node.labels.len()).within("labels")?;
     let labels: BTreeMap<String, String> = node.labels.into_iter().collect();
     for (key, text) in &labels {
         word(key).within("labels")?;
-        no_longer(MAX_LABEL_BYTES, text.len()).within(key).within("labels")?;
+        no_longer(MAX_LABEL_BYTES, text.len())
+            .within(key)
+            .within("labels")?;
     }
-    let cfg = node.cfg.map(values_from_proto).transpose().within("cfg")?.unwrap_or_default();
+    let cfg = node
+        .cfg
+        .map(values_from_proto)
+        .transpose()
+        .within("cfg")?
+        .unwrap_or_default();
     let mut out = Node::new(id, name, parent);
     out.groups = groups;
     out.labels = labels;
@@ -74,5 +100,9 @@ fn word(text: &str) -> Result<(), Fault> {
         return Err(Fault::Missing);
     }
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    if text.bytes().all(fits) { Ok(()) } else { Err(Fault::Word) }
+    if text.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(Fault::Word)
+    }
 }

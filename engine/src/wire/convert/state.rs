@@ -30,9 +30,16 @@ pub fn value_to_proto(value: &Value) -> v1::Value {
 pub fn value_from_proto(value: v1::Value) -> Result<Value, ConvertError> {
     use v1::value::Kind;
     let kind = value.kind.ok_or(Fault::Missing)?;
-    let Kind::ListValue(list) = kind else { return plain(kind) };
+    let Kind::ListValue(list) = kind else {
+        return plain(kind);
+    };
     let item = |item: v1::Value| plain(item.kind.ok_or(Fault::Missing)?);
-    Ok(Value::List(convert_items("items", MAX_LIST_ITEMS, list.items, item)?))
+    Ok(Value::List(convert_items(
+        "items",
+        MAX_LIST_ITEMS,
+        list.items,
+        item,
+    )?))
 }
 
 fn plain(kind: v1::value::Kind) -> Result<Value, ConvertError> {
@@ -75,7 +82,11 @@ pub fn change_to_proto(change: &Change) -> v1::ValueChange {
 /// No url; no acceptable value.
 pub fn change_from_proto(change: v1::ValueChange) -> Result<Change, ConvertError> {
     let url = url_from_proto(&change.url).within("url")?;
-    let value = change.value.map(value_from_proto).transpose().within("value")?;
+    let value = change
+        .value
+        .map(value_from_proto)
+        .transpose()
+        .within("value")?;
     Ok(Change {
         url,
         value: value.filter(|value| !value.is_zero()),
@@ -91,18 +102,27 @@ pub fn changes_to_proto(changes: &[Change]) -> Vec<v1::ValueChange> {
 ///
 /// # Errors
 /// Too many; one that cannot be read.
-pub fn changes_from_proto(field: &str, changes: Vec<v1::ValueChange>) -> Result<Vec<Change>, ConvertError> {
+pub fn changes_from_proto(
+    field: &str,
+    changes: Vec<v1::ValueChange>,
+) -> Result<Vec<Change>, ConvertError> {
     convert_items(field, MAX_VALUES, changes, change_from_proto)
 }
 
 /// A whole set of values out of messages, which unset nothing and name no url twice.
-pub(super) fn whole_from_proto(field: &str, changes: Vec<v1::ValueChange>) -> Result<Values, ConvertError> {
+pub(super) fn whole_from_proto(
+    field: &str,
+    changes: Vec<v1::ValueChange>,
+) -> Result<Values, ConvertError> {
     at_most(MAX_VALUES, changes.len()).within(field)?;
     let mut values = Values::default();
     for (index, change) in changes.into_iter().enumerate() {
         let change = change_from_proto(change).within_item(index).within(field)?;
         if change.value.is_none() {
-            return Err(Fault::Missing).within("value").within_item(index).within(field);
+            return Err(Fault::Missing)
+                .within("value")
+                .within_item(index)
+                .within(field);
         }
         if values.get(change.url.as_str()).is_some() {
             return Err(Fault::Twice(change.url.to_string())).within(field);

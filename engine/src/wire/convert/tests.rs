@@ -1,16 +1,22 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use proto::v1;
 
 use super::*;
 use crate::event::ConnId;
-use crate::mutation::{Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, UrlChange};
-use crate::state::{Change, Float, MAX_LIST_ITEMS, MAX_VALUE_BYTES, MAX_VALUES, Node, NodeId, StateUrl, Value, Values};
+use crate::mutation::{
+    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, UrlChange,
+};
+use crate::state::{
+    Change, Float, MAX_LIST_ITEMS, MAX_VALUE_BYTES, MAX_VALUES, Node, NodeId, StateUrl, Value,
+    Values,
+};
 use crate::sync::join::{
-    Accepted, ChallengeMessage, GrantId, HelloMessage, ProofMessage, RefuseReason, Secret, SessionKeys,
+    Accepted, ChallengeMessage, GrantId, HelloMessage, ProofMessage, RefuseReason, Secret,
+    SessionKeys,
 };
 use crate::sync::message::{Delta, Frame, Hello, Snapshot};
 use crate::sync::{SessionId, SyncConfig};
@@ -55,7 +61,10 @@ fn snapshot(values: Vec<v1::ValueChange>) -> v1::Frame {
 /// The error that a message gives, in full.
 fn check<T: std::fmt::Debug>(result: Result<T, ConvertError>, expect: &str) {
     let error = result.expect_err(expect).to_string();
-    assert!(error.starts_with(expect), "{error:?} does not start with {expect:?}");
+    assert!(
+        error.starts_with(expect),
+        "{error:?} does not start with {expect:?}"
+    );
 }
 
 #[test]
@@ -69,7 +78,10 @@ fn an_unchanged_hello_is_tiny() {
         })
     };
     assert!(encode_frame(&hello(1_000_000, false)).len() <= 20);
-    assert!(encode_frame(&hello(u64::MAX, true)).len() <= 64, "DESIGN 8: at most 64 bytes of payload");
+    assert!(
+        encode_frame(&hello(u64::MAX, true)).len() <= 64,
+        "DESIGN 8: at most 64 bytes of payload"
+    );
 }
 
 /// F16: what a node can hold passes, one more does not.
@@ -77,11 +89,23 @@ fn an_unchanged_hello_is_tiny() {
 fn limits_are_exact() {
     let at = |n: usize| delta(vec![text_change("/a", "x".repeat(n))]);
     assert!(frame_from_proto(at(MAX_VALUE_BYTES)).is_ok());
-    check(frame_from_proto(at(MAX_VALUE_BYTES + 1)), "delta.changes[0].value has 65537 bytes, more than 65536");
+    check(
+        frame_from_proto(at(MAX_VALUE_BYTES + 1)),
+        "delta.changes[0].value has 65537 bytes, more than 65536",
+    );
 
-    let many = |n: usize| delta((0..n).map(|n| text_change(&format!("/x{n}"), "1")).collect());
+    let many = |n: usize| {
+        delta(
+            (0..n)
+                .map(|n| text_change(&format!("/x{n}"), "1"))
+                .collect(),
+        )
+    };
     assert!(frame_from_proto(many(MAX_VALUES)).is_ok());
-    check(frame_from_proto(many(MAX_VALUES + 1)), "delta.changes has 4097 items, more than 4096");
+    check(
+        frame_from_proto(many(MAX_VALUES + 1)),
+        "delta.changes has 4097 items, more than 4096",
+    );
 
     let list = |n: usize| v1::Value {
         kind: Some(v1::value::Kind::ListValue(v1::ValueList {
@@ -89,40 +113,71 @@ fn limits_are_exact() {
         })),
     };
     assert!(value_from_proto(list(MAX_LIST_ITEMS)).is_ok());
-    check(value_from_proto(list(MAX_LIST_ITEMS + 1)), "items has 1025 items, more than 1024");
+    check(
+        value_from_proto(list(MAX_LIST_ITEMS + 1)),
+        "items has 1025 items, more than 1024",
+    );
 
     let padding = |n: usize| {
         // An unknown field of the frame: tag 15, length-delimited.
         let mut bytes = vec![0x7a, 0, 0, 0];
         let length = n - 4;
-        bytes[1..4].copy_from_slice(&[(length & 0x7f) as u8 | 0x80, (length >> 7 & 0x7f) as u8 | 0x80, (length >> 14) as u8]);
+        bytes[1..4].copy_from_slice(&[
+            (length & 0x7f) as u8 | 0x80,
+            (length >> 7 & 0x7f) as u8 | 0x80,
+            (length >> 14) as u8,
+        ]);
         bytes.resize(n, 0);
         bytes
     };
     check(decode_frame(&padding(MAX_MESSAGE_BYTES)), "kind is missing");
-    check(decode_frame(&padding(MAX_MESSAGE_BYTES + 1)), "the message has 1048577 bytes, more than 1048576");
+    check(
+        decode_frame(&padding(MAX_MESSAGE_BYTES + 1)),
+        "the message has 1048577 bytes, more than 1048576",
+    );
 }
 
 #[test]
 fn faults_name_their_field() {
     check(decode_frame(b"\xff"), "the message cannot be read");
     check(decode_frame(b""), "kind is missing");
-    check(decode_frame(b"\x12\x80\x80\x80\x80\x04"), "the message cannot be read");
-    check(frame_from_proto(delta(vec![text_change("/a b", "x")])), "delta.changes[0].url \"/a b\" is not a state url");
+    check(
+        decode_frame(b"\x12\x80\x80\x80\x80\x04"),
+        "the message cannot be read",
+    );
+    check(
+        frame_from_proto(delta(vec![text_change("/a b", "x")])),
+        "delta.changes[0].url \"/a b\" is not a state url",
+    );
     let unset = v1::ValueChange {
         url: "/a".into(),
         value: None,
     };
-    assert!(frame_from_proto(delta(vec![unset.clone()])).is_ok(), "a delta may unset");
-    check(frame_from_proto(snapshot(vec![unset])), "snapshot.values[0].value is missing");
-    check(frame_from_proto(snapshot(vec![text_change("/a", "")])), "snapshot.values[0].value is missing");
+    assert!(
+        frame_from_proto(delta(vec![unset.clone()])).is_ok(),
+        "a delta may unset"
+    );
+    check(
+        frame_from_proto(snapshot(vec![unset])),
+        "snapshot.values[0].value is missing",
+    );
+    check(
+        frame_from_proto(snapshot(vec![text_change("/a", "")])),
+        "snapshot.values[0].value is missing",
+    );
     let twice = vec![text_change("/a", "1"), text_change("a", "2")];
-    check(frame_from_proto(snapshot(twice)), "snapshot.values names /a twice");
+    check(
+        frame_from_proto(snapshot(twice)),
+        "snapshot.values names /a twice",
+    );
     let empty = v1::ValueChange {
         url: "/a".into(),
         value: Some(v1::Value { kind: None }),
     };
-    check(frame_from_proto(delta(vec![empty])), "delta.changes[0].value is missing");
+    check(
+        frame_from_proto(delta(vec![empty])),
+        "delta.changes[0].value is missing",
+    );
     let nested = v1::Value {
         kind: Some(v1::value::Kind::ListValue(v1::ValueList {
             items: vec![v1::Value {
@@ -135,12 +190,18 @@ fn faults_name_their_field() {
     if let Some(v1::frame::Kind::Delta(delta)) = &mut back.kind {
         delta.version = 1;
     }
-    check(frame_from_proto(back), "delta.version is 1, not within 2 and");
+    check(
+        frame_from_proto(back),
+        "delta.version is 1, not within 2 and",
+    );
     let mut cut = delta(vec![]);
     if let Some(v1::frame::Kind::Delta(delta)) = &mut cut.kind {
         delta.signature = vec![0; 63];
     }
-    check(frame_from_proto(cut), "delta.signature has 63 bytes, not 64");
+    check(
+        frame_from_proto(cut),
+        "delta.signature has 63 bytes, not 64",
+    );
 }
 
 /// F45: a message nested far deeper than the schema allows is an error, not a stack overflow.
@@ -204,7 +265,10 @@ fn sample_set() -> MutationSet {
 #[test]
 fn mutation_sets_come_back() {
     let set = sample_set();
-    assert_eq!(mutation_set_from_proto(mutation_set_to_proto(&set)).unwrap(), set);
+    assert_eq!(
+        mutation_set_from_proto(mutation_set_to_proto(&set)).unwrap(),
+        set
+    );
 }
 
 #[test]
@@ -214,13 +278,34 @@ fn mutation_sets_are_checked_and_ordered() {
         edit(&mut set);
         mutation_set_from_proto(set)
     };
-    check(edit(|set| set.mutations.push(set.mutations[0].clone())), "mutations names pxe/WAITtoINIT twice");
-    check(edit(|set| set.mutations[0].module = "a/b".into()), "mutations[0].module is no name");
-    check(edit(|set| set.mutations[0].name = String::new()), "mutations[0].name is missing");
-    check(edit(|set| set.mutations[0].name = "x".repeat(65)), "mutations[0].name has 65 bytes");
-    check(edit(|set| set.mutations[0].context = 9), "mutations[0].context is 9, which this version does not know");
-    check(edit(|set| set.mutations[0].context = 0), "mutations[0].context is missing");
-    check(edit(|set| set.mutations[0].mutates.clear()), "mutations[0].mutates is missing");
+    check(
+        edit(|set| set.mutations.push(set.mutations[0].clone())),
+        "mutations names pxe/WAITtoINIT twice",
+    );
+    check(
+        edit(|set| set.mutations[0].module = "a/b".into()),
+        "mutations[0].module is no name",
+    );
+    check(
+        edit(|set| set.mutations[0].name = String::new()),
+        "mutations[0].name is missing",
+    );
+    check(
+        edit(|set| set.mutations[0].name = "x".repeat(65)),
+        "mutations[0].name has 65 bytes",
+    );
+    check(
+        edit(|set| set.mutations[0].context = 9),
+        "mutations[0].context is 9, which this version does not know",
+    );
+    check(
+        edit(|set| set.mutations[0].context = 0),
+        "mutations[0].context is missing",
+    );
+    check(
+        edit(|set| set.mutations[0].mutates.clear()),
+        "mutations[0].mutates is missing",
+    );
     check(
         edit(|set| {
             let again = set.mutations[0].mutates[0].clone();
@@ -228,21 +313,41 @@ fn mutation_sets_are_checked_and_ordered() {
         }),
         "mutations[0].mutates names /pxe/state twice",
     );
-    check(edit(|set| set.mutations[0].mutates[0].from.clear()), "mutations[0].mutates[0].from is missing");
-    check(edit(|set| set.mutations[0].requires[0].any_of.clear()), "mutations[0].requires[0].any_of is missing");
-    check(edit(|set| set.mutations[0].excludes[0].url = "//".into()), "mutations[0].excludes[0].url");
+    check(
+        edit(|set| set.mutations[0].mutates[0].from.clear()),
+        "mutations[0].mutates[0].from is missing",
+    );
+    check(
+        edit(|set| set.mutations[0].requires[0].any_of.clear()),
+        "mutations[0].requires[0].any_of is missing",
+    );
+    check(
+        edit(|set| set.mutations[0].excludes[0].url = "//".into()),
+        "mutations[0].excludes[0].url",
+    );
     check(
         edit(|set| set.mutations[0].requires = vec![set.mutations[0].requires[0].clone(); 65]),
         "mutations[0].requires has 65 items, more than 64",
     );
-    check(edit(|set| set.dependencies.push(set.dependencies[0].clone())), "dependencies names /RunState twice");
-    check(edit(|set| set.discoverables[0] = " ".into()), "discoverables[0]");
+    check(
+        edit(|set| set.dependencies.push(set.dependencies[0].clone())),
+        "dependencies names /RunState twice",
+    );
+    check(
+        edit(|set| set.discoverables[0] = " ".into()),
+        "discoverables[0]",
+    );
     let ordered = edit(|set| {
         let mut first = set.mutations[0].clone();
         first.module = "a".into();
         set.mutations.push(first);
     });
-    let ids: Vec<String> = ordered.unwrap().mutations.iter().map(|mutation| mutation.id.to_string()).collect();
+    let ids: Vec<String> = ordered
+        .unwrap()
+        .mutations
+        .iter()
+        .map(|mutation| mutation.id.to_string())
+        .collect();
     assert_eq!(ids, ["a/WAITtoINIT", "pxe/WAITtoINIT"]);
 }
 
@@ -262,15 +367,27 @@ fn sample_hello() -> HelloMessage {
 #[test]
 fn joins_come_back() {
     let hello = sample_hello();
-    assert_eq!(join_hello_from_proto(join_hello_to_proto(&hello)).unwrap(), hello);
-    let rejoin = HelloMessage { grant: None, ..hello };
-    assert_eq!(join_hello_from_proto(join_hello_to_proto(&rejoin)).unwrap(), rejoin);
+    assert_eq!(
+        join_hello_from_proto(join_hello_to_proto(&hello)).unwrap(),
+        hello
+    );
+    let rejoin = HelloMessage {
+        grant: None,
+        ..hello
+    };
+    assert_eq!(
+        join_hello_from_proto(join_hello_to_proto(&rejoin)).unwrap(),
+        rejoin
+    );
     let challenge = ChallengeMessage {
         nonce: [1; 32],
         head_time_ms: 2,
         version: 3,
     };
-    assert_eq!(challenge_from_proto(challenge_to_proto(&challenge)).unwrap(), challenge);
+    assert_eq!(
+        challenge_from_proto(challenge_to_proto(&challenge)).unwrap(),
+        challenge
+    );
     for mac in [vec![], vec![7; 32]] {
         let proof = ProofMessage { mac };
         assert_eq!(proof_from_proto(proof_to_proto(&proof)).unwrap(), proof);
@@ -285,7 +402,10 @@ fn joins_come_back() {
         RefuseReason::Busy,
     ] {
         let refused = refused_to_proto(reason, "why", 5);
-        assert_eq!(refused_from_proto(refused).unwrap(), (reason, "why".into(), 5));
+        assert_eq!(
+            refused_from_proto(refused).unwrap(),
+            (reason, "why".into(), 5)
+        );
     }
 }
 
@@ -296,24 +416,54 @@ fn joins_are_checked() {
         edit(&mut hello);
         join_hello_from_proto(hello)
     };
-    check(edit(|hello| hello.node_id = vec![0; 16]), "node_id is the nil UUID");
-    check(edit(|hello| hello.node_id.push(0)), "node_id has 17 bytes, not 16");
-    check(edit(|hello| hello.grant_id = vec![1]), "grant_id has 1 bytes, not 16");
+    check(
+        edit(|hello| hello.node_id = vec![0; 16]),
+        "node_id is the nil UUID",
+    );
+    check(
+        edit(|hello| hello.node_id.push(0)),
+        "node_id has 17 bytes, not 16",
+    );
+    check(
+        edit(|hello| hello.grant_id = vec![1]),
+        "grant_id has 1 bytes, not 16",
+    );
     check(edit(|hello| hello.boot_id.clear()), "boot_id has 0 bytes");
-    check(edit(|hello| hello.nonce.truncate(31)), "nonce has 31 bytes, not 32");
-    check(edit(|hello| hello.versions = vec![1; 17]), "versions has 17 items");
-    check(edit(|hello| hello.public_key = vec![1; 1025]), "public_key has 1025 bytes");
-    check(edit(|hello| hello.agent_version = "x".repeat(65)), "agent_version has 65 bytes");
-    check(proof_from_proto(v1::JoinProof { mac: vec![0; 31] }), "mac has 31 bytes, not 32");
+    check(
+        edit(|hello| hello.nonce.truncate(31)),
+        "nonce has 31 bytes, not 32",
+    );
+    check(
+        edit(|hello| hello.versions = vec![1; 17]),
+        "versions has 17 items",
+    );
+    check(
+        edit(|hello| hello.public_key = vec![1; 1025]),
+        "public_key has 1025 bytes",
+    );
+    check(
+        edit(|hello| hello.agent_version = "x".repeat(65)),
+        "agent_version has 65 bytes",
+    );
+    check(
+        proof_from_proto(v1::JoinProof { mac: vec![0; 31] }),
+        "mac has 31 bytes, not 32",
+    );
     let unknown = v1::JoinRefused {
         reason: 99,
         ..v1::JoinRefused::default()
     };
-    check(refused_from_proto(unknown), "reason is 99, which this version does not know");
+    check(
+        refused_from_proto(unknown),
+        "reason is 99, which this version does not know",
+    );
 }
 
 fn sample_accepted() -> Accepted {
-    let changes = vec![Change::set(url("/RunState"), "SYNC".into()), Change::set(url("/ipv4/boot/mtu"), 1500.into())];
+    let changes = vec![
+        Change::set(url("/RunState"), "SYNC".into()),
+        Change::set(url("/ipv4/boot/mtu"), 1500.into()),
+    ];
     Accepted {
         node: NodeId::from_bytes([1; 16]),
         name: "n1".parse().unwrap(),
@@ -345,14 +495,34 @@ fn issued() -> Issued {
 fn an_accept_says_what_the_engine_needs() {
     let accepted = sample_accepted();
     let accept = accept_from_proto(accept_to_proto(&accepted, issued())).unwrap();
-    assert_eq!((&accept.mac, &accept.certificate[..]), (&accepted.mac, &[1, 2, 3][..]));
-    let values: Values = accepted.cfg.1.iter().map(|change| (change.url.clone(), change.value.clone().unwrap())).collect();
+    assert_eq!(
+        (&accept.mac, &accept.certificate[..]),
+        (&accepted.mac, &[1, 2, 3][..])
+    );
+    let values: Values = accepted
+        .cfg
+        .1
+        .iter()
+        .map(|change| (change.url.clone(), change.value.clone().unwrap()))
+        .collect();
     assert_eq!(accept.cfg.digest, values.digest().short());
     let attach = accept.into_attach(ConnId(4));
-    assert_eq!((attach.session, attach.conn, attach.parent), (accepted.session, ConnId(4), accepted.parent));
-    assert_eq!((attach.epoch, attach.name, attach.cfg), (5, accepted.name, accepted.cfg));
-    assert_eq!((attach.cfg_signature, attach.dsc), (accepted.cfg_signature, accepted.dsc));
-    assert_eq!((attach.mutations, attach.sync), (accepted.mutations, SyncConfig::default()));
+    assert_eq!(
+        (attach.session, attach.conn, attach.parent),
+        (accepted.session, ConnId(4), accepted.parent)
+    );
+    assert_eq!(
+        (attach.epoch, attach.name, attach.cfg),
+        (5, accepted.name, accepted.cfg)
+    );
+    assert_eq!(
+        (attach.cfg_signature, attach.dsc),
+        (accepted.cfg_signature, accepted.dsc)
+    );
+    assert_eq!(
+        (attach.mutations, attach.sync),
+        (accepted.mutations, SyncConfig::default())
+    );
 }
 
 #[test]
@@ -363,13 +533,32 @@ fn accepts_are_checked() {
         accept_from_proto(accept)
     };
     check(edit(|accept| accept.cfg = None), "cfg.snapshot is missing");
-    check(edit(|accept| accept.hello_ms = 0), "hello_ms is 0, not within 10 and 3600000");
-    check(edit(|accept| accept.dead_ms = 100), "dead_ms is 100, not within 2000");
-    check(edit(|accept| accept.certificate = vec![0; 16_385]), "certificate has 16385 bytes");
-    check(edit(|accept| accept.parent_id = vec![]), "parent_id has 0 bytes");
-    check(edit(|accept| accept.node_name = "a b".into()), "node_name \"a b\" is not a node name");
     check(
-        edit(|accept| accept.dsc = Some(v1::Values { values: vec![text_change("", "x")] })),
+        edit(|accept| accept.hello_ms = 0),
+        "hello_ms is 0, not within 10 and 3600000",
+    );
+    check(
+        edit(|accept| accept.dead_ms = 100),
+        "dead_ms is 100, not within 2000",
+    );
+    check(
+        edit(|accept| accept.certificate = vec![0; 16_385]),
+        "certificate has 16385 bytes",
+    );
+    check(
+        edit(|accept| accept.parent_id = vec![]),
+        "parent_id has 0 bytes",
+    );
+    check(
+        edit(|accept| accept.node_name = "a b".into()),
+        "node_name \"a b\" is not a node name",
+    );
+    check(
+        edit(|accept| {
+            accept.dsc = Some(v1::Values {
+                values: vec![text_change("", "x")],
+            })
+        }),
         "dsc.values[0].url \"\" is not a state url",
     );
 }
@@ -377,7 +566,11 @@ fn accepts_are_checked() {
 #[test]
 fn nodes_come_back_and_are_checked() {
     let new_id = NodeId::from_bytes([8; 16]);
-    let mut node = Node::new(NodeId::from_bytes([1; 16]), "n1".parse().unwrap(), Some(NodeId::from_bytes([2; 16])));
+    let mut node = Node::new(
+        NodeId::from_bytes([1; 16]),
+        "n1".parse().unwrap(),
+        Some(NodeId::from_bytes([2; 16])),
+    );
     node.groups = BTreeSet::from(["rack3".to_owned()]);
     node.labels.insert("owner".into(), "physics".into());
     node.cfg.set(url("/RunState"), Some("SYNC".into()));
@@ -390,11 +583,27 @@ fn nodes_come_back_and_are_checked() {
         node_from_proto(node, new_id)
     };
     assert_eq!(edit(|node| node.id.clear()).unwrap().id, new_id);
-    assert!(edit(|node| node.dsc = Some(v1::Values { values: vec![text_change("/a", "x")] })).unwrap().dsc.is_empty());
+    assert!(
+        edit(|node| node.dsc = Some(v1::Values {
+            values: vec![text_change("/a", "x")]
+        }))
+        .unwrap()
+        .dsc
+        .is_empty()
+    );
     check(edit(|node| node.id.truncate(3)), "id has 3 bytes");
-    check(edit(|node| node.name = "-".into()), "name \"-\" is not a node name");
-    check(edit(|node| node.groups = vec!["a b".into()]), "groups[0] is no name");
-    check(edit(|node| node.groups = vec!["g".into(); 65]), "groups has 65 items");
+    check(
+        edit(|node| node.name = "-".into()),
+        "name \"-\" is not a node name",
+    );
+    check(
+        edit(|node| node.groups = vec!["a b".into()]),
+        "groups[0] is no name",
+    );
+    check(
+        edit(|node| node.groups = vec!["g".into(); 65]),
+        "groups has 65 items",
+    );
     check(
         edit(|node| {
             node.labels.insert("k".into(), "x".repeat(257));
@@ -402,7 +611,11 @@ fn nodes_come_back_and_are_checked() {
         "labels.k has 257 bytes",
     );
     check(
-        edit(|node| node.cfg = Some(v1::Values { values: vec![text_change("/a", "x"); 2] })),
+        edit(|node| {
+            node.cfg = Some(v1::Values {
+                values: vec![text_change("/a", "x"); 2],
+            })
+        }),
         "cfg.values names /a twice",
     );
 }
@@ -410,8 +623,12 @@ fn nodes_come_back_and_are_checked() {
 fn plain_value() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Bool(true)),
-        any::<i64>().prop_filter("zero is no value", |n| *n != 0).prop_map(Value::Int),
-        any::<f64>().prop_filter("zero is no value", |x| *x != 0.0).prop_map(|x| Value::Float(Float(x))),
+        any::<i64>()
+            .prop_filter("zero is no value", |n| *n != 0)
+            .prop_map(Value::Int),
+        any::<f64>()
+            .prop_filter("zero is no value", |x| *x != 0.0)
+            .prop_map(|x| Value::Float(Float(x))),
         ".{1,20}".prop_map(Value::text),
         proptest::collection::vec(any::<u8>(), 1..20).prop_map(|bytes| Value::Bytes(bytes.into())),
     ]
@@ -419,38 +636,48 @@ fn plain_value() -> impl Strategy<Value = Value> {
 
 fn any_values() -> impl Strategy<Value = Values> {
     let value = prop_oneof![4 => plain_value(), 1 => proptest::collection::vec(plain_value(), 1..5).prop_map(Value::List)];
-    proptest::collection::btree_map("(/[a-z]{1,8}){1,4}", value, 0..20)
-        .prop_map(|values| values.into_iter().map(|(at, value)| (url(&at), value)).collect())
+    proptest::collection::btree_map("(/[a-z]{1,8}){1,4}", value, 0..20).prop_map(|values| {
+        values
+            .into_iter()
+            .map(|(at, value)| (url(&at), value))
+            .collect()
+    })
 }
 
 fn any_frame() -> impl Strategy<Value = Frame> {
     let numbers = (any::<u64>(), 0..u64::MAX / 2, any::<u64>(), any::<bool>());
-    (0..4, numbers, any_values(), prop_oneof![Just(vec![]), Just(vec![7; 64])]).prop_map(
-        |(kind, (digest, version, have, probe), values, signature)| match kind {
-            0 => Frame::Hello(Hello {
-                version,
-                digest,
-                have,
-                probe,
-            }),
-            1 => Frame::Delta(Delta {
-                base: version,
-                version: version + 1,
-                changes: values.to_changes(),
-                digest,
-                signature,
-                have,
-            }),
-            2 => Frame::Snapshot(Snapshot {
-                version,
-                values: values.to_changes(),
-                digest,
-                signature,
-                have,
-            }),
-            _ => Frame::SnapshotRequest { have },
-        },
+    (
+        0..4,
+        numbers,
+        any_values(),
+        prop_oneof![Just(vec![]), Just(vec![7; 64])],
     )
+        .prop_map(
+            |(kind, (digest, version, have, probe), values, signature)| match kind {
+                0 => Frame::Hello(Hello {
+                    version,
+                    digest,
+                    have,
+                    probe,
+                }),
+                1 => Frame::Delta(Delta {
+                    base: version,
+                    version: version + 1,
+                    changes: values.to_changes(),
+                    digest,
+                    signature,
+                    have,
+                }),
+                2 => Frame::Snapshot(Snapshot {
+                    version,
+                    values: values.to_changes(),
+                    digest,
+                    signature,
+                    have,
+                }),
+                _ => Frame::SnapshotRequest { have },
+            },
+        )
 }
 
 proptest! {

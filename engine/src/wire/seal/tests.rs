@@ -3,7 +3,11 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::state::Values;
+use crate::sync::SyncConfig;
 use crate::sync::message::Hello;
+use crate::sync::neighbor::{Neighbor, Stream};
+use crate::time::Instant;
 
 const SESSION: SessionId = SessionId(0x1122_3344_5566_7788);
 
@@ -46,17 +50,29 @@ fn sessions(end: End) -> Sessions {
 }
 
 fn dropped(sessions: &Sessions, reason: DropReason) -> u64 {
-    sessions.drops().find(|(other, _)| *other == reason).unwrap().1
+    sessions
+        .drops()
+        .find(|(other, _)| *other == reason)
+        .unwrap()
+        .1
 }
 
 /// Computed with Python's `cryptography` from docs/sync-protocol.md: the wire format must not drift.
 #[test]
 fn a_frame_has_the_documented_bytes() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
     let (mut sealer, _) = child();
     sealer.seal(b"first").unwrap();
     let sealed = sealer.seal(b"kraken").unwrap();
-    assert_eq!(hex(&sealed), "010100008877665544332211010000000000000026484a78eda6ce6e0dbac5241fc13681429d5e01e67b");
+    assert_eq!(
+        hex(&sealed),
+        "010100008877665544332211010000000000000026484a78eda6ce6e0dbac5241fc13681429d5e01e67b"
+    );
 }
 
 #[test]
@@ -88,7 +104,10 @@ fn forgeries_are_dropped_and_change_nothing() {
     let reflected = sessions(End::Parent).seal(SESSION, &hello()).unwrap();
     let mut other_session = Sessions::default();
     other_session.insert(End::Child, SESSION, &keys(9), parties());
-    let other_epoch = Parties { epoch: 4, ..parties() };
+    let other_epoch = Parties {
+        epoch: 4,
+        ..parties()
+    };
     let other_child = Parties {
         child: NodeId::from_bytes([7; 16]),
         ..parties()
@@ -103,8 +122,16 @@ fn forgeries_are_dropped_and_change_nothing() {
     let table = [
         ("nothing", vec![], DropReason::Short),
         ("truncated header", fresh[..19].to_vec(), DropReason::Short),
-        ("truncated tag", fresh[..OVERHEAD - 1].to_vec(), DropReason::Short),
-        ("truncated body", fresh[..fresh.len() - 1].to_vec(), DropReason::Forged),
+        (
+            "truncated tag",
+            fresh[..OVERHEAD - 1].to_vec(),
+            DropReason::Short,
+        ),
+        (
+            "truncated body",
+            fresh[..fresh.len() - 1].to_vec(),
+            DropReason::Forged,
+        ),
         ("oversized", vec![1; MAX_DATAGRAM + 1], DropReason::Long),
         ("version", with(0, 2), DropReason::Format),
         ("type", with(1, 2), DropReason::Format),
@@ -112,12 +139,20 @@ fn forgeries_are_dropped_and_change_nothing() {
         ("session", with(4, 1), DropReason::Session),
         ("counter", with(12, 1), DropReason::Forged),
         ("counter far ahead", jumped, DropReason::Forged),
-        ("counter beyond the last", with(19, 0xff), DropReason::Format),
+        (
+            "counter beyond the last",
+            with(19, 0xff),
+            DropReason::Format,
+        ),
         ("body", with(HEADER_BYTES, 1), DropReason::Forged),
         ("tag", with(fresh.len() - 1, 0x80), DropReason::Forged),
         ("replayed", first.clone(), DropReason::Replayed),
         ("reflected", reflected, DropReason::Forged),
-        ("cross-session", other_session.seal(SESSION, &hello()).unwrap(), DropReason::Forged),
+        (
+            "cross-session",
+            other_session.seal(SESSION, &hello()).unwrap(),
+            DropReason::Forged,
+        ),
         ("another epoch", sealed_as(other_epoch), DropReason::Forged),
         ("another child", sealed_as(other_child), DropReason::Forged),
     ];
@@ -126,7 +161,11 @@ fn forgeries_are_dropped_and_change_nothing() {
         assert_eq!(receiver.open(&datagram), Err(reason.into()), "{name}");
         assert_eq!(dropped(&receiver, reason), before + 1, "{name}");
     }
-    assert_eq!(receiver.open(&fresh), Ok((SESSION, hello())), "the genuine frame still passes");
+    assert_eq!(
+        receiver.open(&fresh),
+        Ok((SESSION, hello())),
+        "the genuine frame still passes"
+    );
 }
 
 /// F18, K7: authentic garbage has a culprit, a stranger's garbage has none.
@@ -157,7 +196,10 @@ fn a_datagram_holds_exactly_its_limit() {
     let sealed = sealer.seal(&[7; MAX_PAYLOAD]).unwrap();
     assert_eq!(sealed.len(), MAX_DATAGRAM);
     assert_eq!(opener.open(&sealed).unwrap(), [7; MAX_PAYLOAD]);
-    assert_eq!(sealer.seal(&[7; MAX_PAYLOAD + 1]), Err(SealError::TooLong(MAX_PAYLOAD + 1)));
+    assert_eq!(
+        sealer.seal(&[7; MAX_PAYLOAD + 1]),
+        Err(SealError::TooLong(MAX_PAYLOAD + 1))
+    );
     assert_eq!(sealer.counter, 1, "a refused frame uses no counter");
     sealer.counter = MAX_FRAMES - 1;
     opener.open(&sealer.seal(b"last").unwrap()).unwrap();
@@ -229,5 +271,56 @@ fn the_window_has_edges() {
     assert!(window.accept(1), "just inside");
     assert!(window.accept(u64::MAX - 1));
     assert!(!window.accept(1));
-    assert!(!window.accept(u64::MAX) && !window.accept(u64::MAX), "the last number has no successor");
+    assert!(
+        !window.accept(u64::MAX) && !window.accept(u64::MAX),
+        "the last number has no successor"
+    );
+}
+
+/// The corpus of the fuzz target `sync_frame`: as datagrams of a stranger, and as what a peer with the keys may send.
+#[test]
+fn the_corpus_is_survived() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/sync_frame");
+    let (mut seen, mut read) = (0, 0);
+    for entry in std::fs::read_dir(&corpus).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(
+            sessions(End::Parent).open(&bytes).is_err(),
+            "{}",
+            path.display()
+        );
+        let frame = decode_frame(&bytes);
+        let (mut sealer, _) = child();
+        let opened = sealer
+            .seal(&bytes)
+            .map(|datagram| sessions(End::Parent).open(&datagram));
+        if let Ok(opened) = opened {
+            assert_eq!(opened.is_ok(), frame.is_ok(), "{}", path.display());
+        }
+        seen += 1;
+        let Ok(frame) = frame else { continue };
+        read += 1;
+        assert_eq!(
+            decode_frame(&encode_frame(&frame)).as_ref(),
+            Ok(&frame),
+            "{}",
+            path.display()
+        );
+        let empty = || Stream::new(0, Values::default());
+        let mut neighbor = Neighbor::new(
+            SESSION,
+            SyncConfig::default(),
+            Instant::ZERO,
+            empty(),
+            empty(),
+        );
+        neighbor.handle_frame(frame, Instant::ZERO);
+        assert!(neighbor.poll_output().is_some());
+    }
+    assert!(
+        seen >= 20 && read >= 8,
+        "{seen} files, {read} of them frames, in {}",
+        corpus.display()
+    );
 }
