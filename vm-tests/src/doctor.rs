@@ -72,11 +72,6 @@ const NEEDS: &[Need] = &[
         "compressed modules and initramfs",
     ),
     need("xz-utils", Check::Program("xz"), "compressed modules"),
-    need(
-        "tcpdump",
-        Check::Program("tcpdump"),
-        "packet captures of failures",
-    ),
     need("curl", Check::Program("curl"), "trying the image's service"),
     need(
         "file",

@@ -18,7 +18,7 @@ use crate::{
     namespace,
 };
 
-/// The head may take 6 s to end, QEMU and tcpdump a moment each.
+/// The head may take 6 s to end, QEMU a moment.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is left of a cluster; empty lists are the proof.

@@ -6,7 +6,7 @@
 //!        |  ctl.sock (JSON lines)  |   supervisor (pid 1) --+-- kraken-head      10.77.0.1 on br0
 //!        +-------------------------+-->                     +-- BMC n1 (Redfish) 10.78.0.11
 //!        |  head/api.sock (gRPC)   |                        +-- QEMU n1 --tap1-- br0
-//!        +-- krakenctl ------------+-->  head               +-- tcpdump on br0
+//!        +-- krakenctl ------------+-->  head               +-- capture of br0
 //! ```
 //!
 //! Sockets are files, so tools outside reach in without entering the namespace. All processes are in the pid namespace: when
@@ -17,6 +17,7 @@ pub mod accel;
 pub mod artifacts;
 pub mod bench;
 pub mod bmc;
+pub mod capture;
 pub mod cluster;
 pub mod console;
 pub mod control;

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    bmc,
+    bmc, capture,
     control::{
         ClusterSpec, Files, Identity, MESSAGE_MAX, MachineStatus, Output, Reply, Request, Status,
     },
@@ -102,7 +102,9 @@ async fn serve(files: Files, spec: ClusterSpec, lifeline: bool) -> Result<()> {
         let router = bmc::router(machine.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
     }
-    let mut capture = spec.capture.then(|| start_capture(&files)).transpose()?;
+    if spec.capture {
+        capture::start(network::BRIDGE, &files.capture())?;
+    }
     let supervisor = Arc::new(Supervisor {
         head: Head::default(),
         files,
@@ -147,15 +149,6 @@ async fn serve(files: Files, spec: ClusterSpec, lifeline: bool) -> Result<()> {
         machine.power_off();
         machine.wait_off().await;
     }
-    if let Some(capture) = &mut capture
-        && let Some(pid) = capture.id().and_then(|pid| i32::try_from(pid).ok())
-    {
-        // SIGINT makes tcpdump write what it still holds.
-        kill(Pid::from_raw(pid), Signal::SIGINT).ok();
-        tokio::time::timeout(Duration::from_secs(2), capture.wait())
-            .await
-            .ok();
-    }
     Ok(())
 }
 
@@ -163,30 +156,6 @@ async fn serve(files: Files, spec: ClusterSpec, lifeline: bool) -> Result<()> {
 fn lifeline_cut() {
     let mut byte = [0];
     while matches!(std::io::stdin().read(&mut byte), Ok(1)) {}
-}
-
-fn start_capture(files: &Files) -> Result<tokio::process::Child> {
-    // 256 bytes of a packet hold every protocol's header; images would fill the disk. The user stays as it is, for the namespace has
-    // only one.
-    tokio::process::Command::new("tcpdump")
-        .args([
-            "-i",
-            network::BRIDGE,
-            "-n",
-            "-U",
-            "-s",
-            "256",
-            "-Z",
-            "root",
-            "-w",
-        ])
-        .arg(files.capture())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(files.0.join("tcpdump.log"))?)
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot start tcpdump")
 }
 
 #[derive(Default)]

@@ -24,7 +24,7 @@ node=$(sed -n 's/.*kraken\.node=\([^ ]*\).*/\1/p' /proc/cmdline)
 } > /www/index.html
 httpd -f -p 80 -h /www &
 server=$!
-trap 'kill $server; exit 0' TERM INT
+trap 'kill $server; echo "demo image: stopped"; exit 0' TERM INT
 echo "demo image: serving on port 80"
 wait $server
 echo "demo image: httpd ended"

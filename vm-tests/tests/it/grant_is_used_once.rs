@@ -3,9 +3,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use vm_tests::{artifacts::Artifacts, cluster::Cluster, network};
+use vm_tests::{artifacts::Artifacts, cluster::Cluster};
 
-use crate::lab::{self, BOOT_TIME, SOON};
+use crate::lab::{self, SOON};
 
 /// How long the thief may try.
 const TRIES: Duration = Duration::from_secs(8);
@@ -14,17 +14,15 @@ const TRIES: Duration = Duration::from_secs(8);
 fn grant_is_used_once() {
     lab::claim("grant_is_used_once", |cluster, artifacts| {
         let folder = tempfile::tempdir().expect("a folder");
-        let capture = folder.path().join("http.pcap");
-        listen(cluster, &capture);
-        cluster.pull_plug("n2").expect("no power");
+        lab::pull_plug_and_wait(cluster, "n2");
+        let mut grant = None;
         cluster
-            .wait(BOOT_TIME, "n2 boots with a fresh grant", || {
-                Ok(cluster.last_boot("n2")?.contains(&"grant".to_owned()))
+            .wait(SOON, "the capture has the grant", || {
+                grant = grant_in(&fs::read(cluster.files.capture())?);
+                Ok(grant.is_some())
             })
-            .expect("a boot");
-        lab::wait_up(cluster, &["n2"]);
-        let grant = grant_in(&fs::read(&capture).expect("the capture"))
             .expect("a grant went over the wire");
+        let grant = grant.expect("as waited for");
 
         let resets = cluster.all_resets().expect("counts");
         let refused = || {
@@ -62,16 +60,6 @@ fn grant_is_used_once() {
             "and nobody touched its power"
         );
     });
-}
-
-/// Captures small HTTP answers in whole; kernels and images come in larger segments.
-fn listen(cluster: &Cluster, capture: &Path) {
-    let command = format!(
-        "setsid tcpdump -i {} -n -U -s 0 -Z root -w {} 'tcp src port 8080 and less 1400' >/dev/null 2>&1 </dev/null & sleep 1",
-        network::BRIDGE,
-        capture.display()
-    );
-    cluster.run(&["sh", "-c", &command], SOON).expect("tcpdump");
 }
 
 /// The last grant file in a capture.

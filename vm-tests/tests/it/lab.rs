@@ -139,13 +139,32 @@ pub(crate) fn order_on(cluster: &Cluster, node: &str) {
         .expect("an order");
 }
 
-/// Waits until all `nodes` are in SYNC and run their image.
+/// Waits until all `nodes` are in SYNC, run their image, and its service answers.
 pub(crate) fn wait_up(cluster: &Cluster, nodes: &[&str]) {
     for node in nodes {
         cluster
-            .wait(BOOT_TIME, &format!("{node} is up"), || cluster.is_up(node))
+            .wait(BOOT_TIME, &format!("{node} is up"), || {
+                Ok(cluster.is_up(node)? && cluster.page(node)?.is_some())
+            })
             .expect("a node that is up");
     }
+}
+
+/// Pulls the plug of `node` and waits until it is up after another power-on.
+pub(crate) fn pull_plug_and_wait(cluster: &Cluster, node: &str) {
+    let power_ons = || -> anyhow::Result<usize> {
+        let events = cluster.status()?.events;
+        let of_node = events.iter().filter(|event| event.node == node);
+        Ok(of_node.filter(|event| event.stage == "power-on").count())
+    };
+    let before = power_ons().expect("a count");
+    cluster.pull_plug(node).expect("no power");
+    cluster
+        .wait(BOOT_TIME, "the machine has power again", || {
+            Ok(power_ons()? > before)
+        })
+        .expect("power");
+    wait_up(cluster, &[node]);
 }
 
 /// Runs the body of a claim; if it panics, keeps all evidence of the cluster first. Tells the time it took.
