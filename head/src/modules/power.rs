@@ -213,6 +213,8 @@ struct Work {
     /// Rises with each start and end of an attempt: a look from before says nothing.
     generation: u64,
     looking: bool,
+    /// How to reach the switch, as of the last look: a Cfg that is mended while an attempt goes on mends the attempt.
+    target: Option<Target>,
     last_error: String,
 }
 
@@ -252,6 +254,7 @@ impl Power {
             let generation = {
                 let mut work = self.0.work();
                 let work = work.entry(observed.node).or_default();
+                work.target = Some(observed.target.clone());
                 if work.looking || work.firing.is_some() {
                     continue;
                 }
@@ -366,7 +369,7 @@ impl Shared {
                 )
                 .await;
         };
-        let Some(target) = Target::of(&fire.name, &fire.cfg) else {
+        let Some(mut target) = Target::of(&fire.name, &fire.cfg) else {
             return self
                 .reports
                 .fail(fire, "the node has no /power/driver".into())
@@ -383,7 +386,12 @@ impl Shared {
         };
         let mut told: Option<Instant> = None;
         let mut trouble = None;
+        // What an earlier look saw may be older than what the engine fired with.
+        self.with(fire.node, |work| work.target = None);
         loop {
+            if let Some(newer) = self.with(fire.node, |work| work.target.take()).flatten() {
+                target = newer;
+            }
             let step = self.step(&target, task, &mut told);
             let error = match tokio::time::timeout_at(speak_at, step).await {
                 Ok(Ok(Some(state))) => return self.found(fire, state).await,

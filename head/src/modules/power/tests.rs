@@ -294,6 +294,26 @@ async fn wrong_credentials_are_said_at_once() {
 }
 
 #[tokio::test]
+async fn a_cfg_that_is_mended_mends_the_attempt() {
+    let mut rig = rig(FakeBmc::default()).await;
+    let good = rig.cfg.clone();
+    rig.cfg.set(
+        url("/power/target"),
+        Some(Value::from("http://127.0.0.1:1/redfish/v1/Systems/1")),
+    );
+    rig.power.fire(rig.fire("OFFtoON", 1, &[]));
+    let error = rig.report().await;
+    assert!(
+        error.starts_with("/power/last_error=the BMC does not answer"),
+        "{error}"
+    );
+    rig.cfg = good;
+    rig.look(None);
+    assert_eq!(rig.report().await, "/power/last_error=");
+    assert_eq!(rig.report().await, "/PhysState=POWER_ON");
+}
+
+#[tokio::test]
 async fn an_answer_that_is_no_state_never_means_off() {
     let busy = (
         StatusCode::SERVICE_UNAVAILABLE,
