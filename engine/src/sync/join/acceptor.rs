@@ -3,7 +3,9 @@
 //! What it returns as [`Record`]s must be durable before anybody is told: a grant before the node's boot is served, a new secret before it is
 //! delivered, the use of a grant before the accept is sent. Alarms are sentences for an operator: two parties claim one node.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use uuid::Uuid;
 
 use super::proof::{Side, Transcript, check, join_key, key_fingerprint, prove, session_keys};
 use super::{
@@ -29,6 +31,8 @@ const BUSY_RETRY_MS: u32 = 1_000;
 #[derive(Debug, Default)]
 pub struct Acceptor {
     grants: BTreeMap<GrantId, Held>,
+    /// The same by node: a cluster that boots at once asks for each node's grant.
+    by_node: BTreeSet<(NodeId, GrantId)>,
     handshakes: BTreeMap<ConnId, Handshake>,
     /// Grants whose `kept` secret has to be wiped, and when they were used.
     to_wipe: VecDeque<(u64, GrantId)>,
@@ -129,6 +133,7 @@ impl Refusal {
 impl Acceptor {
     /// Takes a grant out of the store, at start.
     pub fn load(&mut self, grant: Grant) {
+        self.by_node.insert((grant.node, grant.id));
         self.grants.insert(grant.id, Held { grant, kept: None });
     }
 
@@ -151,15 +156,11 @@ impl Acceptor {
 
     /// Drops the node's grants, used ones too: its boot is over, or the node is.
     pub fn disarm(&mut self, node: NodeId) -> Vec<Record> {
-        let gone: Vec<GrantId> = self
-            .grants
-            .values()
-            .filter(|held| held.grant.node == node)
-            .map(|held| held.grant.id)
-            .collect();
+        let gone: Vec<GrantId> = self.grants_of(node).collect();
         gone.into_iter()
             .map(|id| {
                 self.grants.remove(&id);
+                self.by_node.remove(&(node, id));
                 Record::GrantGone(id)
             })
             .collect()
@@ -167,10 +168,16 @@ impl Acceptor {
 
     /// The node's grant that nobody has used.
     pub fn armed(&self, node: NodeId) -> Option<&Grant> {
-        self.grants
-            .values()
+        self.grants_of(node)
+            .filter_map(|id| self.grants.get(&id))
             .map(|held| &held.grant)
-            .find(|grant| grant.node == node && grant.consumed_by.is_none())
+            .find(|grant| grant.consumed_by.is_none())
+    }
+
+    fn grants_of(&self, node: NodeId) -> impl Iterator<Item = GrantId> {
+        let first = (node, GrantId(Uuid::nil()));
+        let last = (node, GrantId(Uuid::max()));
+        self.by_node.range(first..=last).map(|(_, id)| *id)
     }
 
     /// Hands a grant out; `secret` becomes its secret if it was handed out before.
