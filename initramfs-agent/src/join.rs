@@ -391,3 +391,6 @@ fn status_text(status: &tonic::Status) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
