@@ -445,8 +445,16 @@ impl Cluster {
 
     /// One of the head's metrics: the sum over all series of this name whose labels contain `labels`.
     pub fn metric(&self, name: &str, labels: &str) -> Result<f64> {
-        let url = format!("http://{}:{}/metrics", network::HEAD, HTTP_PORT);
-        let text = self.http_get(&url)?.context("the head shows no metrics")?;
+        let output = Command::new("curl")
+            .args(["--silent", "--fail", "--max-time", "5", "--unix-socket"])
+            .arg(self.files.api())
+            .arg("http://head/metrics")
+            .output()
+            .context("cannot start curl")?;
+        if !output.status.success() {
+            bail!("the head shows no metrics: curl: {}", output.status);
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let sum = text
             .lines()
             .filter(|line| line.starts_with(name) && line.contains(labels))

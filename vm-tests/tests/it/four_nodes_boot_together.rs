@@ -39,7 +39,7 @@ fn four_nodes_boot_together() {
             status
                 .events
                 .iter()
-                .filter(|event| event.stage == stage)
+                .filter(|event| event.stage == stage && names.contains(&event.node.as_str()))
                 .map(|event| event.at_ms)
                 .collect()
         };
