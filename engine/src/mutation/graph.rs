@@ -1,8 +1,8 @@
 //! The declared mutations, compiled for planning (DESIGN 3).
 //!
-//! Urls become variables and values small numbers ([`compile`]). A question, "from here to there", is first cut down to the variables and
-//! mutations that matter and split into parts that do not touch each other ([`relax`]), then each part is searched ([`search`]) over packed
-//! states ([`problem`]). When there is no way, [`why`] says what blocks. [`states`] draws the reachable states.
+//! Urls become variables and values small numbers (`compile`). A question, "from here to there", is first cut down to the variables and
+//! mutations that matter and split into parts that do not touch each other (`relax`), then each part is searched (`search`) over packed
+//! states (`problem`). When there is no way, `why` says what blocks. `states` draws the reachable states.
 //!
 //! Nothing here depends on the order in which modules register: mutations are sorted by id before anything else.
 //! What following a path means is in [`super::progress`].

@@ -5,6 +5,7 @@
 mod failures;
 mod fake_head;
 mod nodes;
+mod plan;
 mod rest;
 mod waiting;
 mod watching;

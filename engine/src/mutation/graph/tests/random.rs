@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const URLS: [&str; 5] = ["/a", "/b", "/c", "/d", "/e"];
+const URLS: [&str; 6] = ["/a", "/b", "/c", "/d", "/e", "/Busy"];
 const VALUES: [&str; 4] = ["", "1", "2", "3"];
 
-/// Urls `/d` and `/e` are not mutated by most sets, so that fixed conditions occur too.
+/// `/d` is mutated by some sets, `/e` by none; `/Busy` is only observed.
 fn any_url() -> impl Strategy<Value = usize> {
-    prop_oneof![4 => 0..3_usize, 1 => 3..5_usize]
+    prop_oneof![4 => 0..3_usize, 1 => 3..URLS.len()]
 }
 
 fn any_values() -> impl Strategy<Value = Vec<Option<Value>>> {
@@ -51,7 +51,7 @@ fn any_mutation() -> impl Strategy<Value = Mutation> {
 }
 
 fn any_set() -> impl Strategy<Value = MutationSet> {
-    let dependencies = prop::collection::btree_map(0..4_usize, any_conditions(2), 0..2);
+    let dependencies = prop::collection::btree_map(0..URLS.len(), any_conditions(2), 0..3);
     (prop::collection::vec(any_mutation(), 1..12), dependencies).prop_map(
         |(mutations, dependencies)| {
             let mut set = set(mutations);
@@ -87,6 +87,7 @@ struct RefPlanner<'a> {
     set: &'a MutationSet,
     depends: BTreeMap<StateUrl, Vec<Condition>>,
     mutated: BTreeSet<StateUrl>,
+    observed: BTreeSet<StateUrl>,
 }
 
 impl<'a> RefPlanner<'a> {
@@ -133,6 +134,11 @@ impl<'a> RefPlanner<'a> {
         Self {
             set,
             depends,
+            observed: mutated
+                .iter()
+                .cloned()
+                .chain(["/Busy".parse().unwrap()])
+                .collect(),
             mutated,
         }
     }
@@ -160,7 +166,7 @@ impl<'a> RefPlanner<'a> {
         }
         loop {
             let lost = self.depends.iter().find(|(url, conditions)| {
-                self.mutated.contains(*url)
+                self.observed.contains(*url)
                     && after.get(url.as_str()).is_some()
                     && conditions.iter().any(|condition| {
                         changed.contains(&condition.url)
@@ -178,7 +184,7 @@ impl<'a> RefPlanner<'a> {
         let mut start = Values::default();
         for url in URLS {
             let url: StateUrl = url.parse().unwrap();
-            let source = if self.mutated.contains(&url) {
+            let source = if self.observed.contains(&url) {
                 dsc
             } else {
                 cfg
