@@ -278,3 +278,75 @@ async fn fetch(
     };
     Ok(archive.archive())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book() -> BootBook {
+        let config = crate::config::Boot {
+            interfaces: Vec::new(),
+            http_port: 8080,
+            kernel: "/k/vmlinuz".into(),
+            initramfs: "/k/initramfs".into(),
+            append: "console=ttyS0".into(),
+            loaders: Vec::new(),
+            window: Duration::from_secs(600),
+        };
+        BootBook::new(Arc::default(), &config)
+    }
+
+    fn node(cfg: &[(&str, &str)]) -> Node {
+        let mut node = Node::new(NodeId::from_bytes([1; 16]), "n1".parse().unwrap(), None);
+        node.cfg = cfg
+            .iter()
+            .map(|(url, value)| (url.parse().unwrap(), Value::from(*value)))
+            .collect();
+        node
+    }
+
+    const MAC: (&str, &str) = ("/ipv4/boot/mac", "52:54:00:4b:00:01");
+    const ADDRESS: (&str, &str) = ("/ipv4/boot/address", "10.77.0.11/24");
+
+    #[test]
+    fn a_node_with_its_addresses_is_in_the_table() {
+        let more = [
+            MAC,
+            ADDRESS,
+            ("/ipv4/boot/gateway", "10.77.0.1"),
+            ("/pxe/append", "quiet"),
+        ];
+        let mut node = node(&more);
+        let servers = vec![Value::from("10.0.0.1"), Value::from("10.0.0.2")];
+        node.cfg
+            .set("/ipv4/dns".parse().unwrap(), Some(Value::List(servers)));
+        let entry = book().entry(&node, None).unwrap().unwrap();
+        assert_eq!(
+            (entry.name.as_str(), entry.mac.to_string().as_str()),
+            ("n1", MAC.1)
+        );
+        assert_eq!(
+            (entry.address.to_string().as_str(), entry.dns.len()),
+            (ADDRESS.1, 2)
+        );
+        assert_eq!(entry.append.as_str(), "console=ttyS0 quiet");
+        assert_eq!(entry.id.as_bytes(), &[1; 16]);
+    }
+
+    #[test]
+    fn a_node_that_cannot_boot_is_left_out() {
+        assert_eq!(book().entry(&node(&[MAC]), None), Ok(None));
+        assert_eq!(book().entry(&node(&[ADDRESS]), None), Ok(None));
+        for (url, value) in [
+            ("/ipv4/boot/address", "fe80::1/64"),
+            ("/ipv4/boot/gateway", "fe80::1"),
+            ("/pxe/append", "a;b"),
+            ("/pxe/append", "kraken.node=evil"),
+        ] {
+            let error = book()
+                .entry(&node(&[MAC, ADDRESS, (url, value)]), None)
+                .unwrap_err();
+            assert!(error.contains(url), "{error}");
+        }
+    }
+}

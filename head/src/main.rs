@@ -35,7 +35,11 @@ use clap::{Parser, Subcommand};
 use crate::config::Config;
 
 #[derive(Parser)]
-#[command(name = "kraken-head", version, about = "Boots and keeps a compute cluster")]
+#[command(
+    name = "kraken-head",
+    version,
+    about = "Boots and keeps a compute cluster"
+)]
 struct Arguments {
     /// Configuration file (TOML)
     #[arg(long, global = true, env = "KRAKEN_CONFIG", default_value = config::DEFAULT_FILE)]

@@ -8,6 +8,8 @@ mod declare;
 mod image;
 mod power;
 mod pxe;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;

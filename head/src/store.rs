@@ -4,6 +4,7 @@
 //! thread of its own, so a slow disk delays writers and nobody else. `Store` is the seam for a second backend.
 
 mod codec;
+mod load;
 mod sqlite;
 #[cfg(test)]
 mod tests;

@@ -186,3 +186,89 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Noted = Arc<Mutex<Vec<Vec<(NodeId, Values)>>>>;
+
+    /// A store that remembers what it was told to note, and whose commits do as they are told.
+    struct FakeStore {
+        noted: Noted,
+        result: Result<(), CommitError>,
+    }
+
+    impl Store for FakeStore {
+        fn commit(&mut self, _: &[Record]) -> Result<(), CommitError> {
+            self.result.clone()
+        }
+
+        fn note_last_known(
+            &mut self,
+            known: &[(NodeId, Values)],
+            _: u64,
+        ) -> Result<(), CommitError> {
+            lock(&self.noted).push(known.to_vec());
+            Ok(())
+        }
+
+        fn failed(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 16])
+    }
+
+    fn change(value: &str) -> Change {
+        Change {
+            url: "/RunState".parse().unwrap(),
+            value: Some(Value::from(value)),
+        }
+    }
+
+    fn start(
+        result: Result<(), CommitError>,
+        known: BTreeMap<NodeId, Values>,
+    ) -> (StoreWorker, JoinHandle<()>, Noted, Receiver<bool>) {
+        let noted = Noted::default();
+        let (told, fates) = channel();
+        let store = FakeStore {
+            noted: Arc::clone(&noted),
+            result,
+        };
+        let heard = move |_, result: Result<(), CommitError>| told.send(result.is_ok()).unwrap();
+        let (worker, thread) = StoreWorker::start(store, known, || 7, heard).unwrap();
+        (worker, thread, noted, fates)
+    }
+
+    #[test]
+    fn only_news_is_noted_and_the_last_of_it_counts() {
+        let same: Values = [("/RunState".parse().unwrap(), Value::from("SYNC"))]
+            .into_iter()
+            .collect();
+        let (worker, thread, noted, _fates) = start(Ok(()), [(id(1), same.clone())].into());
+        worker.known(id(1), &[change("ERROR"), change("SYNC")]);
+        worker.known(id(2), &[change("INIT")]);
+        worker.known(id(2), &[change("SYNC")]);
+        worker.known(id(3), &[change("SYNC")]);
+        worker.forget(id(3));
+        worker.stop();
+        thread.join().unwrap();
+        assert_eq!(*lock(&noted), [vec![(id(2), same)]]);
+    }
+
+    #[test]
+    fn health_follows_the_last_commit() {
+        let (worker, thread, _noted, fates) = start(Err(CommitError::DiskFull), BTreeMap::new());
+        let health = worker.health();
+        assert_eq!(health.trouble(), None);
+        worker.commit(CommitId(1), Vec::new());
+        assert!(!fates.recv().unwrap());
+        assert!(health.trouble().unwrap().contains("is full"));
+        worker.stop();
+        thread.join().unwrap();
+    }
+}

@@ -187,7 +187,7 @@ impl Child {
                     text,
                     retry_after_ms,
                 } => {
-                    info!(from = %self.from, ?reason, text, "join refused");
+                    debug!(from = %self.from, ?reason, text, "join refused");
                     metrics::counter!("kraken_joins_total", "result" => "refused").increment(1);
                     let refused = convert::refused_to_proto(reason, &text, retry_after_ms);
                     self.say(to_child::Kind::JoinRefused(refused)).await?;
