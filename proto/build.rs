@@ -45,6 +45,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn prost_types_set(bytes: &[u8]) -> Result<tonic_prost_build::FileDescriptorSet, prost::DecodeError> {
+fn prost_types_set(
+    bytes: &[u8],
+) -> Result<tonic_prost_build::FileDescriptorSet, prost::DecodeError> {
     tonic_prost_build::FileDescriptorSet::decode(bytes)
 }

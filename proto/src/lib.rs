@@ -4,10 +4,7 @@
 //! Rust types: whoever needs them reads [`DESCRIPTORS`].
 
 /// Messages and services of package `kraken.v1`.
-#[expect(
-    missing_docs,
-    reason = "generated; the documentation is in the schema"
-)]
+#[expect(missing_docs, reason = "generated; the documentation is in the schema")]
 #[allow(
     clippy::all,
     clippy::allow_attributes_without_reason,

@@ -16,5 +16,6 @@ pub mod progress;
 pub mod report;
 
 pub use declaration::{
-    Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet, UrlChange,
+    Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet,
+    UrlChange,
 };

@@ -1,3 +1,5 @@
+//! What a set declares: careless sets, dependencies, what is forgotten.
+
 use super::*;
 
 #[test]
