@@ -104,6 +104,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.owns_machine {
         // The kernel shall look elsewhere first when memory runs out, but not at PID 1.
         let _ = fs::write("/proc/self/oom_score_adj", "-900");
+        // Keys in this memory are nobody else's to read (threat S4).
+        let _ = nix::sys::prctl::set_dumpable(false);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -204,6 +206,7 @@ impl Agent {
 
     async fn try_network(&self, netlink: &Netlink) -> Result<()> {
         let (present, link) = netlink.wait_for(self.params.mac, LINK_LIMIT).await?;
+        debug!("network: {} is there", link.name);
         netlink.carry_out(&present.steps_up(link.index)).await?;
         if !netlink.wait_for_carrier(link.index, LINK_LIMIT).await? {
             warn!(
@@ -211,6 +214,7 @@ impl Agent {
                 link.name
             );
         }
+        debug!("network: {} is up", link.name);
         let (address, gateway) = match self.params.address {
             Some(address) => (address, self.params.gateway),
             None => {

@@ -68,6 +68,20 @@ enum State {
     Error,
 }
 
+/// Why a mutation was not carried out.
+enum Failure {
+    /// Nobody wants it any more; the node is idle.
+    Interrupted,
+    /// It went wrong.
+    Because(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Because(why)
+    }
+}
+
 /// See the module.
 pub(crate) struct ImageModule {
     setup: Setup,
@@ -168,9 +182,11 @@ impl ImageModule {
             }
             "IDLEtoACTIVE" | "ERRORtoACTIVE" => self.activate(&fire, mailbox).await,
             "ACTIVEtoIDLE" | "ERRORtoIDLE" => self.deactivate().await,
-            name => Err(format!("this agent knows no mutation image/{name}")),
+            name => Err(Failure::Because(format!(
+                "this agent knows no mutation image/{name}"
+            ))),
         };
-        if let Err(text) = result {
+        if let Err(Failure::Because(text)) = result {
             let text: String = text.chars().take(MAX_ERROR).collect();
             error!(mutation = %fire.mutation, attempt = fire.attempt, "failed: {text}");
             self.last_error.clone_from(&text);
@@ -191,11 +207,14 @@ impl ImageModule {
         &mut self,
         fire: &Fire,
         mailbox: &mut mpsc::Receiver<Message>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         self.deactivate().await?;
         let prepared = tokio::select! {
             prepared = work::prepare(&self.setup, fire) => prepared.map_err(|error| format!("{error:#}"))?,
-            () = interrupted(mailbox, &mut self.later, fire) => return Err("interrupted".to_owned()),
+            () = interrupted(mailbox, &mut self.later, fire) => {
+                info!(mutation = %fire.mutation, attempt = fire.attempt, "interrupted");
+                return Err(Failure::Interrupted);
+            }
         };
         let record = work::launch(&self.setup, prepared, fire, self.deaths)
             .await
@@ -216,12 +235,12 @@ impl ImageModule {
             None => {
                 let words = last_words(&exit_file(&self.setup.run_dir, pid)).await;
                 self.note_death(&format!("right after its start: {words}"));
-                Err(self.last_error.clone())
+                Err(Failure::Because(self.last_error.clone()))
             }
         }
     }
 
-    async fn deactivate(&mut self) -> Result<(), String> {
+    async fn deactivate(&mut self) -> Result<(), Failure> {
         if let State::Active(process) = &self.state {
             info!(
                 image = process.record().name,

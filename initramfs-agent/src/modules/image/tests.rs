@@ -137,8 +137,12 @@ fn node() -> Node {
 
 impl Node {
     async fn start(&mut self, handle: &Handle) {
+        self.start_with(handle, None).await;
+    }
+
+    async fn start_with(&mut self, handle: &Handle, http: Option<SocketAddr>) {
         let setup = Setup {
-            http: None,
+            http,
             run_dir: self.dir.path().to_path_buf(),
             cluster_key: [0; 32],
         };
@@ -296,5 +300,42 @@ fn the_end_of_the_machine_stops_the_image() {
         node.mailbox.send(Message::Shutdown(done)).await.unwrap();
         answer.await.unwrap();
         assert!(child.try_wait().unwrap().is_some());
+    });
+}
+
+#[test]
+fn fetching_is_interrupted_and_leaves_the_node_idle() {
+    run(async || {
+        let mut node = node();
+        // No path leads to this goal, so the engine fires nothing of its own.
+        let handle = engine("NOWHERE", &[], node.mailbox.clone());
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        node.start_with(&handle, Some(silent.local_addr().unwrap()))
+            .await;
+        let mutation = MutationId::new("image", "IDLEtoACTIVE");
+        let fire = Fire {
+            node: NODE,
+            name: "n1".parse().unwrap(),
+            mutation: mutation.clone(),
+            attempt: 9,
+            deadline: None,
+            cfg: [("/image/name".parse().unwrap(), Value::from("demo"))]
+                .into_iter()
+                .collect(),
+            dsc: Values::default(),
+        };
+        node.mailbox
+            .send(Message::Fire(Box::new(fire)))
+            .await
+            .unwrap();
+        let _connection = silent.accept().await.unwrap();
+        let stale = Message::Interrupt(mutation.clone(), 8);
+        node.mailbox.send(stale).await.unwrap();
+        node.mailbox
+            .send(Message::Interrupt(mutation, 9))
+            .await
+            .unwrap();
+        let dsc = until(&handle, "idle", |dsc| dsc.text(STATE) == Some("IDLE")).await;
+        assert_eq!(dsc.text("/image/last_error"), None);
     });
 }
