@@ -138,12 +138,14 @@ impl Engine {
     /// Puts back a node that the store kept. Before the first input.
     pub fn restore_node(&mut self, node: Node) {
         let id = node.id;
-        let was_in_sync = node.last_known.dsc.text(crate::state::core::RUN_STATE)
-            == Some(crate::state::core::SYNC);
+        // Whatever was known of it but that it is off: an agent may run behind a cut cable, in SYNC or silent before this head started.
+        let may_run = !node.last_known.dsc.is_empty()
+            && node.last_known.dsc.text(crate::state::core::PHYS_STATE)
+                != Some(crate::state::core::POWER_OFF);
         if self.tree.insert(node).is_ok() {
             self.add_runtime(id);
             if let Some(runtime) = self.runtimes.get_mut(&id) {
-                runtime.silent_since = was_in_sync.then_some(self.started);
+                runtime.silent_since = may_run.then_some(self.started);
             }
         }
     }

@@ -12,15 +12,16 @@
 //! | I9 | nothing disruptive on a BUSY or frozen node |
 //! | I10 | a calm world sees no power action once it has converged |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::disk::Disk;
 use super::net::Host;
 use crate::event::{Event, Fire, MutationEvent};
 use crate::mutation::MutationId;
 use crate::mutation::graph::MutationGraph;
 use crate::mutation::path::{Plan, Planner};
-use crate::state::{Change, NodeId, Values, core};
+use crate::state::{Change, Node, NodeId, Values, core};
 
 /// What no session may report: power and network boot are the parent's, the others nobody's or Cfg.
 const PARENTS_WORD: [&str; 4] = ["/PhysState", "/pxe/state", "/pxe/append", "/no/such"];
@@ -45,6 +46,8 @@ pub(super) struct Check {
     frames: BTreeMap<FrameKey, (Host, bool)>,
     cfg_sent: BTreeMap<(NodeId, u64), u64>,
     in_flight: BTreeMap<(Host, NodeId), (MutationId, u64)>,
+    /// Nodes that run a job as far as the head can know: heard so, and since then neither heard otherwise nor seen off.
+    busy: BTreeSet<NodeId>,
     acked_revision: u64,
     last_fired: u64,
     /// Once set, no power action may be seen any more.
@@ -58,6 +61,7 @@ impl Check {
             planner: Planner::new(Arc::new(graph)),
             frames: BTreeMap::new(),
             cfg_sent: BTreeMap::new(),
+            busy: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             acked_revision: 0,
             last_fired: 0,
@@ -137,12 +141,24 @@ impl Check {
     }
 
     /// A head starts from its disk.
-    pub(super) fn restarted(&mut self, on_disk: u64) {
-        let acked = self.acked_revision;
+    pub(super) fn restarted(&mut self, disk: &Disk) {
+        let (acked, on_disk) = (self.acked_revision, disk.revision);
         self.require(on_disk >= acked, || {
             format!("I1: revision {acked} was acknowledged, a new head starts at {on_disk}")
         });
+        let was_busy = |node: &&Node| node.last_known.dsc.text(core::BUSY) == Some(core::BUSY_BUSY);
+        self.busy = disk
+            .nodes
+            .values()
+            .filter(was_busy)
+            .map(|node| node.id)
+            .collect();
         self.forget(Host::Head);
+    }
+
+    /// An operator says that nothing runs there.
+    pub(super) fn released(&mut self, node: NodeId) {
+        self.busy.remove(&node);
     }
 
     /// What ran at `host` died with it.
@@ -161,6 +177,7 @@ impl Check {
             } => self.mutation_event(host, *node, mutation, *attempt, what),
             Event::Deleted { node, .. } => {
                 self.in_flight.remove(&(host, *node));
+                self.busy.remove(node);
             }
             Event::Dsc { node, changes } if host == Host::Head => {
                 self.dsc_changed(*node, changes, cause);
@@ -170,6 +187,20 @@ impl Check {
     }
 
     fn dsc_changed(&mut self, node: NodeId, changes: &[Change], cause: Cause) {
+        let change = |url: &str| changes.iter().find(|change| change.url.as_str() == url);
+        let is = |url: &str, text: &str| {
+            let value = change(url).and_then(|change| change.value.as_ref());
+            value.and_then(|value| value.as_text()) == Some(text)
+        };
+        let joins = is(core::RUN_STATE, core::SYNC);
+        // Without a change of RunState it is not forgotten, but heard.
+        let ends = change(core::BUSY).is_some() && change(core::RUN_STATE).is_none();
+        if joins || ends || is(core::PHYS_STATE, core::POWER_OFF) {
+            self.busy.remove(&node);
+        }
+        if is(core::BUSY, core::BUSY_BUSY) {
+            self.busy.insert(node);
+        }
         let (Cause::Session(source) | Cause::Module(source)) = cause else {
             return;
         };
@@ -270,7 +301,7 @@ impl Check {
             )
         });
         if declared.disruptive {
-            let busy = fire.dsc.text(core::BUSY) == Some(core::BUSY_BUSY);
+            let busy = self.busy.contains(&node);
             self.require(!busy, || {
                 format!("I9: {mutation} is fired on {node}, which is BUSY")
             });

@@ -9,7 +9,8 @@ use crate::state::{Change, StateUrl, Value};
 
 use MutationContext::{All, Child, SelfNode};
 
-/// The power, pxe, core and image mutations, as head and agents have them.
+/// The power, pxe, core and image mutations, as head and agents have them. A boot has less time than in a real cluster, so that silent nodes come to
+/// the point where nothing but the guard rails keeps them from a power cycle.
 pub fn mutations() -> MutationSet {
     let on = &["/PhysState=POWER_ON"][..];
     let sync = &["/PhysState=POWER_ON", "/RunState=SYNC"][..];
@@ -61,7 +62,7 @@ pub fn mutations() -> MutationSet {
         boot(
             "WAITtoINIT",
             &[("/pxe/state", "WAIT", "INIT"), ("/RunState", "", "INIT")],
-            180,
+            25,
         ),
         boot(
             "ERRORtoWAIT",
@@ -77,7 +78,7 @@ pub fn mutations() -> MutationSet {
             All,
             &[("/RunState", "INIT", "SYNC")],
             on,
-            120,
+            40,
         ),
         Mutation {
             excludes: conditions(&[idle]),

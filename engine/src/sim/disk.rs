@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Record, WriteOp};
-use crate::state::{LastKnown, Node, NodeId, Tree};
+use crate::state::{Change, Node, NodeId, Tree};
 use crate::sync::join::{Grant, GrantId};
 use crate::time::Instant;
 
@@ -87,21 +87,13 @@ impl Disk {
         }
     }
 
-    /// The lazy copy of what is known (P4).
-    pub(super) fn remember(&mut self, tree: &Tree, now_ms: u64) {
-        for node in self.nodes.values_mut() {
-            let Some(live) = tree.get(node.id) else {
-                continue;
-            };
-            // A head that has not heard the node since its start keeps what its predecessor knew.
-            node.last_known = if live.dsc.is_empty() {
-                live.last_known.clone()
-            } else {
-                LastKnown {
-                    dsc: live.dsc.clone(),
-                    at_ms: now_ms,
-                }
-            };
+    /// Writes down what became known since the last time (P4).
+    pub(super) fn remember(&mut self, news: &BTreeMap<NodeId, Vec<Change>>, now_ms: u64) {
+        for (id, changes) in news {
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.last_known.dsc.apply(changes.iter().cloned());
+                node.last_known.at_ms = now_ms;
+            }
         }
     }
 

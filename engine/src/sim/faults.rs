@@ -101,6 +101,10 @@ impl World {
                 self.hit("machine pauses");
                 self.machines[index].paused_until = self.now + self.rng.millis(1_000..20_000);
             }
+            // One cut at a time, so that no node is silent for longer than the guard rails wait.
+            3 | 4
+                if self.net.is_cut(host, Host::Head, self.now)
+                    || self.net.is_cut(Host::Head, host, self.now) => {}
             3 => {
                 self.hit("partition");
                 self.net.cut(host, Host::Head, time);
@@ -224,6 +228,7 @@ impl World {
                 return self.write(vec![set("/image/name=other")], u64::MAX, WriteKind::Bad);
             }
             _ => {
+                self.check.released(node);
                 self.feed_head(Input::Release(vec![node]), super::check::Cause::Other);
                 return self.restore_one(index);
             }
@@ -260,7 +265,12 @@ impl World {
         }
         let ops = self.restore_ops();
         self.write(ops, 0, WriteKind::Wanted);
+        if self.options.calm {
+            // A release allows a power cycle, which nothing here needs.
+            return;
+        }
         let nodes: Vec<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
+        nodes.iter().for_each(|node| self.check.released(*node));
         self.feed_head(Input::Release(nodes), super::check::Cause::Other);
     }
 }

@@ -17,7 +17,7 @@ use crate::event::{
     CommitError, CommitId, ConnId, Discovery, Event, Fire, Input, Output, Record, RequestId, Write,
     WriteError, WriteOp,
 };
-use crate::state::{NodeId, core};
+use crate::state::{Change, LastKnown, NodeId, core};
 use crate::sync::join::{
     Accepted, ChallengeMessage, GrantId, JoinOutcome, NewGrant, RefuseReason, Secret,
 };
@@ -45,6 +45,8 @@ pub(super) struct Head {
     /// Who waits for a grant: machine and power cycle.
     pub(super) fetches: BTreeMap<RequestId, (usize, u64)>,
     interrupted: BTreeSet<u64>,
+    /// What became known since it was last written down.
+    news: BTreeMap<NodeId, Vec<Change>>,
 }
 
 /// What a write was for.
@@ -80,7 +82,7 @@ impl World {
             engine.restore_grant(grant.clone());
         }
         engine.restore_counters(self.disk.revision, self.disk.last_attempt, self.disk.frozen);
-        self.check.restarted(self.disk.revision);
+        self.check.restarted(&self.disk);
         self.head_incarnation += 1;
         self.head = Some(Head {
             engine,
@@ -90,6 +92,7 @@ impl World {
             pending: None,
             fetches: BTreeMap::new(),
             interrupted: BTreeSet::new(),
+            news: BTreeMap::new(),
         });
         let set = self.set.clone();
         self.feed_head(Input::Declare(set), Cause::Other);
@@ -159,6 +162,14 @@ impl World {
 
     fn head_event(&mut self, event: &Event, cause: Cause) {
         match event {
+            Event::Dsc { node, changes } => {
+                if let Some(head) = &mut self.head {
+                    head.news
+                        .entry(*node)
+                        .or_default()
+                        .extend(LastKnown::to_keep(changes));
+                }
+            }
             Event::Join { alarm: true, .. } => self.hit("alarm"),
             Event::Parked { .. } => self.hit("node parked"),
             Event::Mutation {
@@ -224,9 +235,9 @@ impl World {
     }
 
     pub(super) fn remember(&mut self) {
-        if let Some(head) = &self.head {
-            let now_ms = self.wall_ms();
-            self.disk.remember(head.engine.tree(), now_ms);
+        let now_ms = self.wall_ms();
+        if let Some(head) = &mut self.head {
+            self.disk.remember(&std::mem::take(&mut head.news), now_ms);
         }
         self.after(Duration::from_secs(2), Happening::Remember);
     }

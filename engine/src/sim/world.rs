@@ -429,7 +429,7 @@ impl World {
             backoff_max: Duration::from_secs(30),
             relapse: Duration::from_secs(20),
             settle: Duration::from_secs(30),
-            silent_hold: Duration::from_secs(120),
+            silent_hold: Duration::from_secs(180),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{NodeId, NodeName, Values, core};
+use super::{Change, NodeId, NodeName, Value, Values, core};
 use crate::time::Instant;
 
 /// A node: its names, its place, what it should be and what it is.
@@ -39,6 +39,26 @@ pub struct LastKnown {
     pub dsc: Values,
     /// When they were written, milliseconds since the Unix epoch; 0: never.
     pub at_ms: u64,
+}
+
+impl LastKnown {
+    /// What of a change of Dsc is worth keeping for the next run of the head.
+    ///
+    /// When an agent falls silent, whether its job runs becomes unknown; the next head must still leave it alone. So the job is kept until
+    /// the agent joins again or the power is seen off.
+    pub fn to_keep(changes: &[Change]) -> Vec<Change> {
+        let becomes = |url: &str, text: &str| {
+            let mut values = changes.iter().filter(|change| change.url.as_str() == url);
+            values.any(|change| change.value.as_ref().and_then(Value::as_text) == Some(text))
+        };
+        let is_busy = |change: &&Change| change.url.as_str() == core::BUSY;
+        let silent = becomes(core::RUN_STATE, core::ERROR);
+        let heard =
+            becomes(core::RUN_STATE, core::SYNC) || becomes(core::PHYS_STATE, core::POWER_OFF);
+        let ended = core::BUSY.parse().ok().filter(|_| heard).map(Change::unset);
+        let kept = changes.iter().filter(|change| !(silent && is_busy(change)));
+        ended.into_iter().chain(kept.cloned()).collect()
+    }
 }
 
 impl Node {

@@ -87,3 +87,30 @@ fn names_and_ids_are_unique_in_a_tree() {
     assert_eq!(tree.remove(id(1)).unwrap().name.as_str(), "n1");
     assert!(tree.by_name(&"n1".parse().unwrap()).is_none());
 }
+
+#[test]
+fn a_job_is_remembered_until_somebody_knows_better() {
+    let change = |text: &str| {
+        let (url, value) = text.split_once('=').unwrap();
+        Change {
+            url: url.parse().unwrap(),
+            value: (!value.is_empty()).then(|| Value::from(value)),
+        }
+    };
+    let mut kept = Values::default();
+    let table = [
+        ("the agent says so", vec!["/Busy=BUSY"], true),
+        ("it falls silent", vec!["/RunState=ERROR", "/Busy="], true),
+        ("its boot is served", vec!["/RunState="], true),
+        ("the power is seen off", vec!["/PhysState=POWER_OFF"], false),
+        ("the agent says so", vec!["/RunState=SYNC", "/Busy=BUSY"], true),
+        ("it says otherwise", vec!["/Busy="], false),
+        ("the agent says so", vec!["/Busy=BUSY"], true),
+        ("another one joins", vec!["/RunState=SYNC"], false),
+    ];
+    for (what, changes, busy) in table {
+        let changes: Vec<Change> = changes.into_iter().map(change).collect();
+        kept.apply(LastKnown::to_keep(&changes));
+        assert_eq!(kept.get(core::BUSY).is_some(), busy, "{what}");
+    }
+}

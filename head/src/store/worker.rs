@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::event::{CommitError, CommitId, Record};
-use engine::state::{Change, NodeId, StateUrl, Value, Values};
+use engine::state::{Change, LastKnown, NodeId, StateUrl, Value, Values};
 use tracing::{error, warn};
 
 use super::Store;
@@ -92,9 +92,9 @@ impl StoreWorker {
         let mut news = lock(&self.news);
         let values = news.entry(node).or_default().get_or_insert_default();
         values.extend(
-            changes
-                .iter()
-                .map(|change| (change.url.clone(), change.value.clone())),
+            LastKnown::to_keep(changes)
+                .into_iter()
+                .map(|change| (change.url, change.value)),
         );
     }
 
