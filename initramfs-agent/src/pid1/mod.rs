@@ -2,7 +2,7 @@
 //! over a network.
 //!
 //! Everything that can go wrong in interesting ways (networks, parsers, images) is the agent's, a child that may die at any time
-//! without touching what runs on the node (`reference`: DESIGN 6). One thread, one poll(2) loop, no memory that grows.
+//! without touching what runs on the node (DESIGN 6). One thread, one poll(2) loop, no memory that grows.
 
 pub(crate) mod agent;
 mod console;
