@@ -217,6 +217,24 @@ impl Config {
         }
     }
 
+    /// Files and folders that a start would miss. No error: the configuration may be meant for another machine.
+    pub(crate) fn missing_files(&self) -> Vec<String> {
+        let loaders = self.boot.loaders.iter();
+        let boot = [
+            ("boot.kernel", &self.boot.kernel),
+            ("boot.initramfs", &self.boot.initramfs),
+        ];
+        let boot = boot
+            .into_iter()
+            .filter(|_| !self.boot.interfaces.is_empty());
+        std::iter::once(("keys_dir", &self.keys_dir))
+            .chain(boot)
+            .chain(loaders.map(|(_, path)| ("boot.loaders", path)))
+            .filter(|(_, path)| !path.exists())
+            .map(|(key, path)| format!("{key}: {} is not there", path.display()))
+            .collect()
+    }
+
     /// The effective values as TOML, each with where it came from.
     pub(crate) fn show(&self, file: &Path) -> String {
         let mut out = String::new();

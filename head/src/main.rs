@@ -75,6 +75,9 @@ fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Config(ConfigCommand::Check)) => {
             println!("{} is good", arguments.config.display());
+            for missing in config.missing_files() {
+                println!("on this machine, {missing}");
+            }
             ExitCode::SUCCESS
         }
         Some(Command::Config(ConfigCommand::Show)) => {

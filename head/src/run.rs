@@ -57,7 +57,10 @@ pub(crate) fn main(config: Config, file: &Path) -> ExitCode {
     let result = runtime.block_on(run(config, file));
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            info!("kraken-head has stopped");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             error!("{error:#}");
             ExitCode::FAILURE
@@ -123,7 +126,6 @@ async fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     }
     // A socket without a server behind it would make clients wait.
     let _ = std::fs::remove_file(config.run_dir.join("api.sock"));
-    info!("kraken-head has stopped");
     ended
 }
 

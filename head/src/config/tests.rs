@@ -64,6 +64,32 @@ fn a_full_file_is_read() {
 }
 
 #[test]
+fn the_example_is_good_and_names_every_key() {
+    let config = parse(include_str!("../../head.example.toml")).unwrap();
+    let left_out: Vec<&str> = config
+        .shown
+        .iter()
+        .filter(|shown| shown.origin == Origin::Default)
+        .map(|shown| shown.key.as_str())
+        .collect();
+    assert!(left_out.is_empty(), "{left_out:?}");
+    let defaults = parse("cluster = \"lab\"\n").unwrap();
+    for shown in &defaults.shown {
+        let example = config
+            .shown
+            .iter()
+            .find(|other| other.key == shown.key)
+            .unwrap();
+        // Where the example shows something else than the default, it has to be something one has to choose.
+        let chosen = ["boot.interfaces", "boot.append"].contains(&shown.key.as_str());
+        assert!(
+            chosen || example.value == shown.value,
+            "{shown:?} {example:?}"
+        );
+    }
+}
+
+#[test]
 fn unknown_keys_are_errors_with_line_and_nearest_spelling() {
     let error = parse("cluster = \"lab\"\n[boot]\nhttp_prot = 8080\n").unwrap_err();
     assert_eq!(

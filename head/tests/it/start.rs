@@ -139,6 +139,11 @@ fn config_check_and_show_start_nothing() {
     let rig = Rig::new("[power]\npoll = \"7s\"\n");
     let output = rig.command().args(["config", "check"]).output().unwrap();
     assert!(output.status.success());
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .ends_with("head.toml is good\n")
+    );
     let output = rig
         .command()
         .args(["config", "show"])
