@@ -38,7 +38,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     Ok(())
 }
 
-/// As [`write`], but an error if `path` is there.
+/// As [`write()`], but an error if `path` is there.
 pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let file = prepared(path, bytes, mode)?;
     file.persist_noclobber(path)

@@ -1,6 +1,6 @@
 //! The kernel, as far as the agent needs more of it than `std` and safe `nix` calls give.
 //!
-//! [`Sys`] is what mounts and images need, so that their order and their errors can be tested without root ([`fake`]). All of
+//! [`Sys`] is what mounts and images need, so that their order and their errors can be tested without root (`fake`). All of
 //! the crate's `unsafe` lives in [`linux`].
 
 #[cfg(test)]
