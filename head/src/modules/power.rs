@@ -28,14 +28,21 @@ use super::{Declaration, Module, Reports};
 use crate::config::PowerCommand;
 pub(crate) use command::check_template;
 
-/// Mutations under way at once: a management network of 10,000 BMCs is not flooded, and a rack goes through in seconds.
-const MAX_SWITCHING: usize = 64;
+/// Questions of mutations to BMCs under way at once: a rack's worth of dead ones, at 15 s each, leaves room for the others. Waiting for a
+/// machine to do what it was told takes no place.
+const MAX_SWITCHING: usize = 256;
 
-/// Looks under way at once; their own, so that dead BMCs hold up no mutation.
-const MAX_LOOKS: usize = 64;
+/// Looks under way at once; their own, so that they hold up no mutation.
+const MAX_LOOKS: usize = 256;
 
-/// Pause between two readings while a mutation waits for its power state.
+/// First pause between two readings while a mutation waits for its power state; doubles.
 const REREAD: Duration = Duration::from_millis(250);
+
+/// Longest such pause: what a machine's coming up may be known late.
+const REREAD_MAX: Duration = Duration::from_secs(2);
+
+/// Longest time that a BMC which does not answer is not looked at.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// A BMC that took a reset and did nothing is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(15);
@@ -192,11 +199,52 @@ fn task_of(fire: &Fire) -> Option<Task> {
     }
 }
 
+impl Work {
+    fn mended_target(&mut self) -> Option<Target> {
+        std::mem::take(&mut self.mended)
+            .then(|| self.known.clone())
+            .flatten()
+    }
+
+    /// A look is over: a BMC that does not answer is left alone for a while, which doubles, so that dead ones cost little.
+    fn looked(&mut self, poll: Duration) {
+        self.looking = false;
+        self.unanswered.1 = match self.unanswered.0 {
+            0 => None,
+            times => {
+                let rest = poll.saturating_mul(1 << times.min(16));
+                Some(Instant::now() + rest.min(LOOK_AGAIN_MAX.max(poll)))
+            }
+        };
+    }
+}
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct Power(Arc<Shared>);
 
+/// How long things take; shorter in tests.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    ask: Duration,
+    switch: Duration,
+    say_before: Duration,
+    tell_again: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ask: ASK_TIMEOUT,
+            switch: SWITCH_TIMEOUT,
+            say_before: SAY_BEFORE,
+            tell_again: TELL_AGAIN,
+        }
+    }
+}
+
 struct Shared {
+    limits: Limits,
     reports: Reports,
     redfish: Redfish,
     command: Option<PowerCommand>,
@@ -213,8 +261,12 @@ struct Work {
     /// Rises with each start and end of an attempt: a look from before says nothing.
     generation: u64,
     looking: bool,
-    /// How to reach the switch, as of the last look: a Cfg that is mended while an attempt goes on mends the attempt.
-    target: Option<Target>,
+    /// Looks in a row that had no answer, and when to look again.
+    unanswered: (u32, Option<Instant>),
+    /// How to reach the switch, as of the last look.
+    known: Option<Target>,
+    /// It changed while an attempt was under way: a Cfg that is mended mends the attempt.
+    mended: bool,
     last_error: String,
 }
 
@@ -227,7 +279,16 @@ impl Power {
         reports: Reports,
         command: Option<PowerCommand>,
     ) -> Result<Self, reqwest::Error> {
+        Self::with_limits(reports, command, Limits::default())
+    }
+
+    fn with_limits(
+        reports: Reports,
+        command: Option<PowerCommand>,
+        limits: Limits,
+    ) -> Result<Self, reqwest::Error> {
         Ok(Self(Arc::new(Shared {
+            limits,
             reports,
             redfish: Redfish::new()?,
             command,
@@ -254,8 +315,16 @@ impl Power {
             let generation = {
                 let mut work = self.0.work();
                 let work = work.entry(observed.node).or_default();
-                work.target = Some(observed.target.clone());
-                if work.looking || work.firing.is_some() {
+                if work.known.as_ref() != Some(&observed.target) {
+                    work.known = Some(observed.target.clone());
+                    work.mended = work.firing.is_some();
+                    work.unanswered = (0, None);
+                }
+                let rests = work
+                    .unanswered
+                    .1
+                    .is_some_and(|until| Instant::now() < until);
+                if work.looking || work.firing.is_some() || rests {
                     continue;
                 }
                 work.looking = true;
@@ -265,7 +334,7 @@ impl Power {
             tokio::spawn(async move {
                 sleep(delay).await;
                 shared.look(&observed, generation).await;
-                shared.with(observed.node, |work| work.looking = false);
+                shared.with(observed.node, |work| work.looked(within));
             });
         }
     }
@@ -375,21 +444,21 @@ impl Shared {
                 .fail(fire, "the node has no /power/driver".into())
                 .await;
         };
-        let limit = if fire.mutation.name() == "UKtoOFF" {
-            ASK_TIMEOUT
-        } else {
-            SWITCH_TIMEOUT
+        let limit = match fire.mutation.name() {
+            "UKtoOFF" => self.limits.ask,
+            _ => self.limits.switch,
         };
-        let speak_at = Instant::now() + limit - SAY_BEFORE;
-        let Ok(_permit) = self.switching.acquire().await else {
-            return;
-        };
+        let speak_at = Instant::now() + limit - self.limits.say_before;
         let mut told: Option<Instant> = None;
-        let mut trouble = None;
+        // What the BMC did last: nothing yet, answered, or this.
+        let mut last: Option<Result<(), DriverError>> = None;
+        let mut pause = REREAD;
         // What an earlier look saw may be older than what the engine fired with.
-        self.with(fire.node, |work| work.target = None);
+        self.with(fire.node, |work| {
+            (work.known, work.mended) = (Some(target.clone()), false);
+        });
         loop {
-            if let Some(newer) = self.with(fire.node, |work| work.target.take()).flatten() {
+            if let Some(newer) = self.with(fire.node, Work::mended_target).flatten() {
                 target = newer;
             }
             let step = self.step(&target, task, &mut told);
@@ -397,33 +466,34 @@ impl Shared {
                 Ok(Ok(Some(state))) => return self.found(fire, state).await,
                 Ok(Ok(None)) => None,
                 Ok(Err(error)) => Some(error),
-                Err(_) => trouble.take().or(Some(DriverError::Unreachable(
-                    "the BMC does not answer".into(),
-                ))),
-            };
-            if let Some(error) = &error {
-                debug!(node = %fire.name, mutation = %fire.mutation, why = error.text(), "power control");
-                self.note_error(fire.node, &fire.name, error.text()).await;
-            }
-            match error {
-                Some(DriverError::Refused(text)) => return self.reports.fail(fire, text).await,
                 // A BMC that answers and does nothing is for the engine's deadline: the machine hangs.
-                Some(error) if Instant::now() + UNREACHABLE_PAUSE >= speak_at => {
-                    return self.reports.fail(fire, error.text().to_owned()).await;
+                Err(_) if last == Some(Ok(())) => return,
+                Err(_) => {
+                    let silent = || DriverError::Unreachable("the BMC does not answer".into());
+                    let error = last.and_then(Result::err).unwrap_or_else(silent);
+                    return self.give_up(fire, &error).await;
                 }
+            };
+            match error {
+                Some(error @ DriverError::Refused(_)) => return self.give_up(fire, &error).await,
                 Some(error) => {
-                    trouble = Some(error);
+                    debug!(node = %fire.name, mutation = %fire.mutation, why = error.text(), "power control");
+                    self.note_error(fire.node, &fire.name, error.text()).await;
+                    last = Some(Err(error));
                     sleep(UNREACHABLE_PAUSE).await;
                 }
                 None => {
-                    trouble = None;
-                    if Instant::now() >= speak_at {
-                        return;
-                    }
-                    sleep(REREAD).await;
+                    last = Some(Ok(()));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(REREAD_MAX);
                 }
             }
         }
+    }
+
+    async fn give_up(&self, fire: &Fire, error: &DriverError) {
+        self.note_error(fire.node, &fire.name, error.text()).await;
+        self.reports.fail(fire, error.text().to_owned()).await;
     }
 
     /// Reads, and tells the device what is wanted if it is due. `Some` when there is nothing more to do.
@@ -433,6 +503,9 @@ impl Shared {
         task: Task,
         told: &mut Option<Instant>,
     ) -> Result<Option<PowerState>, DriverError> {
+        let Ok(_place) = self.switching.acquire().await else {
+            return Ok(None);
+        };
         let Some(state) = self.read(target).await? else {
             return Ok(None);
         };
@@ -440,7 +513,7 @@ impl Shared {
             Task::Ask => Ok(Some(state)),
             Task::Reach(want) if state == want => Ok(Some(state)),
             Task::Reach(want) => {
-                if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+                if told.is_none_or(|told| told.elapsed() >= self.limits.tell_again) {
                     info!(node = %target.name, ?want, again = told.is_some(), "power switched");
                     metrics::counter!("kraken_power_switched_total", "to" => name_of(want))
                         .increment(1);
@@ -470,6 +543,12 @@ impl Shared {
         if is_current != Some(true) {
             return;
         }
+        self.with(observed.node, |work| {
+            work.unanswered.0 = match &result {
+                Ok(_) => 0,
+                Err(_) => work.unanswered.0.saturating_add(1),
+            };
+        });
         match result {
             Ok(state) => {
                 self.note_error(observed.node, &observed.target.name, "")

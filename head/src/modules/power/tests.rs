@@ -130,8 +130,14 @@ async fn rig(bmc: FakeBmc) -> Rig {
     ] {
         cfg.set(at.parse().unwrap(), Some(Value::from(value)));
     }
+    let limits = Limits {
+        ask: Duration::from_secs(3),
+        switch: Duration::from_secs(6),
+        say_before: Duration::from_millis(500),
+        tell_again: Duration::from_millis(2_500),
+    };
     Rig {
-        power: Power::new(reports, None).unwrap(),
+        power: Power::with_limits(reports, None, limits).unwrap(),
         heard,
         bmc,
         cfg,
@@ -331,7 +337,7 @@ async fn an_answer_that_is_no_state_never_means_off() {
         error.starts_with("/power/last_error=the BMC answers 503") && error.ends_with(": starting"),
         "{error}"
     );
-    // The trouble is over: that is said, and nothing else.
+    // The trouble is over: that is said, and nothing else. A look this soon would be left out.
     while rig
         .power
         .0
@@ -396,5 +402,67 @@ async fn the_command_driver_needs_its_programs() {
     assert_eq!(
         rig.report().await,
         "failed 2: the node has no /power/driver"
+    );
+}
+
+#[test]
+fn a_bmc_that_does_not_answer_is_left_alone_ever_longer() {
+    let poll = Duration::from_secs(5);
+    let rest_after = |times| {
+        let mut work = Work {
+            unanswered: (times, None),
+            ..Work::default()
+        };
+        work.looked(poll);
+        work.unanswered
+            .1
+            .map(|until| until.duration_since(Instant::now()).as_secs_f64().round() as u64)
+    };
+    assert_eq!(
+        [0, 1, 2, 3, 10, u32::MAX].map(rest_after),
+        [None, Some(10), Some(20), Some(40), Some(60), Some(60)]
+    );
+}
+
+#[tokio::test]
+async fn a_machine_that_takes_orders_and_does_nothing_is_left_to_the_deadline() {
+    let mut rig = rig(FakeBmc {
+        ignores_resets: true,
+        ..FakeBmc::default()
+    })
+    .await;
+    let node = NodeId::from_bytes([1; 16]);
+    rig.power.fire(rig.fire("OFFtoON", 1, &[]));
+    while rig.power.0.with(node, |work| work.firing.is_some()) == Some(true) {
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(
+        rig.heard.try_recv().is_err(),
+        "no failure is reported: the engine says that it hangs"
+    );
+    let resets = rig.resets();
+    assert!(
+        (2..=4).contains(&resets.len()),
+        "told again, but not all the time: {resets:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_bmc_is_a_failure_with_a_reason() {
+    let mut rig = rig(FakeBmc::default()).await;
+    rig.cfg.set(
+        url("/power/target"),
+        Some(Value::from("http://127.0.0.1:1/redfish/v1/Systems/1")),
+    );
+    rig.power.fire(rig.fire("UKtoOFF", 3, &[]));
+    assert!(
+        rig.report()
+            .await
+            .starts_with("/power/last_error=the BMC does not answer")
+    );
+    let failed = rig.report().await;
+    assert!(
+        failed.starts_with("failed 3: the BMC does not answer"),
+        "{failed}"
     );
 }
