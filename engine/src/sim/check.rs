@@ -11,6 +11,7 @@
 //! | I8 | a grant yields one key (`disk.rs`) |
 //! | I9 | nothing disruptive on a BUSY or frozen node |
 //! | I10 | a calm world sees no power action once it has converged |
+//! | I11 | a late reply ends no later attempt |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub(super) struct Check {
     busy: BTreeSet<NodeId>,
     acked_revision: u64,
     last_fired: u64,
+    /// The attempt whose module is giving up right now.
+    pub(super) replies: Option<u64>,
     /// Once set, no power action may be seen any more.
     pub(super) powerless: bool,
     broken: Option<String>,
@@ -65,6 +68,7 @@ impl Check {
             in_flight: BTreeMap::new(),
             acked_revision: 0,
             last_fired: 0,
+            replies: None,
             powerless: false,
             broken: None,
         }
@@ -250,6 +254,12 @@ impl Check {
             MutationEvent::Done { .. }
             | MutationEvent::Failed { .. }
             | MutationEvent::Interrupted => {
+                let failed = matches!(what, MutationEvent::Failed { .. });
+                if let (true, Some(reply)) = (failed, self.replies) {
+                    self.require(reply == attempt, || {
+                        format!("I11: a late word about attempt {reply} ends attempt {attempt} on {node}")
+                    });
+                }
                 let ended = self.in_flight.remove(&(host, node));
                 let right = ended
                     .as_ref()

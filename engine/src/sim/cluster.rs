@@ -9,6 +9,9 @@ use crate::state::{Change, StateUrl, Value};
 
 use MutationContext::{All, Child, SelfNode};
 
+/// Time for an image to start or to stop.
+pub(super) const IMAGE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The power, pxe, core and image mutations, as head and agents have them. A boot has less time than in a real cluster, so that silent nodes come to
 /// the point where nothing but the guard rails keeps them from a power cycle.
 pub fn mutations() -> MutationSet {
@@ -46,7 +49,7 @@ pub fn mutations() -> MutationSet {
             SelfNode,
             &[("/image/state", from, to)],
             sync,
-            60,
+            IMAGE_TIMEOUT.as_secs(),
         )
     };
     let boot = |name, changes: &[(&str, &str, &str)], seconds| {

@@ -30,6 +30,8 @@ pub const FAULTS: &[&str] = &[
     "boot hangs",
     "BMC does not answer",
     "module fails",
+    "module slow",
+    "late reply",
     "accept lost",
     "grant lost on the way",
     "datagram lost",

@@ -69,7 +69,7 @@ impl World {
             me: HEAD,
             role: Role::Head { epoch: 1 },
             sync: SyncConfig::default(),
-            healing: Self::healing(),
+            healing: self.healing(),
             seed: self.rng.next(),
         };
         let mut engine = Engine::new(config, self.schema.clone(), self.now);

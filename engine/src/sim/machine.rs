@@ -7,7 +7,7 @@ use proto::v1;
 
 use super::World;
 use super::check::Cause;
-use super::cluster::{change, goal};
+use super::cluster::{IMAGE_TIMEOUT, change, goal};
 use super::head::cut;
 use super::net::Host;
 use super::world::{HEAD, Happening, Phase};
@@ -239,7 +239,7 @@ impl World {
     }
 
     pub(super) fn start_agent(&mut self, index: usize, cycle: u64) {
-        let seed = self.rng.next();
+        let (seed, healing) = (self.rng.next(), self.healing());
         let machine = &mut self.machines[index];
         if machine.cycle != cycle || machine.ram.is_none() || machine.agent.is_some() {
             return;
@@ -249,7 +249,7 @@ impl World {
             me: machine.id,
             role: Role::Agent,
             sync: SyncConfig::default(),
-            healing: Self::healing(),
+            healing,
             seed,
         };
         let mut engine = Engine::new(config, self.schema.clone(), self.now);
@@ -449,7 +449,13 @@ impl World {
         };
         let incarnation = agent.incarnation;
         if fire.mutation.module() == "image" {
-            let delay = self.rng.millis(20..1_500);
+            let slow = self.phase == Phase::Chaos && self.rng.permille(80);
+            let delay = if slow {
+                self.hit("module slow");
+                IMAGE_TIMEOUT + self.rng.millis(500..12_000)
+            } else {
+                self.rng.millis(20..1_500)
+            };
             let fire = Box::new(fire);
             self.after(
                 delay,
@@ -467,8 +473,12 @@ impl World {
         let (Some(agent), Some(ram)) = (&machine.agent, &mut machine.ram) else {
             return;
         };
-        if agent.incarnation != incarnation || agent.interrupted.contains(&fire.attempt) {
+        if agent.incarnation != incarnation {
             return;
+        }
+        if agent.interrupted.contains(&fire.attempt) {
+            self.hit("late reply");
+            return self.agent_fails(index, fire);
         }
         let fails = self.phase == Phase::Chaos && self.rng.permille(30);
         let report = match fire.mutation.name() {
@@ -479,13 +489,7 @@ impl World {
             },
             _ if fails => {
                 self.hit("module fails");
-                let input = Input::MutationFailed {
-                    node: fire.node,
-                    mutation: fire.mutation.clone(),
-                    attempt: fire.attempt,
-                    text: "simulated".into(),
-                };
-                return self.feed_agent(index, input);
+                return self.agent_fails(index, fire);
             }
             "IDLEtoACTIVE" | "ERRORtoACTIVE" => {
                 ram.image = Image::Active;
@@ -501,5 +505,18 @@ impl World {
             self.hit("image adopted");
         }
         self.discover_at_agent(index, &[report]);
+    }
+
+    /// The module gives this attempt up, whether it is still wanted or not.
+    fn agent_fails(&mut self, index: usize, fire: &Fire) {
+        self.check.replies = Some(fire.attempt);
+        let input = Input::MutationFailed {
+            node: fire.node,
+            mutation: fire.mutation.clone(),
+            attempt: fire.attempt,
+            text: "simulated".into(),
+        };
+        self.feed_agent(index, input);
+        self.check.replies = None;
     }
 }

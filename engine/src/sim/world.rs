@@ -422,14 +422,15 @@ impl World {
         (WALL_MS + ms).saturating_add_signed(self.wall_offset_ms)
     }
 
-    pub(super) fn healing() -> Healing {
+    pub(super) fn healing(&self) -> Healing {
         Healing {
             attempts: 3,
             backoff: Duration::from_secs(3),
             backoff_max: Duration::from_secs(30),
             relapse: Duration::from_secs(20),
             settle: Duration::from_secs(30),
-            silent_hold: Duration::from_secs(180),
+            // In a calm world longer than any silence, so that no power action is right; else short, so that the other guard rails come to bear.
+            silent_hold: Duration::from_secs(if self.options.calm { 180 } else { 15 }),
         }
     }
 
