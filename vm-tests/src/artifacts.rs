@@ -42,6 +42,18 @@ const AGENT_SOURCES: [&str; 5] = [
     "Cargo.toml",
 ];
 
+/// What lies between those sources and goes into no release build.
+const NOT_IN_THE_AGENT: [&str; 8] = [
+    "target",
+    "tests",
+    "tests.rs",
+    "examples",
+    "benches",
+    "fuzz",
+    "scenarios",
+    "docs",
+];
+
 /// Where the artifacts are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Artifacts {
@@ -269,7 +281,8 @@ fn list_files(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     }
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_name() != "target" {
+        let name = entry.file_name();
+        if !NOT_IN_THE_AGENT.iter().any(|other| name == *other) {
             list_files(&entry.path(), files)?;
         }
     }
