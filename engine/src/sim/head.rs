@@ -19,7 +19,7 @@ use crate::event::{
 };
 use crate::state::{Change, LastKnown, NodeId, core};
 use crate::sync::join::{
-    Accepted, ChallengeMessage, GrantId, JoinOutcome, NewGrant, RefuseReason, Secret,
+    Accepted, ChallengeMessage, Grant, GrantId, JoinOutcome, NewGrant, RefuseReason, Secret,
 };
 use crate::sync::message::Frame;
 use crate::sync::signature::CfgSigner;
@@ -519,6 +519,18 @@ impl World {
             parent_address: String::new(),
             sync: SyncConfig::default(),
         };
+        let ram = self.machines[machine].ram.as_ref();
+        let by_grant = ram
+            .filter(|ram| !ram.certificate)
+            .and_then(|ram| ram.grant.as_ref());
+        if let Some(grant) = by_grant.map(|file| file.grant) {
+            let used = |grant: &Grant| grant.consumed_by.is_some();
+            if !self.disk.grants.get(&grant).is_some_and(used) {
+                self.check.fail(format!(
+                    "I8: grant {grant} lets a node in and is not used on the disk"
+                ));
+            }
+        }
         let message = accept_to_proto(accepted, issued);
         if let Some(v1::frame::Kind::Snapshot(cfg)) =
             message.cfg.as_ref().and_then(|frame| frame.kind.as_ref())
