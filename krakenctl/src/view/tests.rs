@@ -35,7 +35,11 @@ fn node() -> v1::Node {
 #[test]
 fn json_has_stable_names_and_no_secrets() {
     let view = NodeView::new(&node(), &Shown::new(Schema::built_in()));
-    let expect = r#"{"name":"n1","id":"11111111-1111-1111-1111-111111111111","parent_id":null,"groups":["rack1"],"labels":{},"frozen":false,"is_head":false,"cfg_revision":7,"last_seen_ms":null,"cfg":{"/PhysState":"POWER_ON","/power/password":"(secret)"},"dsc":{"/PhysState":"POWER_OFF","/RunState":"ERROR"}}"#;
+    let expect = concat!(
+        r#"{"name":"n1","id":"11111111-1111-1111-1111-111111111111","parent_id":null,"#,
+        r#""groups":["rack1"],"labels":{},"frozen":false,"is_head":false,"cfg_revision":7,"last_seen_ms":null,"cfg":{"/PhysState":"POWER_ON","/power/password":"(secret)"}"#,
+        r#","dsc":{"/PhysState":"POWER_OFF","/RunState":"ERROR"}}"#,
+    );
     assert_eq!(serde_json::to_string(&view).expect("json"), expect);
 }
 
