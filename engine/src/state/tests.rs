@@ -103,7 +103,11 @@ fn a_job_is_remembered_until_somebody_knows_better() {
         ("it falls silent", vec!["/RunState=ERROR", "/Busy="], true),
         ("its boot is served", vec!["/RunState="], true),
         ("the power is seen off", vec!["/PhysState=POWER_OFF"], false),
-        ("the agent says so", vec!["/RunState=SYNC", "/Busy=BUSY"], true),
+        (
+            "the agent says so",
+            vec!["/RunState=SYNC", "/Busy=BUSY"],
+            true,
+        ),
         ("it says otherwise", vec!["/Busy="], false),
         ("the agent says so", vec!["/Busy=BUSY"], true),
         ("another one joins", vec!["/RunState=SYNC"], false),
