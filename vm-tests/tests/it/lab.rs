@@ -43,13 +43,13 @@ pub(crate) fn artifacts(claim: &str) -> Option<Artifacts> {
     Some(serde_json::from_slice(&bytes).expect("a list of artifacts"))
 }
 
-/// Options for a cluster of machines n1, n2, ... that ends with this process.
+/// Options for a cluster of machines n1, n2, ... that ends with this process. Another run of the tests on the same machine has clusters of its own.
 pub(crate) fn options(name: &str, count: u8) -> Options {
     Options {
         lifeline: true,
         lab: PathBuf::from(env!("CARGO_BIN_EXE_kraken-lab")),
         append: "kraken.debug=1".to_owned(),
-        ..Options::new(name, count)
+        ..Options::new(&format!("{name}-{}", std::process::id()), count)
     }
 }
 
