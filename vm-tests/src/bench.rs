@@ -189,7 +189,7 @@ fn packed_probe(built: &Artifacts) -> Result<PathBuf> {
 fn measure(built: &Artifacts, to_sync: bool) -> Result<Figures> {
     let options = Options {
         lifeline: true,
-        ..Options::new("bench", 1)
+        ..Options::new(&format!("bench-{}", std::process::id()), 1)
     };
     let cluster = Cluster::start(&options, Some(built))?;
     cluster.enrol(&built.demo, &["n1".to_owned()])?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -70,7 +71,12 @@ pub fn down(dir: &Path) -> Result<String> {
             dir.display()
         );
     }
-    fs::remove_dir_all(dir)?;
+    // A supervisor on a lifeline may have done it.
+    if let Err(error) = fs::remove_dir_all(dir)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error.into());
+    }
     let namespace = identity.map_or_else(String::new, |identity| {
         format!(" (was net:[{}])", identity.net)
     });

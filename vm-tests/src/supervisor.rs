@@ -75,7 +75,12 @@ pub fn inside(dir: &Path, lifeline: bool) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(files, spec, lifeline))
+    runtime.block_on(serve(files, spec, lifeline))?;
+    if lifeline {
+        // Whoever held the other end is gone and cannot do it.
+        fs::remove_dir_all(dir).ok();
+    }
+    Ok(())
 }
 
 struct Supervisor {
