@@ -43,7 +43,8 @@ pub(crate) fn artifacts(claim: &str) -> Option<Artifacts> {
     Some(serde_json::from_slice(&bytes).expect("a list of artifacts"))
 }
 
-/// Options for a cluster of machines n1, n2, ... that ends with this process, and that no other process's cluster is in the way of. Another run of the tests on the same machine has clusters of its own.
+/// Options for a cluster of machines n1, n2, ... that ends with this process. Another run of the tests on the same machine, as the same
+/// user, has clusters of its own.
 pub(crate) fn options(name: &str, count: u8) -> Options {
     Options {
         lifeline: true,
