@@ -76,7 +76,7 @@ impl Files {
     pub fn capture(&self) -> PathBuf {
         self.0.join("bridge.pcap")
     }
-    /// What `kraken-head` and the machines' programs may use for temporary files.
+    /// Whether a cluster was described here, up or not.
     pub fn exists(&self) -> bool {
         self.spec().exists()
     }

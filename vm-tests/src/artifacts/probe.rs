@@ -1,4 +1,4 @@
-//! The smallest initramfs that proves a boot: busybox and three lines of script, after that of `reference` kernels' own tests.
+//! The smallest initramfs that proves a boot: busybox and three lines of script.
 //!
 //! Also the yardstick of `bench footprint`: what a machine takes to PID 1 without any of Kraken.
 
