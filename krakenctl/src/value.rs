@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use engine::extension::{Field, Format, REDACTED, Schema, SchemaError};
 use engine::state::{StateUrl, Value};
+use engine::wire::convert::value_to_proto;
 use proto::v1;
 use proto::v1::value::Kind;
 
@@ -49,7 +50,7 @@ pub(crate) fn change(
     };
     Ok(v1::ValueChange {
         url: url.to_string(),
-        value: value.as_ref().map(to_proto),
+        value: value.as_ref().map(value_to_proto),
     })
 }
 
@@ -62,20 +63,6 @@ fn bad_value(schema: &Schema, url: &StateUrl, error: SchemaError) -> Failure {
         }
         error => Failure::usage(error.to_string()),
     }
-}
-
-fn to_proto(value: &Value) -> v1::Value {
-    let kind = match value {
-        Value::Bool(b) => Kind::BoolValue(*b),
-        Value::Int(n) => Kind::IntValue(*n),
-        Value::Float(x) => Kind::FloatValue(x.0),
-        Value::Text(text) => Kind::TextValue(text.to_string()),
-        Value::Bytes(bytes) => Kind::BytesValue(bytes.to_vec()),
-        Value::List(items) => Kind::ListValue(v1::ValueList {
-            items: items.iter().map(to_proto).collect(),
-        }),
-    };
-    v1::Value { kind: Some(kind) }
 }
 
 /// A value for JSON and YAML: bytes as hexadecimal digits.
