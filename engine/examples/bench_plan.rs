@@ -371,7 +371,7 @@ fn engine_run(set: &MutationSet) -> Took {
                 *fired.entry(fire.mutation).or_default() += 1;
                 let discovery = Discovery {
                     node: fire.node,
-                    source: "bench",
+                    source: "bench".into(),
                     changes: changes.collect(),
                 };
                 engine.handle_input(Input::Discover(discovery), now);

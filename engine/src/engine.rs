@@ -318,6 +318,11 @@ impl Engine {
                 self.parents_word = parents_word(set);
                 self.planner = Planner::new(Arc::new(graph));
                 self.dirty.extend(self.runtimes.keys());
+                let sessions = self.sessions.of_children(self.config.role);
+                if !sessions.is_empty() {
+                    let set = Arc::new(set.clone());
+                    self.outputs.push_back(Output::Declared { sessions, set });
+                }
             }
             Err(error) => self.event(Event::Refused {
                 node: None,

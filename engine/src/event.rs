@@ -1,5 +1,8 @@
 //! The engine's whole surface to the world: what can be told to it, and what it wants done.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use crate::mutation::{MutationId, MutationSet};
 use crate::state::{Change, NodeId, NodeName, Values};
 use crate::sync::SessionId;
@@ -159,6 +162,13 @@ pub enum Output {
         /// Why, for the log.
         why: &'static str,
     },
+    /// Tell these children, over their streams, what is declared from now on; whoever joins later hears it in the join.
+    Declared {
+        /// Of which children.
+        sessions: Vec<SessionId>,
+        /// The whole set.
+        set: Arc<MutationSet>,
+    },
     /// Attach to the parent (a child's engine); tell [`Input::Attached`] or [`Input::Closed`].
     Attach {
         /// Number of the attempt since the last success, from 1.
@@ -280,7 +290,7 @@ pub struct Discovery {
     /// About which node.
     pub node: NodeId,
     /// Which module says so, for logs.
-    pub source: &'static str,
+    pub source: Cow<'static, str>,
     /// What it found.
     pub changes: Vec<Change>,
 }

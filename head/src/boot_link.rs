@@ -231,7 +231,7 @@ async fn seen(id: NodeId, handle: &Handle) {
     if let (Ok(true), Ok(url)) = (read.await, core::PHYS_STATE.parse()) {
         let discovery = Discovery {
             node: id,
-            source: "boot",
+            source: "boot".into(),
             changes: vec![Change::set(url, Value::from(core::POWER_ON))],
         };
         // The engine ends only with the process.

@@ -3,6 +3,11 @@
 //! A module declares mutations, and carries out those that the engine fires. It never writes state: what it finds goes back as
 //! discoveries. Each file has the declaration on top and the actor below; nothing here waits, actors have their own tasks.
 
+#![cfg_attr(
+    not(test),
+    allow(dead_code, reason = "modules from elsewhere come with their runners")
+)]
+
 mod core;
 mod declare;
 mod image;
@@ -11,15 +16,18 @@ mod pxe;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use anyhow::Context as _;
 use engine::event::{Discovery, Fire, Input};
 use engine::extension::Schema;
+use engine::mutation::graph::GraphError;
 use engine::mutation::{Dependency, Mutation, MutationId, MutationSet, file};
 use engine::state::{Change, NodeId, StateUrl};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
 pub(crate) use self::core::Core;
@@ -31,7 +39,7 @@ pub(crate) use pxe::Pxe;
 const MAX_REPORTS: usize = 16_384;
 
 /// What a module declares.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Declaration {
     /// What it can change.
     pub(crate) mutations: Vec<Mutation>,
@@ -43,9 +51,9 @@ pub(crate) struct Declaration {
 
 /// A module within the head.
 pub(crate) trait Module: Send + Sync {
-    /// The first part of its mutations' names.
-    fn name(&self) -> &'static str;
-    /// What it declares; always the same.
+    /// The first part of its mutations' names; always the same.
+    fn name(&self) -> &str;
+    /// What it declares now. Whoever declares something else later says so with [`Modules::put`].
     fn declaration(&self) -> Declaration;
     /// Starts to carry out a mutation. Does not wait.
     fn fire(&self, fire: Fire);
@@ -71,10 +79,15 @@ impl Reports {
     }
 
     /// Reports values of a node.
-    pub(crate) async fn discover(&self, node: NodeId, source: &'static str, changes: Vec<Change>) {
+    pub(crate) async fn discover(
+        &self,
+        node: NodeId,
+        source: impl Into<Cow<'static, str>>,
+        changes: Vec<Change>,
+    ) {
         self.send(Input::Discover(Discovery {
             node,
-            source,
+            source: source.into(),
             changes,
         }))
         .await;
@@ -93,15 +106,70 @@ impl Reports {
     }
 }
 
-/// All modules, and what they declare together.
+/// Why a module's declaration is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DeclareError {
+    /// The name is one of the head's own modules.
+    #[error("the name {0:?} is taken by a module of this head: give it another one")]
+    Taken(String),
+    /// A mutation that carries another module's name.
+    #[error("module {module:?} declares {mutation}, which is not its own")]
+    Foreign {
+        /// Who declares.
+        module: String,
+        /// What.
+        mutation: MutationId,
+    },
+    /// The set as a whole would contradict itself.
+    #[error("{0}")]
+    Contradicts(GraphError),
+}
+
+/// All modules, and what they declare together. Modules come, go and change while the head runs; each change makes a set of a generation
+/// of its own, which the engine and every joined child get at once.
 pub(crate) struct Modules {
-    modules: Vec<Arc<dyn Module>>,
+    reports: Reports,
+    table: RwLock<Table>,
+    /// Held from a change until the engine's queue has it, so that sets arrive in the order of their generations.
+    declaring: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Table {
+    generation: u64,
+    /// What mutation files declare.
+    files: Declaration,
+    modules: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    module: Arc<dyn Module>,
+    declared: Declaration,
+    built_in: bool,
 }
 
 impl Modules {
-    /// These modules.
-    pub(crate) fn new(modules: Vec<Arc<dyn Module>>) -> Self {
-        Self { modules }
+    /// These modules, which stay.
+    pub(crate) fn new(built_in: Vec<Arc<dyn Module>>, reports: Reports) -> Self {
+        let modules = built_in.into_iter().map(|module| {
+            let declared = module.declaration();
+            let entry = Entry {
+                module,
+                declared,
+                built_in: true,
+            };
+            (entry.module.name().to_owned(), entry)
+        });
+        let table = Table {
+            modules: modules.collect(),
+            ..Table::default()
+        };
+        Self {
+            reports,
+            table: RwLock::new(table),
+            declaring: Mutex::default(),
+        }
     }
 
     /// What they declare, and what the mutation files of a folder declare, if there are any.
@@ -109,27 +177,90 @@ impl Modules {
     /// # Errors
     /// A file that cannot be read or says nonsense; a set that contradicts itself.
     pub(crate) fn declared(&self, folder: &Path, schema: &Schema) -> anyhow::Result<MutationSet> {
-        let mut set = if has_files(folder) {
+        let mut table = self.write();
+        if has_files(folder) {
             let set =
                 file::load_dir(folder, schema).context("the mutation files cannot be used")?;
             info!(folder = %folder.display(), mutations = set.mutations.len(), "mutation files loaded");
-            set
-        } else {
-            MutationSet::default()
-        };
-        for module in &self.modules {
-            let declaration = module.declaration();
-            set.mutations.extend(declaration.mutations);
-            set.dependencies.extend(declaration.dependencies);
-            set.discoverables.extend(declaration.discoverables);
+            table.files = Declaration {
+                mutations: set.mutations,
+                dependencies: set.dependencies,
+                discoverables: set.discoverables,
+            };
         }
-        set.generation = 1;
-        set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
-        set.dependencies.sort();
-        set.discoverables.sort();
-        set.discoverables.dedup();
+        table.generation += 1;
+        let set = table.set();
         engine::Engine::check_set(&set).context("the declared mutations contradict each other")?;
         Ok(set)
+    }
+
+    /// Adds a module, or takes what one of this name declares now in place of what it declared before. The engine and all children hear of it.
+    ///
+    /// # Errors
+    /// A name or a declaration that does not do. Nothing changes then: what it declared before stays.
+    pub(crate) async fn put(&self, module: Arc<dyn Module>) -> Result<(), DeclareError> {
+        let name = module.name().to_owned();
+        let declared = module.declaration();
+        if let Some(mutation) = declared.mutations.iter().find(|m| m.id.module() != name) {
+            return Err(DeclareError::Foreign {
+                module: name,
+                mutation: mutation.id.clone(),
+            });
+        }
+        let _declaring = self.declaring.lock().await;
+        let changed = {
+            let mut table = self.write();
+            let old = table.modules.get(&name);
+            if old.is_some_and(|old| old.built_in) {
+                return Err(DeclareError::Taken(name));
+            }
+            let changed = old.is_none_or(|old| old.declared != declared);
+            let entry = Entry {
+                module,
+                declared,
+                built_in: false,
+            };
+            let old = table.modules.insert(name.clone(), entry);
+            let set = table.next();
+            match engine::Engine::check_set(&set) {
+                Ok(()) => changed.then(|| {
+                    table.generation = set.generation;
+                    set
+                }),
+                Err(error) => {
+                    match old {
+                        Some(old) => table.modules.insert(name, old),
+                        None => table.modules.remove(&name),
+                    };
+                    return Err(DeclareError::Contradicts(error));
+                }
+            }
+        };
+        if let Some(set) = changed {
+            info!(
+                module = name,
+                generation = set.generation,
+                "module declared"
+            );
+            self.reports.send(Input::Declare(set)).await;
+        }
+        Ok(())
+    }
+
+    /// Takes a module away, with all that it declared. The head's own stay.
+    pub(crate) async fn remove(&self, name: &str) {
+        let _declaring = self.declaring.lock().await;
+        let set = {
+            let mut table = self.write();
+            if table.modules.get(name).is_none_or(|entry| entry.built_in) {
+                return;
+            }
+            table.modules.remove(name);
+            table.generation += 1;
+            table.set()
+        };
+        info!(module = name, generation = set.generation, "module removed");
+        self.reports.send(Input::Declare(set)).await;
     }
 
     /// Hands a mutation to its module. One that no module here carries out is left to its timeout, or to whoever else discovers it.
@@ -149,10 +280,43 @@ impl Modules {
         }
     }
 
-    fn of(&self, mutation: &MutationId) -> Option<&Arc<dyn Module>> {
-        self.modules
-            .iter()
-            .find(|module| module.name() == mutation.module())
+    fn of(&self, mutation: &MutationId) -> Option<Arc<dyn Module>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = table.modules.get(mutation.module());
+        entry.map(|entry| Arc::clone(&entry.module))
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// The set as it would be next.
+    fn next(&self) -> MutationSet {
+        let mut set = self.set();
+        set.generation += 1;
+        set
+    }
+
+    fn set(&self) -> MutationSet {
+        let declared = self.modules.values().map(|entry| &entry.declared);
+        let mut set = MutationSet {
+            generation: self.generation,
+            ..MutationSet::default()
+        };
+        for declaration in declared.chain([&self.files]) {
+            set.mutations.extend_from_slice(&declaration.mutations);
+            set.dependencies
+                .extend_from_slice(&declaration.dependencies);
+            set.discoverables
+                .extend_from_slice(&declaration.discoverables);
+        }
+        set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
+        set.dependencies.sort();
+        set.discoverables.sort();
+        set.discoverables.dedup();
+        set
     }
 }
 

@@ -55,6 +55,7 @@ impl Outputs {
                 info!(%node, ?session, why, "session ends");
                 self.sync.end(session, why);
             }
+            Output::Declared { sessions, set } => self.sync.declared(&sessions, &set),
             // A head without a parent attaches to nobody.
             Output::Attach { attempt } => debug!(attempt, "nobody to attach to"),
             Output::Event(event) => {

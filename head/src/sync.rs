@@ -18,11 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::driver::Handle;
 use engine::event::{ConnId, Input};
+use engine::mutation::MutationSet;
 use engine::state::NodeId;
 use engine::sync::join::JoinOutcome;
 use engine::sync::message::Frame;
 use engine::sync::{SessionId, SyncConfig};
+use engine::wire::convert::mutation_set_to_proto;
 use engine::wire::seal::{End, Parties, SealError, Sessions};
+use proto::v1;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
@@ -38,6 +41,7 @@ const MAX_WAITING: usize = 256;
 enum ToConn {
     Outcome(JoinOutcome),
     Frame(Frame),
+    Mutations(Arc<v1::MutationSet>),
     End(&'static str),
 }
 
@@ -159,6 +163,17 @@ impl SyncHub {
         }
         count("sent", "stream");
         tell(&mut table, conn, ToConn::Frame(frame));
+    }
+
+    /// Tells children what is declared from now on, over their streams. One that takes no more is cut, and hears it when it joins again.
+    pub(crate) fn declared(&self, sessions: &[SessionId], set: &MutationSet) {
+        let set = Arc::new(mutation_set_to_proto(set));
+        let mut table = self.table();
+        for session in sessions {
+            if let Some(conn) = table.peers.get(session).map(|peer| peer.conn) {
+                tell(&mut table, conn, ToConn::Mutations(Arc::clone(&set)));
+            }
+        }
     }
 
     /// A session is over.

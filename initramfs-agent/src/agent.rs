@@ -374,6 +374,7 @@ impl Performer {
             Output::Commit { .. }
             | Output::Written { .. }
             | Output::Grant { .. }
+            | Output::Declared { .. }
             | Output::Join { .. } => {}
         }
     }

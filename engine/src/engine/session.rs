@@ -85,6 +85,14 @@ impl Sessions {
         self.links.contains_key(&node)
     }
 
+    /// The sessions of a head's children; an agent has none.
+    pub(super) fn of_children(&self, role: Role) -> Vec<SessionId> {
+        match role {
+            Role::Head { .. } => self.by_session.keys().copied().collect(),
+            Role::Agent => Vec::new(),
+        }
+    }
+
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }

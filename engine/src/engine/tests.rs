@@ -230,7 +230,7 @@ impl Head {
     fn discover(&mut self, n: u8, changes: &[&str]) {
         self.input(Input::Discover(Discovery {
             node: id(n),
-            source: "test",
+            source: "test".into(),
             changes: changes.iter().map(|text| change(text)).collect(),
         }));
     }
@@ -261,7 +261,7 @@ impl Head {
                 });
                 self.input(Input::Discover(Discovery {
                     node: fire.node,
-                    source: "test",
+                    source: "test".into(),
                     changes: changes.collect(),
                 }));
             }

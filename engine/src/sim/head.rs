@@ -33,6 +33,9 @@ use crate::{Engine, event};
 /// How often the power module looks.
 const POLL: Duration = Duration::from_secs(5);
 
+/// How often the modules' declarations are declared anew.
+const REDECLARE_SECONDS: u64 = 60;
+
 /// A running head.
 pub(super) struct Head {
     pub(super) engine: Engine,
@@ -155,6 +158,7 @@ impl World {
             Output::Join { conn, outcome } => self.join_answer(conn, outcome),
             Output::Send { session, frame } => self.head_sends(session, frame),
             Output::EndSession { session, why, .. } => self.head_ends(session, why),
+            Output::Declared { sessions, set } => self.head_declares(&sessions, &set),
             Output::Attach { .. } => self.check.fail("a head attaches to nobody".into()),
             Output::Event(event) => self.head_event(&event, cause),
         }
@@ -238,6 +242,9 @@ impl World {
         let now_ms = self.wall_ms();
         if let Some(head) = &mut self.head {
             self.disk.remember(&std::mem::take(&mut head.news), now_ms);
+        }
+        if self.now.since_origin().as_secs() % REDECLARE_SECONDS < 2 {
+            self.declare_again();
         }
         self.after(Duration::from_secs(2), Happening::Remember);
     }
@@ -396,7 +403,7 @@ impl World {
     fn discover_at_head(&mut self, node: NodeId, source: &'static str, changes: &[&str]) {
         let discovery = Discovery {
             node,
-            source,
+            source: source.into(),
             changes: changes.iter().map(|text| change(text)).collect(),
         };
         self.feed_head(Input::Discover(discovery), Cause::Module(node));

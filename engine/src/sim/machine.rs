@@ -414,7 +414,7 @@ impl World {
     pub(super) fn discover_at_agent(&mut self, index: usize, changes: &[&str]) {
         let discovery = Discovery {
             node: self.machines[index].id,
-            source: "agent",
+            source: "agent".into(),
             changes: changes.iter().map(|text| change(text)).collect(),
         };
         self.feed_agent(index, Input::Discover(discovery));

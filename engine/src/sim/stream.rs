@@ -11,12 +11,14 @@ use super::check::Cause;
 use super::net::Host;
 use super::world::{HEAD, Happening, Phase};
 use crate::event::{ConnId, Input};
+use crate::mutation::MutationSet;
 use crate::sync::SessionId;
 use crate::sync::join::{Channel, ChildJoin, Identity};
 use crate::time::Instant;
 use crate::wire::convert::{
     accept_from_proto, challenge_from_proto, frame_from_proto, join_hello_from_proto,
-    join_hello_to_proto, proof_from_proto, proof_to_proto, refused_from_proto,
+    join_hello_to_proto, mutation_set_from_proto, mutation_set_to_proto, proof_from_proto,
+    proof_to_proto, refused_from_proto,
 };
 use crate::wire::seal::{DropReason, End, Parties};
 
@@ -385,7 +387,13 @@ impl World {
                     self.stream_frame(Host::Machine(index), session, frame);
                 }
             }
-            Some(Kind::Mutations(_)) | None => self
+            Some(Kind::Mutations(set)) => match mutation_set_from_proto(set) {
+                Ok(set) => self.feed_agent(index, Input::Declare(set)),
+                Err(error) => self
+                    .check
+                    .fail(format!("a genuine set is refused: {error}")),
+            },
+            None => self
                 .check
                 .fail("a message of the head cannot be read".into()),
         }
@@ -438,6 +446,26 @@ impl World {
         }
         self.feed_agent(index, Input::Attached(accept.into_attach(id)));
         self.announce(index);
+    }
+
+    /// Modules declare something else from time to time; nothing may come of it but that children hear it.
+    pub(super) fn declare_again(&mut self) {
+        self.set.generation += 1;
+        let set = self.set.clone();
+        self.feed_head(Input::Declare(set), Cause::Other);
+    }
+
+    pub(super) fn head_declares(&mut self, sessions: &[SessionId], set: &MutationSet) {
+        self.hit("children hear a changed set");
+        let Some(head) = &self.head else { return };
+        let conns: Vec<ConnId> = sessions
+            .iter()
+            .filter_map(|session| head.peers.get(session).map(|(_, conn)| *conn))
+            .collect();
+        for conn in conns {
+            let set = mutation_set_to_proto(set);
+            self.tell_child(conn, v1::to_child::Kind::Mutations(set));
+        }
     }
 
     /// One end closes; the other one hears of it as soon as it can be reached.

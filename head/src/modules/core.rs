@@ -19,7 +19,7 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Core;
 
 impl Module for Core {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "core"
     }
 

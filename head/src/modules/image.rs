@@ -50,7 +50,7 @@ const COPY_BYTES: usize = 1 << 20;
 pub(crate) struct Images;
 
 impl Module for Images {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "image"
     }
 

@@ -341,7 +341,7 @@ impl Power {
 }
 
 impl Module for Power {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "power"
     }
 

@@ -36,7 +36,7 @@ impl Pxe {
 }
 
 impl Module for Pxe {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "pxe"
     }
 

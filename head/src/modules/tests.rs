@@ -7,16 +7,20 @@ use engine::state::{Value, Values};
 use super::*;
 
 fn modules() -> Modules {
+    modules_of(Reports::channel().0)
+}
+
+fn modules_of(reports: Reports) -> Modules {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let (reports, _heard) = Reports::channel();
     let power = Power::new(reports.clone(), None).unwrap();
-    let pxe = Pxe::new(reports, std::time::Duration::from_secs(600), || 0);
-    Modules::new(vec![
+    let pxe = Pxe::new(reports.clone(), std::time::Duration::from_secs(600), || 0);
+    let built_in: Vec<Arc<dyn Module>> = vec![
         Arc::new(Core),
         Arc::new(power),
         Arc::new(pxe),
         Arc::new(Images),
-    ])
+    ];
+    Modules::new(built_in, reports)
 }
 
 fn values(text: &str) -> Values {
@@ -152,4 +156,84 @@ fn mutation_files_join_the_set_and_their_mistakes_are_named() {
         error.contains("clash.toml") && error.contains("mutates"),
         "{error}"
     );
+}
+
+/// A module that declares what it is told to.
+struct Declares(&'static str, Vec<Mutation>);
+
+impl Module for Declares {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn declaration(&self) -> Declaration {
+        Declaration {
+            mutations: self.1.clone(),
+            ..Declaration::default()
+        }
+    }
+
+    fn fire(&self, _: Fire) {}
+
+    fn interrupt(&self, _: NodeId, _: &MutationId, _: u64) {}
+}
+
+fn change(module: &'static str, name: &str, to: &'static str) -> Mutation {
+    declare::mutation(module, name, engine::mutation::MutationContext::Child)
+        .change("/site/fan", &[""], to)
+        .done()
+}
+
+#[tokio::test]
+async fn modules_come_change_and_go_while_the_head_runs() {
+    let (reports, mut heard) = Reports::channel();
+    let modules = modules_of(reports);
+    let no_files = Path::new("/no/such/folder");
+    let first = modules.declared(no_files, &Schema::built_in()).unwrap();
+    assert_eq!(first.generation, 1);
+    let mut set = move || match heard.try_recv() {
+        Ok(Input::Declare(set)) => {
+            let fan = set.mutations.iter().filter(|m| m.id.module() == "fan");
+            let names: Vec<String> = fan.map(|m| m.id.to_string()).collect();
+            assert_eq!(set.mutations.len(), first.mutations.len() + names.len());
+            Some((set.generation, names.join(" ")))
+        }
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => None,
+    };
+    let put = |name, mutations| modules.put(Arc::new(Declares(name, mutations)));
+
+    put("fan", vec![change("fan", "START", "ON")])
+        .await
+        .unwrap();
+    assert_eq!(set(), Some((2, "fan/START".into())));
+    // A restart that declares the same is no news.
+    put("fan", vec![change("fan", "START", "ON")])
+        .await
+        .unwrap();
+    assert_eq!(set(), None);
+    let two = vec![change("fan", "START", "ON"), change("fan", "STOP", "OFF")];
+    put("fan", two.clone()).await.unwrap();
+    assert_eq!(set(), Some((3, "fan/START fan/STOP".into())));
+
+    // What contradicts concerns its module only: the others, and what it declared before, stay.
+    let twice = vec![change("fan", "START", "ON"), change("fan", "START", "OFF")];
+    assert!(matches!(
+        put("fan", twice).await,
+        Err(DeclareError::Contradicts(_))
+    ));
+    let foreign = put("fan", vec![change("power", "START", "ON")]).await;
+    assert!(matches!(foreign, Err(DeclareError::Foreign { .. })));
+    assert_eq!(
+        put("power", Vec::new()).await,
+        Err(DeclareError::Taken("power".into()))
+    );
+    put("other", Vec::new()).await.unwrap();
+    assert_eq!(set(), Some((4, "fan/START fan/STOP".into())));
+
+    modules.remove("fan").await;
+    assert_eq!(set(), Some((5, String::new())));
+    modules.remove("fan").await;
+    modules.remove("power").await;
+    assert_eq!(set(), None);
 }

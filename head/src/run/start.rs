@@ -27,7 +27,7 @@ use crate::api::{self, Admin, Faces, Feed, Pages, Parts, Token};
 use crate::boot::{self, BootPlaneConfig, BootTable, Loaders};
 use crate::boot_link::{self, BootBook};
 use crate::config::Config;
-use crate::modules::{Core, ImageStore, Images, Modules, Observed, Power, Pxe, Reports};
+use crate::modules::{Core, ImageStore, Images, Module, Modules, Observed, Power, Pxe, Reports};
 use crate::outputs::{EventQueue, Outputs, follow_events};
 use crate::pending::HoldingList;
 use crate::requests::Requests;
@@ -86,13 +86,14 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     let (reports, reported) = Reports::channel();
     let power = Power::new(reports.clone(), config.power.command.clone())
         .context("cannot make the power module")?;
-    let pxe = Pxe::new(reports, config.boot.window, wall_ms);
-    let modules = Arc::new(Modules::new(vec![
+    let pxe = Pxe::new(reports.clone(), config.boot.window, wall_ms);
+    let built_in: Vec<Arc<dyn Module>> = vec![
         Arc::new(Core),
         Arc::new(power.clone()),
         Arc::new(pxe),
         Arc::new(Images),
-    ]));
+    ];
+    let modules = Arc::new(Modules::new(built_in, reports));
     let declared = modules.declared(&config.state_dir.join("mutations"), &schema)?;
 
     let (me, epoch) = (loaded.head, loaded.epoch);
@@ -354,7 +355,7 @@ async fn discover_self(me: NodeId, handle: &Handle) -> anyhow::Result<()> {
         .collect::<Result<Vec<_>, engine::state::UrlError>>()?;
     let discovery = Discovery {
         node: me,
-        source: "head",
+        source: "head".into(),
         changes,
     };
     say(handle, Input::Discover(discovery)).await

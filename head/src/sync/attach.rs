@@ -244,6 +244,7 @@ impl Child {
                 },
                 told = told.recv() => match told {
                     Some(ToConn::Frame(frame)) => self.say(to_child::Kind::Frame(convert::frame_to_proto(&frame))).await,
+                    Some(ToConn::Mutations(set)) => self.say(to_child::Kind::Mutations(v1::MutationSet::clone(&set))).await,
                     Some(ToConn::End(why)) => Err(Status::aborted(why)),
                     Some(ToConn::Outcome(_)) => Ok(()),
                     None => Err(Status::resource_exhausted("the stream does not keep up")),
@@ -305,7 +306,9 @@ impl Child {
         match told.recv().await {
             Some(ToConn::Outcome(outcome)) => Ok(outcome),
             Some(ToConn::End(why)) => Err(Status::aborted(why)),
-            Some(ToConn::Frame(_)) | None => Err(Status::aborted("the join was cut")),
+            Some(ToConn::Frame(_) | ToConn::Mutations(_)) | None => {
+                Err(Status::aborted("the join was cut"))
+            }
         }
     }
 

@@ -31,7 +31,7 @@ impl Reporter {
         }
         let discovery = Discovery {
             node: self.node,
-            source,
+            source: source.into(),
             changes,
         };
         self.tell(Input::Discover(discovery)).await;
