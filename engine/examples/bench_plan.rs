@@ -67,6 +67,7 @@ fn mutation(
             .collect(),
         requires: conditions(requires),
         excludes: conditions(excludes),
+        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(90)),
         fail_to: Vec::new(),
         cost: 1,

@@ -30,11 +30,20 @@ struct MutationView {
     mutates: Vec<ChangeView>,
     requires: Vec<ConditionView>,
     excludes: Vec<ConditionView>,
+    requires_of: Vec<OthersView>,
     /// 0: no limit.
     timeout_ms: u64,
     fail_to: JsonValues,
     cost: u32,
     disruptive: bool,
+}
+
+/// A condition on the parent, or on all other nodes of a group.
+#[derive(Clone, Debug, Serialize)]
+struct OthersView {
+    who: String,
+    #[serde(flatten)]
+    condition: Option<ConditionView>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +74,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Fai
 }
 
 fn view_of(mutation: &v1::Mutation, shown: &Shown) -> MutationView {
-    let conditions = |all: &[v1::UrlCondition]| {
+    let conditions = |all: &[v1::UrlCondition]| -> Vec<ConditionView> {
         all.iter()
             .map(|condition| ConditionView {
                 url: condition.url.clone(),
@@ -91,6 +100,14 @@ fn view_of(mutation: &v1::Mutation, shown: &Shown) -> MutationView {
             .collect(),
         requires: conditions(&mutation.requires),
         excludes: conditions(&mutation.excludes),
+        requires_of: mutation
+            .requires_of
+            .iter()
+            .map(|others| OthersView {
+                who: others.who.clone(),
+                condition: conditions(others.condition.as_slice()).pop(),
+            })
+            .collect(),
         timeout_ms: mutation.timeout_ms,
         fail_to: shown.json_values(&mutation.fail_to),
         cost: mutation.cost,
@@ -123,6 +140,15 @@ fn table(mutations: &[v1::Mutation], shown: &Shown) -> Table {
                 .collect();
             texts.join(", ")
         };
+        let of_others = mutation.requires_of.iter().map(|others| {
+            let condition = conditions(others.condition.as_slice());
+            format!("{} {condition}", others.who)
+        });
+        let requires: Vec<String> = [conditions(&mutation.requires)]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .chain(of_others)
+            .collect();
         let fail_to: Vec<String> = mutation
             .fail_to
             .iter()
@@ -148,7 +174,7 @@ fn table(mutations: &[v1::Mutation], shown: &Shown) -> Table {
                 },
                 Tone::Warn,
             ),
-            conditions(&mutation.requires).into(),
+            requires.join(", ").into(),
             conditions(&mutation.excludes).into(),
             fail_to.join(", ").into(),
             mutation.cost.to_string().into(),

@@ -62,6 +62,7 @@ fn mutation(
             })
             .collect(),
         excludes: Vec::new(),
+        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(10)),
         fail_to: vec![change("/PhysState=PHYS_HANG")],
         cost: 1,

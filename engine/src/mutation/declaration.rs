@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::state::{Change, StateUrl, Value};
+use crate::state::{Change, NodeName, StateUrl, Value};
 
 /// Most mutations in one set; keeps a search over a careless set bounded.
 pub const MAX_MUTATIONS: usize = 10_000;
@@ -80,6 +80,24 @@ pub struct Condition {
     pub any_of: Vec<Option<Value>>,
 }
 
+/// Which other nodes a condition is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Others {
+    /// The node's parent.
+    Parent,
+    /// All other nodes of a group, named without its `@`.
+    Group(Arc<str>),
+}
+
+/// A condition on other nodes. It never changes the path, it holds the firing until it is fulfilled.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct OthersCondition {
+    /// Of whom.
+    pub who: Others,
+    /// What must hold for each of them.
+    pub condition: Condition,
+}
+
 /// A declared change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mutation {
@@ -93,6 +111,8 @@ pub struct Mutation {
     pub requires: Vec<Condition>,
     /// None may hold.
     pub excludes: Vec<Condition>,
+    /// What must hold for other nodes at the instant of firing.
+    pub requires_of: Vec<OthersCondition>,
     /// After this without all `to` values discovered, `fail_to` is discovered; `None`: never.
     pub timeout: Option<Duration>,
     /// What a timeout means.
@@ -137,5 +157,27 @@ impl Condition {
     /// Whether it holds for this value.
     pub fn holds(&self, value: Option<&Value>) -> bool {
         self.any_of.iter().any(|allowed| allowed.as_ref() == value)
+    }
+}
+
+impl Others {
+    /// `parent` or `@group`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix('@') {
+            Some(group) => {
+                let is_name = group.parse::<NodeName>().is_ok();
+                is_name.then(|| Self::Group(group.into()))
+            }
+            None => (text == "parent").then_some(Self::Parent),
+        }
+    }
+}
+
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parent => f.write_str("parent"),
+            Self::Group(group) => write!(f, "@{group}"),
+        }
     }
 }

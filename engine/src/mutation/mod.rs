@@ -17,5 +17,5 @@ pub mod report;
 
 pub use declaration::{
     Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet,
-    UrlChange,
+    Others, OthersCondition, UrlChange,
 };

@@ -184,6 +184,7 @@ fn mutation(
         mutates: mutates.collect(),
         requires: conditions(requires),
         excludes: Vec::new(),
+        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(seconds)),
         fail_to: vec![change("/PhysState=PHYS_HANG")],
         cost: 1,

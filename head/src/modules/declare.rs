@@ -35,6 +35,7 @@ pub(super) fn mutation(module: &str, name: &str, context: MutationContext) -> De
         mutates: Vec::new(),
         requires: Vec::new(),
         excludes: Vec::new(),
+        requires_of: Vec::new(),
         timeout: None,
         fail_to: Vec::new(),
         cost: 1,

@@ -8,7 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::{FileError, MAX_PROBLEMS, MutationFile, Problem};
 use crate::extension::{Schema, nearest, parse_duration};
-use crate::mutation::{Condition, Dependency, Mutation, MutationContext, MutationId, UrlChange};
+use crate::mutation::{
+    Condition, Dependency, Mutation, MutationContext, MutationId, Others, OthersCondition,
+    UrlChange,
+};
 use crate::state::{Change, Float, MAX_VALUE_BYTES, StateUrl, Value};
 
 /// Longest module or mutation name; both together must fit in a log line.
@@ -104,12 +107,13 @@ impl Reader<'_> {
     }
 
     fn mutation(&mut self, table: &Table<'_>, item: &Item<'_>, module: &str) -> Option<Mutation> {
-        const KEYS: [&str; 9] = [
+        const KEYS: [&str; 10] = [
             "name",
             "context",
             "mutates",
             "requires",
             "excludes",
+            "requires_of",
             "timeout",
             "fail_to",
             "cost",
@@ -142,6 +146,7 @@ impl Reader<'_> {
             mutates,
             requires: self.conditions(table, "requires"),
             excludes: self.conditions(table, "excludes"),
+            requires_of: self.requires_of(table),
             timeout: table.get("timeout").and_then(|item| self.timeout(item)),
             fail_to: table
                 .get("fail_to")
@@ -203,6 +208,51 @@ impl Reader<'_> {
         for (url, item) in self.urls(table) {
             let any_of = self.values(&url, item);
             conditions.push(Condition { url, any_of });
+        }
+        conditions
+    }
+
+    fn requires_of(&mut self, table: &Table<'_>) -> Vec<OthersCondition> {
+        const WANTED: &str = "a `requires_of` is written like { who = \"@io\", url = \"/RunState\", any_of = [\"SYNC\"] }";
+        let Some(item) = table.get("requires_of") else {
+            return Vec::new();
+        };
+        let Some(items) = item.get_ref().as_array() else {
+            self.complain(
+                &item.span(),
+                format!("requires_of must be a list; {WANTED}"),
+            );
+            return Vec::new();
+        };
+        let mut conditions = Vec::new();
+        for item in items {
+            let Some(entry) = self.table(item, "a `requires_of`") else {
+                continue;
+            };
+            self.known_keys(entry, "a `requires_of`", &["who", "url", "any_of"]);
+            let (Some(who), Some(url), Some(any_of)) =
+                (entry.get("who"), entry.get("url"), entry.get("any_of"))
+            else {
+                self.complain(&item.span(), WANTED);
+                continue;
+            };
+            let named = self.text(who, "who").unwrap_or_default();
+            let Some(others) = Others::parse(named) else {
+                let text =
+                    format!("who {named:?} is neither \"parent\" nor a group such as \"@io\"");
+                self.complain(&who.span(), text);
+                continue;
+            };
+            let Some(text) = self.text(url, "url") else {
+                continue;
+            };
+            if let Some(url) = self.url(text, &url.span()) {
+                let any_of = self.values(&url, any_of);
+                conditions.push(OthersCondition {
+                    who: others,
+                    condition: Condition { url, any_of },
+                });
+            }
         }
         conditions
     }

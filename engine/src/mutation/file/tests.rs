@@ -66,6 +66,7 @@ context = "CHILD"
 mutates  = { "/PhysState" = { from = ["POWER_OFF", "PHYS_UNKNOWN"], to = "POWER_ON" } }
 requires = { "/Platform" = ["vbox", "qemu"], "/site/rack" = 3 }
 excludes = { "/Busy" = "BUSY", "/site/locked" = true }
+requires_of = [{ who = "parent", url = "/RunState", any_of = ["SYNC"] }, { who = "@io", url = "/PhysState", any_of = "POWER_ON" }]
 timeout  = "1m30s"
 fail_to  = { "/PhysState" = "PHYS_HANG" }
 cost = 0
@@ -94,6 +95,18 @@ conditions = { "/PhysState" = "POWER_ON" }
     assert_eq!(
         mutation.excludes[1],
         Condition::is("/site/locked".parse().unwrap(), true)
+    );
+    let others: Vec<(String, String)> = mutation
+        .requires_of
+        .iter()
+        .map(|others| (others.who.to_string(), others.condition.url.to_string()))
+        .collect();
+    assert_eq!(
+        others,
+        [
+            ("parent".to_owned(), "/RunState".to_owned()),
+            ("@io".to_owned(), "/PhysState".to_owned())
+        ]
     );
     assert_eq!(mutation.timeout, Some(std::time::Duration::from_secs(90)));
     assert_eq!(mutation.fail_to[0].value, Some("PHYS_HANG".into()));
@@ -378,4 +391,19 @@ fn the_corpus_is_read_without_a_panic() {
         seen += 1;
     }
     assert!(seen >= 5, "{seen} files in {}", corpus.display());
+}
+
+#[test]
+fn conditions_on_other_nodes_name_a_parent_or_a_group() {
+    let wrong = |entry: &str| {
+        problems(&format!(
+            "module = \"m\"\n[[mutation]]\nname = \"A\"\nmutates = {{ \"/a\" = {{ to = \"x\" }} }}\nrequires_of = {entry}\n"
+        ))
+    };
+    assert_eq!(
+        wrong(r#"[{ who = "io", url = "/RunState", any_of = ["SYNC"] }]"#),
+        [":5: who \"io\" is neither \"parent\" nor a group such as \"@io\""]
+    );
+    assert!(wrong(r#"[{ who = "@io", url = "/RunState" }]"#)[0].contains("any_of = [\"SYNC\"]"));
+    assert!(wrong(r#"{ who = "@io" }"#)[0].starts_with(":5: requires_of must be a list"));
 }

@@ -56,6 +56,7 @@ fn mutation(id: &str, mutates: &str, requires: &str, excludes: &str, cost: u32) 
         mutates: changes.collect(),
         requires: conditions(requires),
         excludes: conditions(excludes),
+        requires_of: Vec::new(),
         timeout: None,
         fail_to: Vec::new(),
         cost,

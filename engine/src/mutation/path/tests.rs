@@ -25,6 +25,7 @@ fn mutation(name: &str, url: &str, from: &str, to: &str, requires: &[(&str, &str
             .map(|(url, value)| Condition::is(url.parse().unwrap(), *value))
             .collect(),
         excludes: Vec::new(),
+        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(1)),
         fail_to: Vec::new(),
         cost: 1,

@@ -33,6 +33,7 @@ fn mutation(
             .map(|(url, value)| Condition::is(url.parse().unwrap(), *value))
             .collect(),
         excludes: Vec::new(),
+        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(60)),
         fail_to: Vec::new(),
         cost: 1,

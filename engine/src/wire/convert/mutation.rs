@@ -10,7 +10,7 @@ use super::state::{
 use super::{ConvertError, Fault, Within, convert_items, no_longer};
 use crate::mutation::{
     Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet,
-    UrlChange,
+    Others, OthersCondition, UrlChange,
 };
 use crate::state::{MAX_VALUES, Value};
 
@@ -127,7 +127,26 @@ pub fn mutation_to_proto(mutation: &Mutation) -> v1::Mutation {
         fail_to: changes_to_proto(&mutation.fail_to),
         cost: mutation.cost,
         disruptive: mutation.disruptive,
+        requires_of: mutation.requires_of.iter().map(others_to_proto).collect(),
     }
+}
+
+fn others_to_proto(others: &OthersCondition) -> v1::OthersCondition {
+    let condition = conditions_to_proto(std::slice::from_ref(&others.condition)).pop();
+    v1::OthersCondition {
+        who: others.who.to_string(),
+        condition,
+    }
+}
+
+fn others_from_proto(others: v1::OthersCondition) -> Result<OthersCondition, ConvertError> {
+    let condition = others.condition.ok_or(Fault::Missing).within("condition")?;
+    Ok(OthersCondition {
+        who: Others::parse(&others.who)
+            .ok_or(Fault::Word)
+            .within("who")?,
+        condition: condition_from_proto(condition).within("condition")?,
+    })
 }
 
 /// A mutation out of a message.
@@ -167,6 +186,12 @@ pub fn mutation_from_proto(mutation: v1::Mutation) -> Result<Mutation, ConvertEr
             MAX_ITEMS,
             mutation.excludes,
             condition_from_proto,
+        )?,
+        requires_of: convert_items(
+            "requires_of",
+            MAX_ITEMS,
+            mutation.requires_of,
+            others_from_proto,
         )?,
         timeout: (mutation.timeout_ms > 0).then(|| Duration::from_millis(mutation.timeout_ms)),
         fail_to: convert_items("fail_to", MAX_ITEMS, mutation.fail_to, change_from_proto)?,

@@ -10,7 +10,8 @@ use proto::v1;
 use super::*;
 use crate::event::ConnId;
 use crate::mutation::{
-    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, UrlChange,
+    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, Others,
+    OthersCondition, UrlChange,
 };
 use crate::state::{
     Change, Float, MAX_LIST_ITEMS, MAX_VALUE_BYTES, MAX_VALUES, Node, NodeId, StateUrl, Value,
@@ -245,6 +246,12 @@ fn sample_mutation() -> Mutation {
             url: url("/Busy"),
             any_of: vec![Some("BUSY".into()), None],
         }],
+        requires_of: ["parent", "@io"]
+            .map(|who| OthersCondition {
+                who: Others::parse(who).unwrap(),
+                condition: Condition::is(url("/RunState"), "SYNC"),
+            })
+            .to_vec(),
         timeout: Some(Duration::from_secs(180)),
         fail_to: vec![Change::set(url("/PhysState"), "PHYS_HANG".into())],
         cost: 3,
@@ -295,6 +302,10 @@ fn mutation_sets_are_checked_and_ordered() {
     check(
         edit(|set| set.mutations[0].name = "x".repeat(65)),
         "mutations[0].name has 65 bytes",
+    );
+    check(
+        edit(|set| set.mutations[0].requires_of[1].who = "io".into()),
+        "mutations[0].requires_of[1].who is no name",
     );
     check(
         edit(|set| set.mutations[0].context = 9),

@@ -36,6 +36,7 @@ fn mutations() -> MutationSet {
         }],
         requires: Vec::new(),
         excludes: Vec::new(),
+        requires_of: Vec::new(),
         timeout: None,
         fail_to: Vec::new(),
         cost: 1,
