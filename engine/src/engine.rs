@@ -13,6 +13,7 @@ mod heal;
 mod session;
 mod stage;
 mod timers;
+mod what_if;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use self::commit::Commits;
 use self::session::Sessions;
 use self::timers::{Timer, Timers};
+pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use crate::event::{Event, Input, Output};
 use crate::extension::Schema;
 use crate::mutation::graph::{GraphError, MutationGraph};

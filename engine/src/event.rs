@@ -1,6 +1,7 @@
 //! The engine's whole surface to the world: what can be told to it, and what it wants done.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::mutation::{MutationId, MutationSet};
@@ -353,6 +354,15 @@ pub struct WriteDone {
     pub revision: u64,
     /// Names of the nodes that it changed.
     pub nodes: Vec<NodeName>,
+}
+
+impl WriteDone {
+    /// The answer to a write about these nodes.
+    pub fn of(revision: u64, nodes: &BTreeMap<NodeId, NodeName>) -> Self {
+        let mut nodes: Vec<NodeName> = nodes.values().cloned().collect();
+        nodes.sort();
+        Self { revision, nodes }
+    }
 }
 
 /// Why a write changed nothing.

@@ -18,6 +18,7 @@ pub mod driver;
 pub mod engine;
 pub mod event;
 pub mod extension;
+pub mod history;
 pub mod mutation;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -95,13 +95,8 @@ impl Engine {
                 match stage.write(&write) {
                     Ok(checked) => {
                         changed.extend(checked.ops.iter().filter_map(Changed::of));
-                        written.push((
-                            write.request,
-                            WriteDone {
-                                revision: checked.revision,
-                                nodes: checked.nodes,
-                            },
-                        ));
+                        let done = WriteDone::of(checked.revision, &checked.names);
+                        written.push((write.request, done));
                         records.push(Record::Write {
                             revision: checked.revision,
                             author: write.author,

@@ -3,12 +3,30 @@
 use super::timers::Timer;
 use super::{Engine, Role};
 use crate::event::{Discovery, Event};
-use crate::state::{Change, NodeId, StateUrl, Value, core};
+use crate::mutation::graph::MutationGraph;
+use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
 
 /// State of a node's network boot, which the engine moves when a grant is made or handed out.
 pub(super) const PXE_STATE: &str = "/pxe/state";
 /// Whether mutations are held, as a child sees it in its Cfg.
 pub(super) const FROZEN: &str = "/Frozen";
+
+/// Applies changes to a Dsc with all that can no longer be known by them; returns what has really changed.
+pub(super) fn apply(
+    graph: &MutationGraph,
+    dsc: &mut Values,
+    cfg: &Values,
+    changes: Vec<Change>,
+) -> Vec<Change> {
+    let mut real = dsc.apply(changes);
+    let changed: Vec<StateUrl> = real.iter().map(|change| change.url.clone()).collect();
+    for url in graph.forget(dsc, cfg, &changed) {
+        if dsc.set(url.clone(), None) {
+            real.push(Change::unset(url));
+        }
+    }
+    real
+}
 
 impl Engine {
     /// A module's report.
@@ -79,15 +97,9 @@ impl Engine {
         let Some(node) = self.tree.get_mut(id) else {
             return;
         };
-        let mut real = node.dsc.apply(changes);
+        let real = apply(self.planner.graph(), &mut node.dsc, &node.cfg, changes);
         if real.is_empty() {
             return;
-        }
-        let changed: Vec<StateUrl> = real.iter().map(|change| change.url.clone()).collect();
-        for url in self.planner.graph().forget(&node.dsc, &node.cfg, &changed) {
-            if node.dsc.set(url.clone(), None) {
-                real.push(Change::unset(url));
-            }
         }
         if node.dsc.text(core::PHYS_STATE) == Some(core::POWER_OFF) {
             self.confirm(id);
@@ -117,9 +129,15 @@ impl Engine {
         let Some(node) = self.tree.get(id) else {
             return;
         };
+        let forgotten = self.forgotten_by_cfg(node);
+        self.apply_dsc(id, forgotten);
+    }
+
+    /// What of a node's Dsc can no longer be known under its Cfg.
+    pub(super) fn forgotten_by_cfg(&self, node: &Node) -> Vec<Change> {
         let changed: Vec<StateUrl> = node.cfg.iter().map(|(url, _)| url.clone()).collect();
         let forgotten = self.graph().forget(&node.dsc, &node.cfg, &changed);
-        self.apply_dsc(id, forgotten.into_iter().map(Change::unset).collect());
+        forgotten.into_iter().map(Change::unset).collect()
     }
 
     /// What an earlier run of the head knew of this node no longer matters.

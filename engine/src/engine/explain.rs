@@ -4,9 +4,19 @@ use super::Engine;
 use super::heal::Guard;
 use crate::mutation::progress::{Phase, Progress};
 use crate::mutation::report::{Hold, Outcome, Report, ReportFailure, ReportStep};
-use crate::mutation::{MutationContext, MutationId};
-use crate::state::NodeId;
+use crate::mutation::{Mutation, MutationContext, MutationId};
+use crate::state::{Node, NodeId};
 use crate::time::Instant;
+
+/// A node as holds see it: as it is, or as a write would leave it.
+pub(super) struct Standing<'a> {
+    pub(super) node: &'a Node,
+    pub(super) confirmed: bool,
+    pub(super) silent_since: Option<Instant>,
+    pub(super) progress: Option<&'a Progress>,
+    /// The cluster is frozen.
+    pub(super) frozen: bool,
+}
 
 impl Engine {
     /// Why a node is where it is.
@@ -78,25 +88,48 @@ impl Engine {
         ) else {
             return Vec::new();
         };
-        let guard = Guard {
-            engine: self.guard_view(),
+        let standing = Standing {
             node,
             confirmed: runtime.confirmed,
             silent_since: runtime.silent_since,
+            progress: Some(&runtime.progress),
+            frozen: self.frozen,
+        };
+        self.holds_of(&standing, declared, now)
+    }
+
+    /// What keeps this mutation from firing, on a node that is, or would be, like this.
+    pub(super) fn holds_of(
+        &self,
+        standing: &Standing<'_>,
+        declared: &Mutation,
+        now: Instant,
+    ) -> Vec<Hold> {
+        let mut view = self.guard_view();
+        (view.frozen, view.now) = (standing.frozen, now);
+        let guard = Guard {
+            engine: view,
+            node: standing.node,
+            confirmed: standing.confirmed,
+            silent_since: standing.silent_since,
         };
         let mut holds: Vec<Hold> = guard
             .holds(declared)
             .into_iter()
             .map(|held| held.hold)
             .collect();
-        if let Some(until) = runtime.progress.backs_off_until(mutation, now) {
+        let mutation = &declared.id;
+        let until = standing
+            .progress
+            .and_then(|progress| progress.backs_off_until(mutation, now));
+        if let Some(until) = until {
             holds.push(Hold {
                 kind: "backoff",
                 text: format!(
                     "{mutation} failed and is tried again in {:.0?}",
                     until.since(now)
                 ),
-                lifted_by: format!("time, or krakenctl node release {}", node.name),
+                lifted_by: format!("time, or krakenctl node release {}", standing.node.name),
             });
         }
         holds

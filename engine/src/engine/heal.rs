@@ -33,9 +33,9 @@ pub(super) struct Guard<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct GuardView {
     role: Role,
-    frozen: bool,
+    pub(super) frozen: bool,
     started: Instant,
-    now: Instant,
+    pub(super) now: Instant,
     healing: crate::mutation::progress::Healing,
     dead: std::time::Duration,
 }
@@ -306,7 +306,7 @@ impl Engine {
     }
 }
 
-fn carries_out(own: bool, mutation: &Mutation) -> bool {
+pub(super) fn carries_out(own: bool, mutation: &Mutation) -> bool {
     use crate::mutation::MutationContext;
     match mutation.context {
         MutationContext::SelfNode => own,

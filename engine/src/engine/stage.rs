@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::event::{Write, WriteError, WriteOp};
 use crate::extension::{REDACTED, Schema};
+use crate::history::inverse;
 use crate::state::{Change, MAX_VALUES, Node, NodeId, NodeName, Tree, Value};
 
 /// Deepest chain of parents: a head, two levels of mid-level heads and room to spare (fault F23).
@@ -37,8 +38,11 @@ pub(super) struct Staged {
 /// A write that passed, in the form to store.
 pub(super) struct Checked {
     pub(super) ops: Vec<WriteOp>,
+    /// Takes `ops` back, in this order.
+    pub(super) inverse: Vec<WriteOp>,
     pub(super) revision: u64,
-    pub(super) nodes: Vec<NodeName>,
+    /// Nodes that it is about.
+    pub(super) names: BTreeMap<NodeId, NodeName>,
 }
 
 impl<'a> Stage<'a> {
@@ -78,7 +82,7 @@ impl<'a> Stage<'a> {
         }
         let before = (self.touched.clone(), self.frozen);
         let unique = self.unique.clone();
-        let result = self.try_ops(&write.ops);
+        let result = self.ops(&write.ops);
         if result.is_err() {
             (self.touched, self.frozen) = before;
             self.unique = unique;
@@ -86,22 +90,34 @@ impl<'a> Stage<'a> {
         result
     }
 
-    fn try_ops(&mut self, ops: &[WriteOp]) -> Result<Checked, WriteError> {
+    /// Lays these operations over the rest; after an error the stage holds some of them.
+    pub(super) fn ops(&mut self, ops: &[WriteOp]) -> Result<Checked, WriteError> {
         let revision = self.revision + 1;
         let mut checked = Vec::with_capacity(ops.len());
-        let mut nodes = Vec::new();
+        let mut back = Vec::with_capacity(ops.len());
+        let mut names = BTreeMap::new();
         for op in ops {
+            let node = node_of(op);
+            let mut undo = inverse(op, node.and_then(|node| self.get(node)), self.frozen);
             let (op, name) = self.op(op, revision)?;
+            if let (Some(WriteOp::Set { changes: old, .. }), WriteOp::Set { changes, .. }) =
+                (&mut undo, &op)
+                && old.len() != changes.len()
+            {
+                // What came as the redaction mark is left as it is, and so it is by an undo.
+                old.retain(|old| changes.iter().any(|change| change.url == old.url));
+            }
+            back.extend(undo);
+            names.extend(node.zip(name));
             checked.push(op);
-            nodes.extend(name);
         }
-        nodes.sort();
-        nodes.dedup();
+        back.reverse();
         self.revision = revision;
         Ok(Checked {
             ops: checked,
+            inverse: back,
             revision,
-            nodes,
+            names,
         })
     }
 
@@ -381,6 +397,18 @@ impl<'a> Stage<'a> {
             }
         }
         holders
+    }
+}
+
+/// The node that an operation is about.
+fn node_of(op: &WriteOp) -> Option<NodeId> {
+    match op {
+        WriteOp::Add(node) => Some(node.id),
+        WriteOp::Delete(node)
+        | WriteOp::Set { node, .. }
+        | WriteOp::Groups { node, .. }
+        | WriteOp::Freeze { node, .. } => Some(*node),
+        WriteOp::FreezeCluster(_) => None,
     }
 }
 

@@ -9,21 +9,21 @@ use crate::state::{Change, NodeName, Value, core};
 
 const HEAD: NodeId = NodeId::from_bytes([0xaa; 16]);
 
-struct Head {
-    engine: Engine,
-    now: Instant,
+pub(super) struct Head {
+    pub(super) engine: Engine,
+    pub(super) now: Instant,
     requests: u64,
     fired: Vec<Fire>,
-    interrupted: Vec<MutationId>,
+    pub(super) interrupted: Vec<MutationId>,
     events: Vec<Event>,
     written: Vec<Result<WriteDone, WriteError>>,
 }
 
-fn id(n: u8) -> NodeId {
+pub(super) fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 16])
 }
 
-fn change(text: &str) -> Change {
+pub(super) fn change(text: &str) -> Change {
     let (url, value) = text.split_once('=').unwrap();
     Change {
         url: url.parse().unwrap(),
@@ -120,7 +120,7 @@ fn set_b() -> MutationSet {
 }
 
 impl Head {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with_nodes(&[])
     }
 
@@ -192,7 +192,7 @@ impl Head {
         }
     }
 
-    fn sleep(&mut self, seconds: u64) {
+    pub(super) fn sleep(&mut self, seconds: u64) {
         let end = self.now + Duration::from_secs(seconds);
         while let Some(at) = self.engine.poll_timeout().filter(|at| *at <= end) {
             self.now = at.max(self.now);
@@ -202,7 +202,7 @@ impl Head {
         self.now = end;
     }
 
-    fn write(&mut self, ops: Vec<WriteOp>) -> Result<WriteDone, WriteError> {
+    pub(super) fn write(&mut self, ops: Vec<WriteOp>) -> Result<WriteDone, WriteError> {
         self.requests += 1;
         self.input(Input::Write(Write {
             request: RequestId(self.requests),
@@ -215,20 +215,20 @@ impl Head {
         self.written.pop().unwrap()
     }
 
-    fn add(&mut self, n: u8, cfg: &[&str]) {
+    pub(super) fn add(&mut self, n: u8, cfg: &[&str]) {
         let mut node = Node::new(id(n), format!("n{n}").parse::<NodeName>().unwrap(), None);
         node.cfg.apply(cfg.iter().map(|text| change(text)));
         self.write(vec![WriteOp::Add(Box::new(node))]).unwrap();
     }
 
-    fn set(&mut self, n: u8, text: &str) -> Result<WriteDone, WriteError> {
+    pub(super) fn set(&mut self, n: u8, text: &str) -> Result<WriteDone, WriteError> {
         self.write(vec![WriteOp::Set {
             node: id(n),
             changes: vec![change(text)],
         }])
     }
 
-    fn discover(&mut self, n: u8, changes: &[&str]) {
+    pub(super) fn discover(&mut self, n: u8, changes: &[&str]) {
         self.input(Input::Discover(Discovery {
             node: id(n),
             source: "test".into(),
@@ -245,7 +245,7 @@ impl Head {
     }
 
     /// Lets modules do at once what they are told.
-    fn obey(&mut self) -> Vec<String> {
+    pub(super) fn obey(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         while !self.fired.is_empty() {
             for fire in std::mem::take(&mut self.fired) {

@@ -1,0 +1,376 @@
+//! What a write would lead to, without making it (DESIGN 3, "Explain"): the plan that every node would follow, nodes with equal plans
+//! together, and what would hold them.
+//!
+//! A pure question: the writes are staged as a real one would be, and the staged nodes are planned by a planner of its own, so nothing of the
+//! engine can change. Without operations it tells the present plans. Leaves out what only time tells: discoveries on the way may re-plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Engine;
+use super::explain::Standing;
+use super::stage::Stage;
+use crate::event::{WriteError, WriteOp};
+use crate::history::{self, Cells};
+use crate::mutation::path::{PlanResult, Planner};
+use crate::mutation::progress::{Action, Phase, Progress};
+use crate::mutation::report::{Hold, Outcome, Report, ReportStep};
+use crate::mutation::{Mutation, MutationId};
+use crate::state::{Node, NodeId, NodeName, Values, core};
+use crate::time::Instant;
+
+/// Stands for a node's name in the texts of [`GroupHold`].
+pub const NODE_MARK: &str = "{node}";
+
+/// What would be.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct WhatIf {
+    /// Revision of the tree that it starts from.
+    pub revision: u64,
+    /// What the write would change.
+    pub changes: Cells,
+    /// Names of the nodes that it is about, deleted and added ones too.
+    pub names: BTreeMap<NodeId, NodeName>,
+    /// The nodes by what they would do, in the order of the first name of each.
+    pub groups: Vec<PlanGroup>,
+}
+
+/// Nodes that would do the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanGroup {
+    /// Which, by name.
+    pub nodes: Vec<NodeName>,
+    /// What the first of them would do; its outcome is [`Outcome::Held`] only if all of them are held before the first step, and its holds
+    /// are not filled in.
+    pub report: Report,
+    /// What would keep steps from firing, for some or all of them.
+    pub holds: Vec<GroupHold>,
+    /// Running mutations that the write would interrupt.
+    pub interrupts: Vec<MutationId>,
+    /// How often the nodes would be switched on: what runs on them has ended by then.
+    pub reboots: usize,
+    /// Nodes with a running job among those whose plan has a disruptive step.
+    pub busy: Vec<NodeName>,
+}
+
+/// A hold that several nodes meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupHold {
+    /// What, with [`NODE_MARK`] for the node's name.
+    pub hold: Hold,
+    /// The first step that it keeps from firing.
+    pub mutation: MutationId,
+    /// Who meets it.
+    pub nodes: Vec<NodeName>,
+}
+
+/// All in which the nodes of a group agree, beside the steps.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Manner {
+    parked: Option<String>,
+    running: Vec<MutationId>,
+    interrupts: Vec<MutationId>,
+}
+
+/// A group in the making.
+struct Making {
+    plan: Arc<PlanResult>,
+    manner: Manner,
+    report: Report,
+    nodes: Vec<NodeName>,
+    holds: Vec<GroupHold>,
+    held_at_once: usize,
+    busy: Vec<NodeName>,
+}
+
+impl Engine {
+    /// What would follow if `ops` were written: for every node that they touch and for `nodes`.
+    ///
+    /// # Errors
+    /// As the write would be refused.
+    pub fn what_if(
+        &self,
+        ops: &[WriteOp],
+        nodes: &[NodeId],
+        now: Instant,
+    ) -> Result<WhatIf, WriteError> {
+        let mut stage = Stage::new(
+            &self.tree,
+            &self.schema,
+            self.config.me,
+            self.revision,
+            self.frozen,
+        );
+        let (changes, names) = if ops.is_empty() {
+            (Cells::new(), BTreeMap::new())
+        } else {
+            let checked = stage.ops(ops)?;
+            let changes = history::cells(&checked.ops, &checked.inverse);
+            (changes, checked.names)
+        };
+        let staged = stage.finish();
+        let mut groups = Groups::new(self, staged.frozen, now);
+        let mut order: BTreeMap<&NodeName, NodeId> = BTreeMap::new();
+        let untouched = nodes.iter().filter_map(|node| self.tree.get(*node));
+        let untouched = untouched.filter(|node| !staged.touched.contains_key(&node.id));
+        for node in untouched.chain(staged.touched.values().flatten()) {
+            order.insert(&node.name, node.id);
+        }
+        for id in order.into_values() {
+            match staged.touched.get(&id) {
+                Some(Some(node)) => groups.add_written(node),
+                Some(None) => {}
+                None => groups.add_present(id),
+            }
+        }
+        Ok(WhatIf {
+            revision: self.revision,
+            changes,
+            names,
+            groups: groups.finish(),
+        })
+    }
+
+    /// Dsc as it is once a new Cfg has counted: without what can no longer be known.
+    fn dsc_after_cfg(&self, node: &Node) -> Option<Values> {
+        let forgotten = self.forgotten_by_cfg(node);
+        if forgotten.is_empty() {
+            return None;
+        }
+        let mut dsc = node.dsc.clone();
+        super::discover::apply(self.graph(), &mut dsc, &node.cfg, forgotten);
+        Some(dsc)
+    }
+}
+
+struct Groups<'e> {
+    engine: &'e Engine,
+    planner: Planner,
+    frozen: bool,
+    now: Instant,
+    making: Vec<Making>,
+    /// Where nodes with this very plan and manner go: equal plans of one class are one value, so most nodes need no comparison.
+    known: BTreeMap<(*const PlanResult, Manner), usize>,
+}
+
+impl<'e> Groups<'e> {
+    fn new(engine: &'e Engine, frozen: bool, now: Instant) -> Self {
+        Self {
+            engine,
+            planner: Planner::new(Arc::clone(engine.planner.graph())),
+            frozen,
+            now,
+            making: Vec::new(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// A node that nothing is written to.
+    fn add_present(&mut self, id: NodeId) {
+        let engine = self.engine;
+        if let (Some(node), Some(runtime)) = (engine.tree.get(id), engine.runtimes.get(&id)) {
+            let plan = Arc::clone(&runtime.plan);
+            self.add(node, &node.dsc, plan, &runtime.progress, Vec::new());
+        }
+    }
+
+    /// A node as a write would leave it. The write forgets its attempts, and stops what is no longer wanted.
+    fn add_written(&mut self, node: &Node) {
+        let engine = self.engine;
+        let new_dsc = engine.dsc_after_cfg(node);
+        let dsc = new_dsc.as_ref().unwrap_or(&node.dsc);
+        let plan = self.planner.plan(dsc, &node.cfg);
+        let runtime = engine.runtimes.get(&node.id);
+        let mut progress =
+            runtime.map_or_else(Progress::default, |runtime| runtime.progress.clone());
+        progress.release();
+        let own = node.id == engine.config.me;
+        let lookup = |mutation: &MutationId| {
+            let mutation = engine.mutation(mutation)?;
+            Some((mutation, super::heal::carries_out(own, mutation)))
+        };
+        let healing = &engine.config.healing;
+        let actions = progress.advance(&plan.plan, dsc, lookup, |_| false, healing, self.now);
+        let stopped = actions.into_iter().filter_map(|action| match action {
+            Action::Stop(current) if current.phase == Phase::Fired => Some(current.mutation),
+            _ => None,
+        });
+        let stopped: Vec<MutationId> = stopped.collect();
+        self.add(node, dsc, plan, &progress, stopped);
+    }
+
+    fn add(
+        &mut self,
+        node: &Node,
+        dsc: &Values,
+        plan: Arc<PlanResult>,
+        progress: &Progress,
+        interrupts: Vec<MutationId>,
+    ) {
+        let engine = self.engine;
+        let current = progress.current();
+        let running = current.filter(|current| current.phase != Phase::Intent);
+        let manner = Manner {
+            parked: progress.parked().map(str::to_owned),
+            running: running
+                .map(|current| current.mutation.clone())
+                .into_iter()
+                .collect(),
+            interrupts,
+        };
+        let index = self.group_of(node, dsc, plan, manner);
+        let making = &mut self.making[index];
+        making.nodes.push(node.name.clone());
+        if node.is_busy() && making.report.steps.iter().any(|step| step.disruptive) {
+            making.busy.push(node.name.clone());
+        }
+        let runtime = engine.runtimes.get(&node.id);
+        let standing = Standing {
+            node,
+            confirmed: runtime.is_some_and(|runtime| runtime.confirmed),
+            silent_since: runtime.and_then(|runtime| runtime.silent_since),
+            progress: Some(progress),
+            frozen: self.frozen,
+        };
+        let steps: Vec<(usize, &Mutation)> = making
+            .report
+            .steps
+            .iter()
+            .enumerate()
+            .filter(|(_, step)| !step.in_flight)
+            .filter_map(|(at, step)| Some((at, engine.mutation(&step.mutation)?)))
+            .collect();
+        let mut met: Vec<Hold> = Vec::new();
+        for (at, mutation) in steps {
+            for hold in engine.holds_of(&standing, mutation, self.now) {
+                if at == 0 && met.is_empty() {
+                    making.held_at_once += 1;
+                }
+                if !met.contains(&hold) {
+                    met.push(hold.clone());
+                    note_hold(&mut making.holds, hold, &mutation.id, &node.name);
+                }
+            }
+        }
+    }
+
+    fn group_of(
+        &mut self,
+        node: &Node,
+        dsc: &Values,
+        plan: Arc<PlanResult>,
+        manner: Manner,
+    ) -> usize {
+        let key = (Arc::as_ptr(&plan), manner);
+        if let Some(index) = self.known.get(&key) {
+            return *index;
+        }
+        let alike = |making: &Making| {
+            making.manner == key.1
+                && making.plan.plan == plan.plan
+                && making.plan.suspended == plan.suspended
+        };
+        let index = self.making.iter().position(alike).unwrap_or_else(|| {
+            let report = self.report(node, dsc, &plan, &key.1);
+            self.making.push(Making {
+                plan: Arc::clone(&plan),
+                manner: key.1.clone(),
+                report,
+                nodes: Vec::new(),
+                holds: Vec::new(),
+                held_at_once: 0,
+                busy: Vec::new(),
+            });
+            self.making.len() - 1
+        });
+        self.known.insert(key, index);
+        index
+    }
+
+    fn report(&self, node: &Node, dsc: &Values, plan: &PlanResult, manner: &Manner) -> Report {
+        let graph = self.engine.graph();
+        let mut report = Report::of_plan(node.id, node.name.clone(), plan, graph, dsc);
+        for running in manner.running.iter().rev() {
+            let at = report
+                .steps
+                .iter()
+                .position(|step| step.mutation == *running);
+            let at = at.or_else(|| {
+                let declared = graph.mutation(running)?;
+                report.steps.insert(0, ReportStep::new(declared));
+                report.outcome = Outcome::Path;
+                Some(0)
+            });
+            if let Some(step) = at.and_then(|at| report.steps.get_mut(at)) {
+                step.in_flight = true;
+            }
+        }
+        if let Some(parked) = &manner.parked {
+            report.outcome = Outcome::Parked;
+            report.reason = parked.clone();
+        }
+        report
+    }
+
+    fn finish(self) -> Vec<PlanGroup> {
+        let groups = self.making.into_iter().map(|making| {
+            let mut report = making.report;
+            if report.outcome == Outcome::Path && making.held_at_once == making.nodes.len() {
+                report.outcome = Outcome::Held;
+            }
+            PlanGroup {
+                reboots: report.steps.iter().filter(|step| switches_on(step)).count(),
+                nodes: making.nodes,
+                report,
+                holds: making.holds,
+                interrupts: making.manner.interrupts,
+                busy: making.busy,
+            }
+        });
+        groups.collect()
+    }
+}
+
+/// Puts a hold with those of the same words.
+fn note_hold(holds: &mut Vec<GroupHold>, hold: Hold, mutation: &MutationId, node: &NodeName) {
+    let hold = Hold {
+        kind: hold.kind,
+        text: without_name(&hold.text, node.as_str()),
+        lifted_by: without_name(&hold.lifted_by, node.as_str()),
+    };
+    match holds.iter_mut().find(|known| known.hold == hold) {
+        Some(known) => known.nodes.push(node.clone()),
+        None => holds.push(GroupHold {
+            hold,
+            mutation: mutation.clone(),
+            nodes: vec![node.clone()],
+        }),
+    }
+}
+
+/// The text with the mark for the node's name, where that stands as a word.
+fn without_name(text: &str, name: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '/';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(name) {
+        let (before, after) = (&rest[..at], &rest[at + name.len()..]);
+        let is_word =
+            !before.ends_with(is_part) && !after.starts_with(|c: char| is_part(c) && c != '.');
+        out.push_str(before);
+        out.push_str(if is_word { NODE_MARK } else { name });
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn switches_on(step: &ReportStep) -> bool {
+    step.changes.iter().any(|change| {
+        change.url.as_str() == core::PHYS_STATE
+            && change.to.as_ref().and_then(|to| to.as_text()) == Some(core::POWER_ON)
+    })
+}
+
+#[cfg(test)]
+mod tests;

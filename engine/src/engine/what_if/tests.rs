@@ -1,0 +1,362 @@
+//! A dry run changes nothing and tells what the write then does, for random trees and writes; and what it says in plain cases.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::Runtime;
+use crate::engine::tests::{Head, change, id};
+use crate::history::Cell;
+use crate::state::Value;
+
+/// Everything of an engine that anybody can notice, as text.
+fn seen(engine: &Engine) -> String {
+    let runtimes = engine.runtimes.iter().map(|(id, runtime)| {
+        let Runtime {
+            progress,
+            plan,
+            confirmed,
+            silent_since,
+            ..
+        } = runtime;
+        (
+            *id,
+            format!("{progress:?} {plan:?} {confirmed} {silent_since:?}"),
+        )
+    });
+    let runtimes: Vec<_> = runtimes.collect();
+    let nodes: Vec<&Node> = engine.tree.iter().collect();
+    let counters = (
+        engine.revision,
+        engine.frozen,
+        engine.last_attempt,
+        engine.frozen_revision,
+        engine.now,
+    );
+    let plans = engine.planner.searches();
+    format!(
+        "{nodes:?} {counters:?} {runtimes:?} {:?} {:?} {:?} {plans}",
+        engine.dirty,
+        engine.timers.next(),
+        engine.outputs
+    )
+}
+
+fn set(n: u8, texts: &[&str]) -> WriteOp {
+    WriteOp::Set {
+        node: id(n),
+        changes: texts.iter().map(|text| change(text)).collect(),
+    }
+}
+
+fn steps(group: &PlanGroup) -> Vec<String> {
+    group
+        .report
+        .steps
+        .iter()
+        .map(|step| step.mutation.to_string())
+        .collect()
+}
+
+fn nodes(names: &[NodeName]) -> String {
+    names
+        .iter()
+        .map(NodeName::as_str)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[test]
+fn nodes_with_equal_plans_are_one_group() {
+    let mut head = Head::new();
+    for n in 1..=4 {
+        head.add(n, &[]);
+        head.discover(n, &["/PhysState=POWER_OFF"]);
+    }
+    head.discover(4, &["/PhysState=POWER_ON"]);
+    let ops: Vec<WriteOp> = (1..=4).map(|n| set(n, &["/PhysState=POWER_ON"])).collect();
+    let what = head.engine.what_if(&ops, &[], head.now).unwrap();
+    let found: Vec<_> = what
+        .groups
+        .iter()
+        .map(|group| {
+            (
+                nodes(&group.nodes),
+                group.report.outcome,
+                steps(group),
+                group.reboots,
+            )
+        })
+        .collect();
+    let on = vec!["power/OFFtoON".to_owned()];
+    assert_eq!(
+        found,
+        [
+            ("n1,n2,n3".into(), Outcome::Path, on, 1),
+            ("n4".into(), Outcome::Converged, vec![], 0)
+        ]
+    );
+    let cell = Cell::Value(id(2), "/PhysState".parse().unwrap());
+    assert_eq!(what.changes[&cell], (None, Some(Value::from("POWER_ON"))));
+    // The same without a write: nobody wants anything.
+    let what = head.engine.what_if(&[], &[id(1), id(2)], head.now).unwrap();
+    assert_eq!(
+        (
+            what.groups.len(),
+            what.groups[0].report.outcome,
+            what.changes.len()
+        ),
+        (1, Outcome::Converged, 0)
+    );
+}
+
+#[test]
+fn a_write_that_would_be_refused_is_refused() {
+    let mut head = Head::new();
+    head.add(1, &["/ipv4/boot/mac=52:54:00:00:00:01"]);
+    head.add(2, &[]);
+    let error = head
+        .engine
+        .what_if(
+            &[set(2, &["/ipv4/boot/mac=52:54:00:00:00:01"])],
+            &[],
+            head.now,
+        )
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("belongs to node n1 already"),
+        "{error}"
+    );
+    assert_eq!(
+        head.engine
+            .what_if(&[WriteOp::Delete(id(9))], &[], head.now),
+        Err(WriteError::NoSuchNode(id(9)))
+    );
+}
+
+#[test]
+fn holds_name_the_nodes_that_meet_them() {
+    let mut head = Head::new();
+    for n in 1..=3 {
+        head.add(n, &[]);
+        head.discover(n, &["/PhysState=POWER_ON"]);
+    }
+    head.discover(2, &["/Busy=BUSY"]);
+    head.write(vec![WriteOp::Freeze {
+        node: id(3),
+        frozen: true,
+    }])
+    .unwrap();
+    let ops: Vec<WriteOp> = (1..=3).map(|n| set(n, &["/PhysState=POWER_OFF"])).collect();
+    let what = head.engine.what_if(&ops, &[], head.now).unwrap();
+    let by_nodes = |text: &str| {
+        what.groups
+            .iter()
+            .find(|group| nodes(&group.nodes).contains(text))
+            .unwrap()
+    };
+    // A busy node has no path: that mutation excludes it.
+    assert_eq!(by_nodes("n2").report.outcome, Outcome::NoPath);
+    let group = by_nodes("n1");
+    assert_eq!(
+        (nodes(&group.nodes), group.report.outcome),
+        ("n1,n3".into(), Outcome::Path)
+    );
+    let frozen = group
+        .holds
+        .iter()
+        .find(|held| held.hold.kind == "frozen")
+        .unwrap();
+    assert_eq!(nodes(&frozen.nodes), "n3");
+    assert_eq!(frozen.hold.text, "node {node} is frozen");
+    assert_eq!(frozen.hold.lifted_by, "krakenctl thaw {node}");
+    let all = head
+        .engine
+        .what_if(
+            &[WriteOp::FreezeCluster(true), ops[0].clone()],
+            &[],
+            head.now,
+        )
+        .unwrap();
+    assert_eq!(
+        (
+            all.groups[0].report.outcome,
+            all.groups[0].holds[0].hold.kind
+        ),
+        (Outcome::Held, "frozen")
+    );
+}
+
+#[test]
+fn running_steps_are_told_and_so_is_their_end() {
+    let mut head = Head::new();
+    head.add(1, &["/PhysState=POWER_ON"]);
+    head.discover(1, &["/PhysState=POWER_OFF"]);
+    let now = head.engine.what_if(&[], &[id(1)], head.now).unwrap();
+    assert!(now.groups[0].report.steps[0].in_flight);
+    let off = head
+        .engine
+        .what_if(&[set(1, &["/PhysState=POWER_OFF"])], &[], head.now)
+        .unwrap();
+    assert_eq!(
+        off.groups[0].interrupts,
+        [MutationId::new("power", "OFFtoON")]
+    );
+    assert_eq!(off.groups[0].report.outcome, Outcome::Converged);
+}
+
+#[test]
+fn a_name_is_marked_where_it_is_a_word() {
+    let text = "node n1 is not n11, x-n1 or on/n1: krakenctl thaw n1";
+    assert_eq!(
+        without_name(text, "n1"),
+        "node {node} is not n11, x-n1 or on/n1: krakenctl thaw {node}"
+    );
+}
+
+/// Ten thousand nodes of a few classes cost a few searches.
+#[test]
+fn nodes_of_one_class_share_a_search() {
+    let mut head = Head::new();
+    for n in 1..=100 {
+        head.add(n, &[]);
+    }
+    let ops: Vec<WriteOp> = (1..=100).map(|n| set(n, &["/RunState=SYNC"])).collect();
+    let mut groups = Groups::new(&head.engine, false, head.now);
+    for op in &ops {
+        let WriteOp::Set { node, changes } = op else {
+            unreachable!()
+        };
+        let mut node = head.engine.tree.get(*node).unwrap().clone();
+        node.cfg.apply(changes.iter().cloned());
+        groups.add_written(&node);
+    }
+    assert_eq!((groups.planner.searches(), groups.making.len()), (1, 1));
+}
+
+const VALUES: [&str; 12] = [
+    "/PhysState=",
+    "/PhysState=POWER_OFF",
+    "/PhysState=POWER_ON",
+    "/PhysState=PHYS_HANG",
+    "/RunState=",
+    "/RunState=INIT",
+    "/RunState=SYNC",
+    "/pxe/state=",
+    "/pxe/state=WAIT",
+    "/pxe/state=INIT",
+    "/Busy=BUSY",
+    "/Busy=",
+];
+
+#[derive(Clone, Debug)]
+enum Deed {
+    Discover(u8, usize),
+    Set(u8, usize),
+    Freeze(u8, bool),
+    FreezeAll(bool),
+    Delete(u8),
+    Add(u8, usize),
+    Sleep(u64),
+    Obey,
+}
+
+fn any_deed() -> impl Strategy<Value = Deed> {
+    let value = 0..VALUES.len();
+    prop_oneof![
+        4 => (1..5_u8, value.clone()).prop_map(|(n, at)| Deed::Discover(n, at)),
+        4 => (1..5_u8, 0..10_usize).prop_map(|(n, at)| Deed::Set(n, at)),
+        1 => (1..5_u8, any::<bool>()).prop_map(|(n, frozen)| Deed::Freeze(n, frozen)),
+        1 => any::<bool>().prop_map(Deed::FreezeAll),
+        1 => (1..5_u8).prop_map(Deed::Delete),
+        1 => (1..7_u8, value).prop_map(|(n, at)| Deed::Add(n, at)),
+        1 => (1..40_u64).prop_map(Deed::Sleep),
+        1 => Just(Deed::Obey),
+    ]
+}
+
+impl Deed {
+    fn as_op(&self) -> Option<WriteOp> {
+        match self {
+            Self::Set(n, at) => Some(set(*n, &[VALUES[*at]])),
+            Self::Freeze(n, frozen) => Some(WriteOp::Freeze {
+                node: id(*n),
+                frozen: *frozen,
+            }),
+            Self::FreezeAll(frozen) => Some(WriteOp::FreezeCluster(*frozen)),
+            Self::Delete(n) => Some(WriteOp::Delete(id(*n))),
+            Self::Add(n, at) => {
+                let mut node = Node::new(id(*n), format!("n{n}").parse().unwrap(), None);
+                node.cfg.apply([change(VALUES[*at])]);
+                Some(WriteOp::Add(Box::new(node)))
+            }
+            Self::Discover(..) | Self::Sleep(_) | Self::Obey => None,
+        }
+    }
+
+    fn act(&self, head: &mut Head) {
+        match self {
+            Self::Discover(n, at) => head.discover(*n, &[VALUES[*at]]),
+            Self::Sleep(seconds) => head.sleep(*seconds),
+            Self::Obey => {
+                head.obey();
+            }
+            // A write that is refused is as good a case as one that is not.
+            deed => drop(deed.as_op().map(|op| head.write(vec![op]))),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_dry_run_changes_nothing_and_comes_true(
+        past in prop::collection::vec(any_deed(), 0..20),
+        deeds in prop::collection::vec(any_deed(), 1..6),
+    ) {
+        let mut head = Head::new();
+        for n in 1..=4 {
+            head.add(n, &[]);
+        }
+        past.iter().for_each(|deed| deed.act(&mut head));
+        let ops: Vec<WriteOp> = deeds.iter().filter_map(Deed::as_op).collect();
+        prop_assume!(!ops.is_empty());
+        let all: Vec<NodeId> = (1..=6).map(id).collect();
+
+        let before = seen(&head.engine);
+        let what = head.engine.what_if(&ops, &all, head.now);
+        prop_assert_eq!(&seen(&head.engine), &before);
+        // Asked twice, answered alike.
+        prop_assert_eq!(&head.engine.what_if(&ops, &all, head.now), &what);
+
+        head.interrupted.clear();
+        let really = head.write(ops);
+        let what = match (what, really) {
+            (Ok(what), Ok(_)) => what,
+            (what, really) => {
+                prop_assert_eq!(what.err(), really.err());
+                return Ok(());
+            }
+        };
+        let planned: usize = what.groups.iter().map(|group| group.nodes.len()).sum();
+        prop_assert_eq!(planned, head.engine.tree.len() - 1);
+        let mut interrupts = 0;
+        for group in &what.groups {
+            interrupts += group.interrupts.len() * group.nodes.len();
+            for name in &group.nodes {
+                let node = head.engine.tree.by_name(name).unwrap().id;
+                let report = head.engine.report(node, head.now).unwrap();
+                let real: Vec<String> = report.steps.iter().map(|step| step.mutation.to_string()).collect();
+                prop_assert_eq!((name, steps(group)), (name, real));
+                if matches!(group.report.outcome, Outcome::NoPath | Outcome::Converged) {
+                    prop_assert_eq!((group.report.outcome, &group.report.reason), (report.outcome, &report.reason));
+                }
+            }
+        }
+        // A deleted node's running step is interrupted, too, and has no plan to be told with.
+        prop_assert!(head.interrupted.len() >= interrupts);
+        for (cell, (_, is)) in &what.changes {
+            prop_assert_eq!(&cell.get(&head.engine.tree, head.engine.frozen), is);
+        }
+    }
+}
