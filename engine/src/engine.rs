@@ -10,6 +10,8 @@ mod commit;
 mod discover;
 mod explain;
 mod heal;
+#[cfg(feature = "files")]
+mod play;
 mod session;
 mod stage;
 mod timers;

@@ -20,6 +20,8 @@ pub mod event;
 pub mod extension;
 pub mod history;
 pub mod mutation;
+#[cfg(feature = "files")]
+pub mod scenario;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod state;

@@ -21,6 +21,7 @@ mod node;
 mod output;
 mod pending;
 mod plan;
+mod scenario;
 mod sequence;
 mod template;
 mod value;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use engine::extension::{Schema, nearest};
 use engine::mutation::file::load_dir;
-use engine::mutation::graph::MutationGraph;
+use engine::mutation::graph::{GraphError, MutationGraph};
 use engine::mutation::path::Plan;
 use engine::mutation::{MutationContext, UrlChange};
 use engine::state::Values;
@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use crate::Context;
 use crate::exit::{Exit, Failure};
-use crate::output::{Format, Table};
+use crate::output::{Format, Paint, Table, Tone};
+use crate::scenario::Scenarios;
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
@@ -29,20 +30,24 @@ Exit codes: 0 converged, 8 there is a path, 1 there is none, 2 the input is not 
 
 Examples:
   krakenctl plan --offline --mutations DIR --dsc dsc.yaml --cfg cfg.yaml
-  krakenctl plan --offline --mutations DIR --dsc dsc.yaml --cfg cfg.yaml -o dot | dot -Tsvg > states.svg")]
+  krakenctl plan --offline --mutations DIR --dsc dsc.yaml --cfg cfg.yaml -o dot | dot -Tsvg > states.svg
+  krakenctl plan --scenario power_off.txt      every case of a file, with the sets in the folder sets/ beside it")]
 pub(crate) struct PlanArgs {
     /// Plan from files, without a head
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "scenario", requires_all = ["mutations", "dsc", "cfg"])]
     offline: bool,
     /// Directory of mutation files (*.toml)
     #[arg(long, value_name = "DIR")]
-    mutations: PathBuf,
+    mutations: Option<PathBuf>,
     /// What the node is: a YAML file, or - for standard input
     #[arg(long, value_name = "FILE")]
-    dsc: PathBuf,
+    dsc: Option<PathBuf>,
     /// What the node should be: a YAML file, or - for standard input
     #[arg(long, value_name = "FILE")]
-    cfg: PathBuf,
+    cfg: Option<PathBuf>,
+    /// Plan every case of a scenario file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["offline", "mutations", "dsc", "cfg", "output"])]
+    scenario: Option<PathBuf>,
     /// How to print the plan
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: PlanFormat,
@@ -77,12 +82,18 @@ struct PlanView {
 
 /// Plans and prints.
 pub(crate) fn run(args: &PlanArgs, context: &Context) -> Result<Exit, Failure> {
+    if let Some(file) = &args.scenario {
+        return scenarios(&Scenarios::load(file)?, context);
+    }
+    let (Some(mutations), Some(dsc), Some(cfg)) = (&args.mutations, &args.dsc, &args.cfg) else {
+        return Err(Failure::usage("name --mutations, --dsc and --cfg"));
+    };
     let unacceptable = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
     let schema = Schema::built_in();
-    let set = load_dir(&args.mutations, &schema).map_err(|error| unacceptable(&error))?;
+    let set = load_dir(mutations, &schema).map_err(|error| unacceptable(&error))?;
     let graph = MutationGraph::new(&set).map_err(|error| unacceptable(&error))?;
-    let dsc = state_file::read(&args.dsc, &schema)?;
-    let cfg = state_file::read(&args.cfg, &schema)?;
+    let dsc = state_file::read(dsc, &schema)?;
+    let cfg = state_file::read(cfg, &schema)?;
     for note in doubts(&graph, &schema, &dsc, &cfg) {
         context.note(&format!("note: {note}"));
     }
@@ -91,15 +102,7 @@ pub(crate) fn run(args: &PlanArgs, context: &Context) -> Result<Exit, Failure> {
     let screen = &context.screen;
     match args.output {
         PlanFormat::Table => {
-            let text = match &plan {
-                Plan::Converged => "converged: nothing to do\n".to_owned(),
-                Plan::Path(path) => {
-                    let table = steps(&graph, &plan).render(false, screen.paint);
-                    format!("{table}{} steps, cost {}\n", path.steps.len(), path.cost)
-                }
-                Plan::NoPath(no_path) => format!("no path: {no_path}\n"),
-            };
-            screen.print(&text)?;
+            screen.print(&page(&graph, &plan, screen.paint))?;
         }
         PlanFormat::Json => screen.item(Format::Json, &view, String::new)?,
         PlanFormat::Yaml => screen.item(Format::Yaml, &view, String::new)?,
@@ -117,6 +120,38 @@ pub(crate) fn run(args: &PlanArgs, context: &Context) -> Result<Exit, Failure> {
         }
     }
     Ok(exit)
+}
+
+/// The plan with which each case of a scenario begins.
+fn scenarios(scenarios: &Scenarios, context: &Context) -> Result<Exit, Failure> {
+    let screen = &context.screen;
+    for (case, set) in scenarios.cases() {
+        let unacceptable = |error: GraphError| Failure::usage(error.to_string());
+        let graph = MutationGraph::new(set).map_err(unacceptable)?;
+        let result = case.plan(set).map_err(unacceptable)?;
+        let mut text = format!("{}\n", screen.paint.text(&case.title, Tone::Bold));
+        for (url, cause) in &result.suspended {
+            text.push_str(&format!("{url} is set aside while Cfg wants {cause}\n"));
+        }
+        text.push_str(&page(&graph, &result.plan, screen.paint));
+        text.push('\n');
+        screen.print(&text)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A plan as a page of text, ending in a newline.
+fn page(graph: &MutationGraph, plan: &Plan, paint: Paint) -> String {
+    match plan {
+        Plan::Converged => "converged: nothing to do\n".to_owned(),
+        Plan::Path(path) => {
+            let table = steps(graph, plan).render(false, paint);
+            let steps = path.steps.len();
+            let s = if steps == 1 { "" } else { "s" };
+            format!("{table}{steps} step{s}, cost {}\n", path.cost)
+        }
+        Plan::NoPath(no_path) => format!("no path: {no_path}\n"),
+    }
 }
 
 fn view(plan: &Plan) -> (PlanView, Exit) {

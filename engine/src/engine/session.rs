@@ -473,7 +473,7 @@ impl Engine {
         self.apply_dsc(child, good);
     }
 
-    fn dead(&mut self, peer: NodeId) {
+    pub(super) fn dead(&mut self, peer: NodeId) {
         self.end_session(peer, "silent for too long");
         match self.config.role {
             Role::Head { .. } => {

@@ -1,10 +1,14 @@
 //! `node explain`.
 
+use std::path::PathBuf;
+
+use engine::wire::convert::report_to_proto;
 use proto::v1;
 
 use crate::exit::{Exit, Failure};
 use crate::explain::{self, ReportView};
 use crate::output::{Cell, Format, Table};
+use crate::scenario::{self, Scenarios};
 use crate::{Context, complete, write};
 
 /// Arguments of `node explain`.
@@ -16,18 +20,25 @@ can lift that, and the last failures.
 Examples:
   krakenctl node explain n3
   krakenctl node explain @rack1 -o wide          one line a node
-  krakenctl node explain n3 -o json | jq '.[0].steps'")]
+  krakenctl node explain n3 -o json | jq '.[0].steps'
+  krakenctl node explain --scenario busy.txt     how each case of a scenario file ends, without a head")]
 pub(crate) struct ExplainArgs {
     /// Node set
-    #[arg(add = complete::nodes())]
-    nodes: String,
+    #[arg(add = complete::nodes(), required_unless_present = "scenario")]
+    nodes: Option<String>,
+    /// Play every case of a scenario file, and explain its node at the end
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "output"])]
+    scenario: Option<PathBuf>,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }
 
 pub(crate) async fn run(args: ExplainArgs, context: &Context) -> Result<Exit, Failure> {
-    let nodes = write::node_set(&args.nodes)?;
+    if let Some(file) = &args.scenario {
+        return scenarios(&Scenarios::load(file)?, context);
+    }
+    let nodes = write::node_set(&args.nodes.unwrap_or_default())?;
     let mut head = context.head().await?;
     let request = v1::ExplainRequest {
         nodes: nodes.clone(),
@@ -59,6 +70,24 @@ pub(crate) async fn run(args: ExplainArgs, context: &Context) -> Result<Exit, Fa
         |report| report.node.clone(),
         || table(&views),
     )?;
+    Ok(Exit::Ok)
+}
+
+fn scenarios(scenarios: &Scenarios, context: &Context) -> Result<Exit, Failure> {
+    let screen = &context.screen;
+    for (case, set) in scenarios.cases() {
+        let report = case
+            .report(set)
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let page = match report {
+            Some(report) => {
+                explain::render(&report_to_proto(&report), &context.shown, screen.paint)
+            }
+            None => "the node is deleted\n".to_owned(),
+        };
+        let heading = scenario::heading(case, screen.paint);
+        screen.print(&format!("{heading}{page}\n"))?;
+    }
     Ok(Exit::Ok)
 }
 

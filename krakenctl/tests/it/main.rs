@@ -7,5 +7,6 @@ mod fake_head;
 mod nodes;
 mod plan;
 mod rest;
+mod scenario;
 mod waiting;
 mod watching;

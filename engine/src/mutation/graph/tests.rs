@@ -4,8 +4,6 @@ use crate::mutation::{Dependency, MutationContext, MutationSet, UrlChange};
 
 mod declared;
 mod random;
-#[cfg(feature = "files")]
-mod scenarios;
 
 /// `/a=1 /b=x` into values; whole numbers become numbers.
 fn values(text: &str) -> Values {

@@ -1,0 +1,362 @@
+//! Scenarios: a node, what it should be, and what happens to it, as a text that is played through the real engine.
+//!
+//! The files of `engine/scenarios` are the planner's rules by example: tests compare every answer, `krakenctl plan --scenario FILE` and
+//! `krakenctl node explain --scenario FILE` show them as an operator would see them. `engine/docs/mutation-graph.md` describes the format.
+//! This file reads it; `player` plays it. Neither touches a file: the caller brings the texts and the mutation sets.
+
+mod player;
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use crate::extension::parse_duration;
+use crate::mutation::MutationSet;
+use crate::mutation::graph::{GraphError, MutationGraph};
+use crate::mutation::path::{Plan, PlanResult};
+use crate::mutation::report::Report;
+use crate::state::{Change, NodeName, StateUrl, Value, Values};
+
+pub use self::player::ONE_NODE;
+
+/// One file: what it shows, and its cases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// The lines above the first case.
+    pub title: String,
+    /// In the order of the file.
+    pub cases: Vec<Case>,
+}
+
+/// One node's story.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Case {
+    /// What it shows, in a few words.
+    pub title: String,
+    /// Line of the file at which it begins, from 1.
+    pub line: usize,
+    /// Name of its mutation set.
+    pub mutations: String,
+    /// What the node should be.
+    pub cfg: Values,
+    /// What it is.
+    pub dsc: Values,
+    /// Other nodes of the cluster.
+    pub others: Vec<OtherNode>,
+    /// What happens, in order. Empty: only the plan is asked for.
+    pub script: Vec<Line>,
+    /// The lines of the file that `answer` is to give.
+    pub expected: String,
+}
+
+/// A node beside the one that a case is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// What it is.
+    pub dsc: Values,
+}
+
+/// One line of a script, as it stands in the file and as what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Without the mark in front.
+    pub text: String,
+    /// What to do.
+    pub step: Step,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A module reports values, of a named other node or of ours.
+    Discover(Option<NodeName>, Vec<Change>),
+    /// What is under way succeeds, and what is fired after it, at most so many times.
+    Run(usize),
+    /// The module of the step under way says that it failed.
+    Fail(String),
+    /// Time passes.
+    Wait(Duration),
+    /// The node's agent joins and reports values.
+    AgentBack(Vec<Change>),
+    /// The node's agent is not heard for too long.
+    AgentLost,
+    /// An operator changes Cfg.
+    Set(Vec<Change>),
+    /// An operator freezes the node, or the cluster.
+    Freeze(Scope),
+    /// An operator thaws the node, or the cluster.
+    Thaw(Scope),
+    /// `krakenctl node release`.
+    Release,
+    /// The head is killed and started again.
+    Restart,
+    /// An operator deletes the node.
+    Delete,
+    /// `krakenctl node explain`.
+    Explain,
+}
+
+/// What is frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The node of the case.
+    Node,
+    /// Everything.
+    Cluster,
+}
+
+/// A file that says nonsense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {text}")]
+pub struct ScenarioError {
+    /// From 1.
+    pub line: usize,
+    /// What is wrong and what would be right.
+    pub text: String,
+}
+
+/// Repeats of `run` without a number: more than any path of the shipped sets is long, and an end for one that never converges.
+const RUN_LIMIT: usize = 50;
+
+impl Scenario {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The first line that cannot be understood.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        let mut title = String::new();
+        let mut cases: Vec<Case> = Vec::new();
+        let mut answer = false;
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            let error = |text: String| ScenarioError { line: number, text };
+            if line.is_empty() {
+                answer = false;
+            } else if answer {
+                if let Some(case) = cases.last_mut() {
+                    case.expected.push_str(line);
+                    case.expected.push('\n');
+                }
+            } else if let Some(title) = line.strip_prefix("case:") {
+                cases.push(Case {
+                    title: title.trim().to_owned(),
+                    line: number,
+                    ..Case::default()
+                });
+            } else if let Some(case) = cases.last_mut() {
+                match line {
+                    "----" => answer = true,
+                    _ => case.header(line).map_err(error)?,
+                }
+            } else {
+                title.push_str(line);
+                title.push('\n');
+            }
+        }
+        match cases.iter().find(|case| case.mutations.is_empty()) {
+            Some(case) => Err(ScenarioError {
+                line: case.line,
+                text: "the case names no set: add `mutations: NAME`".into(),
+            }),
+            None => Ok(Self { title, cases }),
+        }
+    }
+}
+
+impl Case {
+    fn header(&mut self, line: &str) -> Result<(), String> {
+        if let Some(text) = line.strip_prefix("> ") {
+            let step = step(text)?;
+            self.script.push(Line {
+                text: text.to_owned(),
+                step,
+            });
+            return Ok(());
+        }
+        let (key, value) = line
+            .split_once(':')
+            .ok_or_else(|| format!("{line:?} is neither `key: value` nor a script line `> ...`"))?;
+        match key {
+            "mutations" => self.mutations = value.trim().to_owned(),
+            "cfg" => self.cfg = values(value)?,
+            "dsc" => self.dsc = values(value)?,
+            "node" => self.others.push(other(value)?),
+            _ => {
+                return Err(format!(
+                    "there is no key {key:?}; keys are mutations, cfg, dsc and node"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the planner says of the node as it is at the beginning: with goals set aside, as for a live node.
+    ///
+    /// # Errors
+    /// A mutation set that contradicts itself.
+    pub fn plan(&self, set: &MutationSet) -> Result<PlanResult, GraphError> {
+        let graph = MutationGraph::new(set)?;
+        let goal = graph.effective_goal(&self.cfg);
+        Ok(PlanResult {
+            plan: graph.plan_to(&self.dsc, &self.cfg, &goal.goal),
+            goal: goal.goal,
+            suspended: goal.suspended,
+        })
+    }
+
+    /// Plays the case and says why the node is where it is at its end; `None` when it was deleted.
+    ///
+    /// # Errors
+    /// A mutation set that contradicts itself.
+    pub fn report(&self, set: &MutationSet) -> Result<Option<Report>, GraphError> {
+        MutationGraph::new(set)?;
+        Ok(player::Player::play(self, set).report())
+    }
+
+    /// What comes out: the plan, or all that happens line by line.
+    ///
+    /// # Errors
+    /// A mutation set that contradicts itself.
+    pub fn answer(&self, set: &MutationSet) -> Result<String, GraphError> {
+        if self.script.is_empty() {
+            return Ok(plan_text(&self.plan(set)?));
+        }
+        MutationGraph::new(set)?;
+        Ok(player::Player::play(self, set).into_text())
+    }
+}
+
+/// The header of a case as it stands in a file; its answer follows.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = |values: &Values| -> String {
+            values
+                .iter()
+                .map(|(url, value)| format!(" {url}={value}"))
+                .collect()
+        };
+        writeln!(f, "case: {}", self.title)?;
+        writeln!(f, "mutations: {}", self.mutations)?;
+        for other in &self.others {
+            let groups: String = other
+                .groups
+                .iter()
+                .map(|group| format!(" @{group}"))
+                .collect();
+            writeln!(f, "node: {}{groups}{}", other.name, pairs(&other.dsc))?;
+        }
+        writeln!(f, "cfg:{}", pairs(&self.cfg))?;
+        writeln!(f, "dsc:{}", pairs(&self.dsc))?;
+        for line in &self.script {
+            writeln!(f, "> {}", line.text)?;
+        }
+        writeln!(f, "----")
+    }
+}
+
+fn plan_text(result: &PlanResult) -> String {
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    for (url, cause) in &result.suspended {
+        let _ = writeln!(text, "sets {url} aside for {cause}");
+    }
+    match &result.plan {
+        Plan::Converged => text.push_str("converged\n"),
+        Plan::Path(path) => {
+            for step in &path.steps {
+                let _ = writeln!(text, "{step}");
+            }
+            let _ = writeln!(text, "cost {}", path.cost);
+        }
+        Plan::NoPath(no_path) => {
+            let _ = writeln!(text, "no path: {no_path}");
+        }
+    }
+    text
+}
+
+fn step(text: &str) -> Result<Step, String> {
+    let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let scope = |rest: &str| match rest {
+        "" => Ok(Scope::Node),
+        "cluster" => Ok(Scope::Cluster),
+        _ => Err(format!("{verb} what? `{verb}` or `{verb} cluster`")),
+    };
+    Ok(match (verb, rest) {
+        ("discover", rest) if !rest.starts_with('/') => {
+            let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+            let name = name.parse().map_err(|error| format!("{error}"))?;
+            Step::Discover(Some(name), changes(rest)?)
+        }
+        ("discover", rest) => Step::Discover(None, changes(rest)?),
+        ("run", "") => Step::Run(RUN_LIMIT),
+        ("run", times) => Step::Run(
+            times
+                .parse()
+                .map_err(|_| format!("run how often? {times:?} is no number"))?,
+        ),
+        ("fail", text) => Step::Fail(text.to_owned()),
+        ("wait", time) => Step::Wait(
+            parse_duration(time)
+                .ok_or_else(|| format!("{time:?} is no time; one is `30s` or `5m`"))?,
+        ),
+        ("agent", "lost") => Step::AgentLost,
+        ("agent", rest) if rest.starts_with("back") => Step::AgentBack(changes(&rest[4..])?),
+        ("set", rest) => Step::Set(changes(rest)?),
+        ("freeze", rest) => Step::Freeze(scope(rest)?),
+        ("thaw", rest) => Step::Thaw(scope(rest)?),
+        ("release", "") => Step::Release,
+        ("restart", "") => Step::Restart,
+        ("delete", "") => Step::Delete,
+        ("explain", "") => Step::Explain,
+        _ => {
+            return Err(format!(
+                "{text:?} is no step; steps are discover, run, fail, wait, agent back, agent lost, set, freeze, thaw, release, restart, \
+                 delete and explain"
+            ));
+        }
+    })
+}
+
+fn other(text: &str) -> Result<OtherNode, String> {
+    let mut words = text.split_whitespace();
+    let name = words
+        .next()
+        .ok_or("which node? `node: NAME @GROUP /URL=VALUE`")?;
+    let (groups, pairs): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with('@'));
+    Ok(OtherNode {
+        name: name.parse().map_err(|error| format!("{error}"))?,
+        groups: groups.iter().map(|group| group[1..].to_owned()).collect(),
+        dsc: values(&pairs.join(" "))?,
+    })
+}
+
+fn values(text: &str) -> Result<Values, String> {
+    let mut values = Values::default();
+    values.apply(changes(text)?);
+    Ok(values)
+}
+
+/// `/a=1 /b=x /c=`: whole numbers are numbers, nothing is unknown.
+fn changes(text: &str) -> Result<Vec<Change>, String> {
+    let pair = |pair: &str| {
+        let (url, value) = pair
+            .split_once('=')
+            .ok_or_else(|| format!("{pair:?} is no /URL=VALUE"))?;
+        let url: StateUrl = url.parse().map_err(|error| format!("{error}"))?;
+        let value = match value.parse() {
+            _ if value.is_empty() => None,
+            Ok(0) => None,
+            Ok(number) => Some(Value::Int(number)),
+            Err(_) => Some(Value::from(value)),
+        };
+        Ok(Change { url, value })
+    };
+    text.split_whitespace().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests;

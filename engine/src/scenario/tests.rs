@@ -1,0 +1,104 @@
+//! The files of `engine/scenarios` come out as written; `UPDATE_EXPECT=1` rewrites what they expect.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::extension::Schema;
+use crate::mutation::file::load_dir;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}
+
+fn files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn set(case: &Case) -> MutationSet {
+    load_dir(
+        &root().join("sets").join(&case.mutations),
+        &Schema::default(),
+    )
+    .unwrap()
+}
+
+/// The file as it should be: every header, with the answer that comes out now.
+fn played(scenario: &Scenario) -> String {
+    let mut text = scenario.title.clone();
+    for case in &scenario.cases {
+        let _ = write!(text, "\n{case}{}", case.answer(&set(case)).unwrap());
+    }
+    text
+}
+
+#[test]
+fn scenarios_come_out_as_written() {
+    let mut wrong = String::new();
+    for path in files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let scenario =
+            Scenario::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let played = played(&scenario);
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&path, &played).unwrap();
+        } else if played != text {
+            let _ = write!(wrong, "--- {}\n{played}\n", path.display());
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "these come out otherwise than written (UPDATE_EXPECT=1 rewrites them):\n{wrong}"
+    );
+}
+
+#[test]
+fn there_is_a_file_for_every_row_of_semantics() {
+    assert!(files().len() >= 60, "{} files", files().len());
+}
+
+#[test]
+fn every_case_can_be_explained() {
+    for path in files() {
+        let scenario = Scenario::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        for case in &scenario.cases {
+            let report = case.report(&set(case)).unwrap();
+            let deleted = case.script.iter().any(|line| line.step == Step::Delete);
+            let text = report.map_or_else(String::new, |report| report.to_string());
+            assert!(
+                deleted || text.lines().count() > 1 || text.contains("as it should be"),
+                "{}: {}",
+                path.display(),
+                case.title
+            );
+        }
+    }
+}
+
+#[test]
+fn nonsense_is_refused_with_its_line() {
+    let error = |text: &str| Scenario::parse(text).unwrap_err().to_string();
+    assert_eq!(
+        error("A title.\n\ncase: one\nmutations: dummy\n> fly\n"),
+        "line 5: \"fly\" is no step; steps are discover, run, fail, wait, agent back, agent lost, set, freeze, thaw, release, restart, \
+         delete and explain"
+    );
+    assert_eq!(
+        error("case: one\nmutations: dummy\ncgf: /a=1\n"),
+        "line 3: there is no key \"cgf\"; keys are mutations, cfg, dsc and node"
+    );
+    assert_eq!(
+        error("case: one\nmutations: dummy\n> wait long\n"),
+        "line 3: \"long\" is no time; one is `30s` or `5m`"
+    );
+    assert_eq!(
+        error("case: one\n----\n"),
+        "line 1: the case names no set: add `mutations: NAME`"
+    );
+}
