@@ -341,14 +341,24 @@ pub(crate) fn hold_text(hold: &HoldView) -> String {
     format!("{}: {}", hold.kind, hold.text)
 }
 
-/// `/PhysState=POWER_ON`, `/power/driver=REDFISH|COMMAND`.
+/// `/PhysState=POWER_ON`, `/power/driver=REDFISH|COMMAND`, `/host/cpus>=8`, `4<=/host/cpus<=8`.
 pub(crate) fn condition_text(condition: &v1::UrlCondition, shown: &Shown) -> String {
     let any: Vec<String> = condition
         .any_of
         .iter()
         .map(|value| word(&condition.url, Some(value), shown))
         .collect();
-    format!("{}={}", condition.url, any.join("|"))
+    let url = &condition.url;
+    let bound = |value: &Option<v1::Value>| {
+        let value = value.as_ref()?;
+        Some(shown.text(url, Some(value)))
+    };
+    match (bound(&condition.at_least), bound(&condition.at_most)) {
+        (Some(least), Some(most)) => format!("{least}<={url}<={most}"),
+        (Some(least), None) => format!("{url}>={least}"),
+        (None, Some(most)) => format!("{url}<={most}"),
+        (None, None) => format!("{url}={}", any.join("|")),
+    }
 }
 
 fn word(url: &str, value: Option<&v1::OptionalValue>, shown: &Shown) -> String {

@@ -49,7 +49,12 @@ struct OthersView {
 #[derive(Clone, Debug, Serialize)]
 struct ConditionView {
     url: String,
+    /// Any of these; null: unknown. Empty where bounds stand instead.
     any_of: Vec<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_least: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_most: Option<serde_json::Value>,
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
@@ -78,6 +83,8 @@ fn view_of(mutation: &v1::Mutation, shown: &Shown) -> MutationView {
         all.iter()
             .map(|condition| ConditionView {
                 url: condition.url.clone(),
+                at_least: bound(&condition.url, condition.at_least.as_ref(), shown),
+                at_most: bound(&condition.url, condition.at_most.as_ref(), shown),
                 any_of: condition
                     .any_of
                     .iter()
@@ -113,6 +120,10 @@ fn view_of(mutation: &v1::Mutation, shown: &Shown) -> MutationView {
         cost: mutation.cost,
         disruptive: mutation.disruptive,
     }
+}
+
+fn bound(url: &str, bound: Option<&v1::Value>, shown: &Shown) -> Option<serde_json::Value> {
+    bound.map(|value| shown.json(url, value))
 }
 
 fn table(mutations: &[v1::Mutation], shown: &Shown) -> Table {

@@ -55,10 +55,7 @@ fn mutation(
             .iter()
             .map(|text| {
                 let change = change(text);
-                Condition {
-                    url: change.url,
-                    any_of: vec![change.value],
-                }
+                Condition::any_of(change.url, vec![change.value])
             })
             .collect(),
         excludes: Vec::new(),

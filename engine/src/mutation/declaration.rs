@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Condition;
 use crate::state::{Change, NodeName, StateUrl, Value};
 
 /// Most mutations in one set; keeps a search over a careless set bounded.
@@ -71,15 +72,6 @@ pub struct UrlChange {
     pub to: Option<Value>,
 }
 
-/// Holds when `url` has any of the values; `None` among them is unknown.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Condition {
-    /// Which url.
-    pub url: StateUrl,
-    /// Never empty.
-    pub any_of: Vec<Option<Value>>,
-}
-
 /// Which other nodes a condition is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Others {
@@ -143,21 +135,6 @@ pub struct MutationSet {
     pub dependencies: Vec<Dependency>,
     /// Discoverable urls beyond the mutated ones and the core's.
     pub discoverables: Vec<StateUrl>,
-}
-
-impl Condition {
-    /// `url` has exactly this value.
-    pub fn is(url: StateUrl, value: impl Into<Value>) -> Self {
-        Self {
-            url,
-            any_of: vec![Some(value.into())],
-        }
-    }
-
-    /// Whether it holds for this value.
-    pub fn holds(&self, value: Option<&Value>) -> bool {
-        self.any_of.iter().any(|allowed| allowed.as_ref() == value)
-    }
 }
 
 impl Others {

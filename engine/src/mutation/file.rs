@@ -8,7 +8,7 @@
 //! name = "OFFtoON"
 //! context = "CHILD"                           # SELF (default), CHILD or ALL
 //! mutates = { "/PhysState" = { from = "POWER_OFF", to = "POWER_ON" } }   # from: a value or a list; left out: from unknown
-//! requires = { "/Platform" = "vbox" }         # a value, or a list of which any will do
+//! requires = { "/Platform" = "vbox" }         # a value, a list of which any will do, or bounds: { at_least = 3, at_most = 9 }
 //! excludes = { "/Busy" = "BUSY" }
 //! timeout = "10s"                             # left out: none
 //! fail_to = { "/PhysState" = "PHYS_HANG" }

@@ -7,6 +7,7 @@
 //! Nothing here depends on the order in which modules register: mutations are sorted by id before anything else.
 //! What following a path means is in [`super::progress`].
 
+mod check;
 mod compile;
 mod problem;
 mod relax;
@@ -16,16 +17,22 @@ mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use check::GraphError;
 use compile::{Rule, Val, Variable};
 pub use search::MAX_EXPLORED;
 pub use states::{MAX_GRAPH_STATES, StateEdge, StateGraph, StateNode};
 
 use super::path::{Class, MutationPath, Plan};
-use super::{Condition, MAX_MUTATIONS, Mutation, MutationId, MutationSet};
+use super::{Condition, Mutation, MutationId, MutationSet};
 use crate::state::{StateUrl, Value, Values, core};
 
-/// Most urls that one set may name; with [`MAX_MUTATIONS`] it bounds memory and time of compiling.
+/// Most urls that one set may name; with [`MAX_MUTATIONS`](super::MAX_MUTATIONS) it bounds memory and time of compiling.
 pub const MAX_URLS: usize = 4096;
+
+/// Most numbers that conditions compare one url with; with [`MAX_MUTATIONS`](super::MAX_MUTATIONS) it bounds memory and time of compiling. Real sets have two or three.
+pub const MAX_CUTS: usize = 32;
+/// Most changes of one mutation, conditions of one kind, and values of one condition: what the schema (mutation.proto) lets through to agents.
+pub const MAX_ITEMS: usize = 64;
 
 /// A mutation set ready for planning. Immutable; share it behind an `Arc`.
 #[derive(Debug, Default)]
@@ -36,42 +43,6 @@ pub struct MutationGraph {
     variables: Vec<Variable>,
     rules: Vec<Rule>,
     discoverables: BTreeSet<StateUrl>,
-}
-
-/// Why a set of mutations cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GraphError {
-    /// Two mutations have one id.
-    #[error("mutation {0} is declared twice")]
-    DeclaredTwice(MutationId),
-    /// A mutation changes nothing.
-    #[error("mutation {0} mutates nothing")]
-    MutatesNothing(MutationId),
-    /// One mutation names a url twice in `mutates`.
-    #[error("mutation {id} mutates {url} twice")]
-    UrlTwice {
-        /// The mutation.
-        id: MutationId,
-        /// The url.
-        url: StateUrl,
-    },
-    /// A `from` or a condition allows no value, so that it could never hold.
-    #[error("{what} allows no value of {url}")]
-    NoValues {
-        /// The mutation, or the dependency.
-        what: String,
-        /// The url.
-        url: StateUrl,
-    },
-    /// One url has two declared dependencies.
-    #[error("dependencies of {0} are declared twice")]
-    DependsTwice(StateUrl),
-    /// More than [`MAX_MUTATIONS`].
-    #[error("{0} mutations are too many: at most {MAX_MUTATIONS} fit in one set")]
-    TooManyMutations(usize),
-    /// More than [`MAX_URLS`].
-    #[error("mutations name more than {MAX_URLS} urls")]
-    TooManyUrls,
 }
 
 /// What a node is led to.
@@ -269,7 +240,7 @@ impl MutationGraph {
             let mut note = |value: Option<&Value>| {
                 let number = variable.number(value);
                 class.numbers.push(number);
-                if number == variable.other() {
+                if variable.is_kind(number) {
                     class.unmentioned.extend(value.cloned());
                 }
             };

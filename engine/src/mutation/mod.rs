@@ -7,6 +7,7 @@
 //! - [`report`]: why a node is where it is, as data.
 //! - `file`: the TOML form (feature `files`).
 
+mod condition;
 mod declaration;
 #[cfg(feature = "files")]
 pub mod file;
@@ -15,7 +16,8 @@ pub mod path;
 pub mod progress;
 pub mod report;
 
+pub use condition::{Allowed, Condition, NumberRange};
 pub use declaration::{
-    Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet,
-    Others, OthersCondition, UrlChange,
+    Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet, Others,
+    OthersCondition, UrlChange,
 };

@@ -157,10 +157,7 @@ fn value_of(text: &str) -> Option<Value> {
 fn conditions(texts: &[&str]) -> Vec<Condition> {
     let condition = |text: &&str| {
         let Change { url, value } = change(text);
-        Condition {
-            url,
-            any_of: vec![value],
-        }
+        Condition::any_of(url, vec![value])
     };
     texts.iter().map(condition).collect()
 }

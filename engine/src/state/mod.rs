@@ -4,6 +4,7 @@
 
 mod id;
 mod node;
+mod number;
 mod tree;
 mod url;
 mod value;
@@ -11,6 +12,7 @@ mod values;
 
 pub use id::{NodeId, NodeName, NodeNameError};
 pub use node::{LastKnown, Node};
+pub use number::Number;
 pub use tree::{Tree, TreeError};
 pub use url::{StateUrl, UrlError, core};
 pub use value::{Float, MAX_LIST_ITEMS, MAX_VALUE_BYTES, Value};

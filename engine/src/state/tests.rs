@@ -118,3 +118,42 @@ fn a_job_is_remembered_until_somebody_knows_better() {
         assert_eq!(kept.get(core::BUSY).is_some(), busy, "{what}");
     }
 }
+
+#[test]
+fn numbers_are_compared_by_worth() {
+    let float = |x: f64| Number::of(&Value::Float(Float(x))).unwrap();
+    let int = |n: i64| Number::from(n);
+    let rising = [
+        float(f64::NEG_INFINITY),
+        float(-1e19),
+        int(i64::MIN),
+        float(-2.5),
+        int(-2),
+        float(-0.5),
+        int(0),
+        float(1e-300),
+        int(2),
+        float(2.5),
+        int((1 << 53) + 1),
+        float(((1_i64 << 53) + 2) as f64),
+        int(i64::MAX),
+        float(9_223_372_036_854_775_808.0),
+        float(f64::INFINITY),
+    ];
+    for (at, a) in rising.iter().enumerate() {
+        for (other, b) in rising.iter().enumerate() {
+            assert_eq!(a.cmp(b), at.cmp(&other), "{a} and {b}");
+        }
+    }
+    assert_eq!(int(3), float(3.0));
+    assert_eq!(int(0), float(-0.0));
+    assert_eq!(float(-0.0), float(0.0));
+    assert_eq!(int(i64::MIN), float(-9_223_372_036_854_775_808.0));
+    for none in [
+        Value::Float(Float(f64::NAN)),
+        Value::from("3"),
+        Value::Bool(true),
+    ] {
+        assert!(Number::of(&none).is_none());
+    }
+}

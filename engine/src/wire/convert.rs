@@ -86,11 +86,17 @@ pub enum Fault {
     #[error("is the nil UUID")]
     NilId,
     /// A name with a letter that names do not have.
-    #[error("is no name: use letters, digits and \"_.-\"")]
+    #[error("is no name: use letters, digits and \"_.+-\"")]
     Word,
     /// A number that the enum does not have.
     #[error("is {0}, which this version does not know")]
     UnknownEnum(i32),
+    /// A comparison with something else, or with NaN.
+    #[error("is no number")]
+    NoNumber,
+    /// A condition of both kinds.
+    #[error("cannot stand beside at_least and at_most")]
+    BothKinds,
     /// A list inside a list.
     #[error("is a list inside a list")]
     Nested,

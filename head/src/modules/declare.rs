@@ -21,10 +21,7 @@ fn known(text: &'static str) -> Option<Value> {
 
 /// A condition: `at` has any of these values.
 pub(super) fn any_of(at: &'static str, values: &[&'static str]) -> Condition {
-    Condition {
-        url: url(at),
-        any_of: values.iter().copied().map(known).collect(),
-    }
+    Condition::any_of(url(at), values.iter().copied().map(known).collect())
 }
 
 /// The mutation `name` of `module`.

@@ -7,12 +7,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{FileError, MAX_PROBLEMS, MutationFile, Problem};
-use crate::extension::{Schema, nearest, parse_duration};
+use crate::extension::{Field, Kind, Schema, nearest, parse_duration};
 use crate::mutation::{
-    Condition, Dependency, Mutation, MutationContext, MutationId, Others, OthersCondition,
-    UrlChange,
+    Condition, Dependency, Mutation, MutationContext, MutationId, NumberRange, Others,
+    OthersCondition, UrlChange,
 };
-use crate::state::{Change, Float, MAX_VALUE_BYTES, StateUrl, Value};
+use crate::state::{Change, Float, MAX_VALUE_BYTES, Number, StateUrl, Value};
 
 /// Longest module or mutation name; both together must fit in a log line.
 const MAX_NAME_BYTES: usize = 64;
@@ -206,14 +206,70 @@ impl Reader<'_> {
         };
         let mut conditions = Vec::new();
         for (url, item) in self.urls(table) {
-            let any_of = self.values(&url, item);
-            conditions.push(Condition { url, any_of });
+            match item.get_ref().as_table() {
+                Some(bounds) => {
+                    self.known_keys(bounds, "a comparison", &["at_least", "at_most"]);
+                    let range = self.range(&url, item, bounds);
+                    conditions.extend(range.map(|range| Condition::number(url, range)));
+                }
+                None => conditions.push(Condition::any_of(url.clone(), self.values(&url, item))),
+            }
         }
         conditions
     }
 
+    /// The range of a table with `at_least`, `at_most`, or both.
+    fn range(&mut self, url: &StateUrl, item: &Item<'_>, table: &Table<'_>) -> Option<NumberRange> {
+        let is_number =
+            |field: &Field| !field.repeated && matches!(field.kind, Kind::Int { .. } | Kind::Float);
+        if !self.schema.field(url).is_none_or(is_number) {
+            let text = format!("{url} is no number, so it cannot be compared; list the values");
+            self.complain(&item.span(), text);
+            return None;
+        }
+        let mut bound = |key| match table.get(key) {
+            Some(item) => self.number(url, item).map(Some),
+            None => Some(None),
+        };
+        let (least, most) = (bound("at_least"), bound("at_most"));
+        match (least?, most?) {
+            (Some(least), Some(most)) if least > most => {
+                let text = format!("no value of {url} is at least {least} and at most {most}");
+                self.complain(&item.span(), text);
+                None
+            }
+            (Some(least), Some(most)) => Some(NumberRange::Between(least, most)),
+            (Some(least), None) => Some(NumberRange::AtLeast(least)),
+            (None, Some(most)) => Some(NumberRange::AtMost(most)),
+            (None, None) => {
+                let text = format!("the comparison of {url} has neither `at_least` nor `at_most`");
+                self.complain(&item.span(), text);
+                None
+            }
+        }
+    }
+
+    /// A bound: a number, or a text that the schema reads as one, such as `"10s"` or `"4GiB"`.
+    fn number(&mut self, url: &StateUrl, item: &Item<'_>) -> Option<Number> {
+        let value = match item.get_ref() {
+            DeValue::String(text) => match self.schema.parse(url, text) {
+                // The schema makes nothing of a zero.
+                Ok(value) => Some(value.unwrap_or(Value::Int(0))),
+                Err(_) => None,
+            },
+            _ => plain(item),
+        };
+        let number = value.as_ref().and_then(Number::of);
+        if number.is_none() {
+            let text = format!("{url} can be compared only with a number");
+            self.complain(&item.span(), text);
+        }
+        number
+    }
+
     fn requires_of(&mut self, table: &Table<'_>) -> Vec<OthersCondition> {
-        const WANTED: &str = "a `requires_of` is written like { who = \"@io\", url = \"/RunState\", any_of = [\"SYNC\"] }";
+        const WANTED: &str = "a `requires_of` is written like { who = \"@io\", url = \"/RunState\", any_of = [\"SYNC\"] }, or with at_least and at_most in place of any_of";
+        const KEYS: [&str; 5] = ["who", "url", "any_of", "at_least", "at_most"];
         let Some(item) = table.get("requires_of") else {
             return Vec::new();
         };
@@ -229,10 +285,14 @@ impl Reader<'_> {
             let Some(entry) = self.table(item, "a `requires_of`") else {
                 continue;
             };
-            self.known_keys(entry, "a `requires_of`", &["who", "url", "any_of"]);
-            let (Some(who), Some(url), Some(any_of)) =
-                (entry.get("who"), entry.get("url"), entry.get("any_of"))
-            else {
+            self.known_keys(entry, "a `requires_of`", &KEYS);
+            let compares = entry.contains_key("at_least") || entry.contains_key("at_most");
+            let any_of = entry.get("any_of");
+            let (Some(who), Some(url), true) = (
+                entry.get("who"),
+                entry.get("url"),
+                compares != any_of.is_some(),
+            ) else {
                 self.complain(&item.span(), WANTED);
                 continue;
             };
@@ -247,11 +307,16 @@ impl Reader<'_> {
                 continue;
             };
             if let Some(url) = self.url(text, &url.span()) {
-                let any_of = self.values(&url, any_of);
-                conditions.push(OthersCondition {
+                let condition = match any_of {
+                    Some(any_of) => Some(Condition::any_of(url.clone(), self.values(&url, any_of))),
+                    None => self
+                        .range(&url, item, entry)
+                        .map(|range| Condition::number(url, range)),
+                };
+                conditions.extend(condition.map(|condition| OthersCondition {
                     who: others,
-                    condition: Condition { url, any_of },
-                });
+                    condition,
+                }));
             }
         }
         conditions
@@ -300,20 +365,7 @@ impl Reader<'_> {
 
     fn value(&mut self, url: &StateUrl, item: &Item<'_>) -> Option<Value> {
         let span = item.span();
-        let value = match item.get_ref() {
-            DeValue::String(text) if text.len() <= MAX_VALUE_BYTES => Some(Value::text(&**text)),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .ok()
-                .map(Value::Int),
-            DeValue::Float(number) => number
-                .as_str()
-                .parse()
-                .ok()
-                .map(|number| Value::Float(Float(number))),
-            DeValue::Boolean(truth) => Some(Value::Bool(*truth)),
-            _ => None,
-        };
-        let Some(value) = value else {
+        let Some(value) = plain(item) else {
             let kind = item.get_ref().type_str();
             self.complain(
                 &span,
@@ -457,6 +509,23 @@ impl Reader<'_> {
                 self.complain(&key.span(), format!("{what} has no key `{shown}`{meant}"));
             }
         }
+    }
+}
+
+/// A value as TOML has it; `None` for dates, lists and tables.
+fn plain(item: &Item<'_>) -> Option<Value> {
+    match item.get_ref() {
+        DeValue::String(text) if text.len() <= MAX_VALUE_BYTES => Some(Value::text(&**text)),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .ok()
+            .map(Value::Int),
+        DeValue::Float(number) => number
+            .as_str()
+            .parse()
+            .ok()
+            .map(|number| Value::Float(Float(number))),
+        DeValue::Boolean(truth) => Some(Value::Bool(*truth)),
+        _ => None,
     }
 }
 

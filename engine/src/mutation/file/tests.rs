@@ -2,7 +2,8 @@ use std::fs;
 
 use super::*;
 use crate::extension::{Field, Format};
-use crate::mutation::{Condition, MutationContext, MutationId};
+use crate::mutation::{Condition, MutationContext, MutationId, NumberRange};
+use crate::state::{Float, Number};
 
 /// `/PhysState` and `/Busy` as the core has them, and one of each other kind.
 fn schema() -> Schema {
@@ -85,7 +86,7 @@ conditions = { "/PhysState" = "POWER_ON" }
     assert_eq!(mutation.mutates[0].from, [Some("POWER_OFF".into()), None]);
     assert_eq!(mutation.mutates[0].to, Some("POWER_ON".into()));
     assert_eq!(
-        mutation.requires[0].any_of,
+        mutation.requires[0].values(),
         [Some("vbox".into()), Some("qemu".into())]
     );
     assert_eq!(
@@ -150,7 +151,7 @@ fn zeros_are_unknown() {
         let mutation = one(&format!(
             "mutates = {{ \"/a\" = {{ to = 1 }} }}\nrequires = {{ \"{url}\" = {zero} }}"
         ));
-        assert_eq!(mutation.requires[0].any_of, [None], "{url} {zero}");
+        assert_eq!(mutation.requires[0].values(), [None], "{url} {zero}");
     }
     // A name that is a zero elsewhere is a word like any other where no schema says so.
     assert_eq!(
@@ -193,6 +194,79 @@ fn known_urls_have_their_values_checked() {
         one(r#"mutates = { "/PhysState" = { to = "ASLEEP" } }"#).mutates[0].to,
         Some("ASLEEP".into())
     );
+}
+
+#[test]
+fn conditions_compare_numbers() {
+    let requires = |conditions: &str| {
+        one(&format!(
+            "mutates = {{ \"/a\" = {{ to = 1 }} }}\nrequires = {{ {conditions} }}"
+        ))
+        .requires
+        .remove(0)
+    };
+    let compared = |url: &str, range: NumberRange| Condition::number(url.parse().unwrap(), range);
+    assert_eq!(
+        requires(r#""/v" = { at_least = 3 }"#),
+        compared("/v", NumberRange::AtLeast(3.into()))
+    );
+    assert_eq!(
+        requires(r#""/v" = { at_most = 9.5 }"#).range(),
+        Number::of(&Value::Float(Float(9.5))).map(NumberRange::AtMost)
+    );
+    assert_eq!(
+        requires(r#""/limit/count" = { at_most = 9, at_least = 0 }"#),
+        compared("/limit/count", NumberRange::Between(0.into(), 9.into()))
+    );
+    // As people write it, where the schema knows how.
+    assert_eq!(
+        requires(r#""/limit/time" = { at_least = "0s", at_most = "10s" }"#),
+        compared(
+            "/limit/time",
+            NumberRange::Between(0.into(), 10_000_000_000.into())
+        )
+    );
+    let bad = |condition: &str| {
+        problems(&format!(
+            "module = \"m\"\n[[mutation]]\nname = \"A\"\nmutates = {{ \"/a\" = {{ to = 1 }} }}\nexcludes = {{ {condition} }}\n"
+        ))
+    };
+    for (condition, problem) in [
+        (
+            r#""/v" = {}"#,
+            ":5: the comparison of /v has neither `at_least` nor `at_most`",
+        ),
+        (
+            r#""/v" = { at_lest = 3, at_most = 3 }"#,
+            ":5: a comparison has no key `at_lest`; did you mean `at_least`?",
+        ),
+        (
+            r#""/v" = { at_least = 9, at_most = 3 }"#,
+            ":5: no value of /v is at least 9 and at most 3",
+        ),
+        (
+            r#""/v" = { at_least = "new" }"#,
+            ":5: /v can be compared only with a number",
+        ),
+        (
+            r#""/v" = { at_least = nan }"#,
+            ":5: /v can be compared only with a number",
+        ),
+        (
+            r#""/v" = { at_least = [3] }"#,
+            ":5: /v can be compared only with a number",
+        ),
+        (
+            r#""/limit/time" = { at_least = "long" }"#,
+            ":5: /limit/time can be compared only with a number",
+        ),
+        (
+            r#""/PhysState" = { at_least = 3 }"#,
+            ":5: /PhysState is no number, so it cannot be compared; list the values",
+        ),
+    ] {
+        assert_eq!(bad(condition), [problem], "{condition}");
+    }
 }
 
 #[test]

@@ -1,12 +1,21 @@
 //! From declarations to numbers: urls become indices, values their places in a sorted list, conditions sorted lists of such places.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::{GraphError, MAX_URLS, MutationGraph, is_core_discoverable};
-use crate::mutation::{Condition, Dependency, MAX_MUTATIONS, Mutation, MutationSet};
-use crate::state::{StateUrl, Value};
+use super::check::check;
+use super::{GraphError, MAX_CUTS, MAX_URLS, MutationGraph, is_core_discoverable};
+use crate::mutation::{Allowed, Condition, Mutation, MutationSet, NumberRange};
+use crate::state::{Number, StateUrl, Value};
 
-/// A value of a variable: [`UNKNOWN`], then the declared ones in order, then one more for whatever no declaration mentions.
+/// A value of a variable: [`UNKNOWN`], then the declared ones in order, then kinds of values that no declaration mentions: one for whatever
+/// is not compared with anything, and if numbers are compared, one for each stretch of the line of numbers in which all comparisons
+/// come out the same.
+///
+/// ```text
+///   declared 5, "x"; compared with 3 and 9      unknown  5  x  other   ..3   3  3..9   9  9..
+///                                                  0     1  2    3      4    5    6    7   8
+/// ```
 pub(super) type Val = u32;
 
 /// The value is unset.
@@ -18,6 +27,8 @@ pub(super) struct Variable {
     pub(super) url: StateUrl,
     /// Declared values, sorted.
     pub(super) values: Vec<Value>,
+    /// Numbers that conditions compare it with, sorted.
+    pub(super) cuts: Vec<Number>,
     pub(super) discoverable: bool,
     /// Rules that change it.
     pub(super) mutators: Vec<usize>,
@@ -31,8 +42,8 @@ pub(super) struct Variable {
     pub(super) dependents: Vec<Dependent>,
     /// By value: rules that want it in a `from` or in requires.
     pub(super) wanted_by: Vec<Vec<usize>>,
-    /// Rules with an exclude on it.
-    pub(super) excluded_by: Vec<usize>,
+    /// Rules with an exclude or a comparison on it.
+    pub(super) watched_by: Vec<usize>,
 }
 
 /// A variable whose knowledge hangs on another.
@@ -47,8 +58,8 @@ pub(super) struct Dependent {
 #[derive(Debug, Clone)]
 pub(super) struct Test {
     pub(super) variable: usize,
-    /// Sorted.
-    pub(super) values: Vec<Val>,
+    /// Sorted; equal comparisons share one list.
+    pub(super) values: Arc<[Val]>,
 }
 
 /// A change of one variable.
@@ -74,6 +85,7 @@ impl Variable {
         Self {
             url,
             values: Vec::new(),
+            cuts: Vec::new(),
             discoverable,
             mutators: Vec::new(),
             depends: Vec::new(),
@@ -81,7 +93,7 @@ impl Variable {
             depends_tests: Vec::new(),
             dependents: Vec::new(),
             wanted_by: Vec::new(),
-            excluded_by: Vec::new(),
+            watched_by: Vec::new(),
         }
     }
 
@@ -91,7 +103,19 @@ impl Variable {
             None => UNKNOWN,
             Some(value) => match self.values.binary_search(value) {
                 Ok(at) => at as Val + 1,
-                Err(_) => self.other(),
+                Err(_) => self.unmentioned(value),
+            },
+        }
+    }
+
+    /// The number of a value that no declaration mentions.
+    fn unmentioned(&self, value: &Value) -> Val {
+        let other = self.values.len() as Val + 1;
+        match Number::of(value).filter(|_| !self.cuts.is_empty()) {
+            None => other,
+            Some(number) => match self.cuts.binary_search(&number) {
+                Ok(at) => other + 2 + 2 * at as Val,
+                Err(at) => other + 1 + 2 * at as Val,
             },
         }
     }
@@ -101,9 +125,45 @@ impl Variable {
         self.values.get((number as usize).checked_sub(1)?)
     }
 
-    /// The number that stands for every value that no declaration mentions.
-    pub(super) fn other(&self) -> Val {
-        self.values.len() as Val + 1
+    /// Whether this number stands for values that no declaration mentions, so that it does not tell which.
+    pub(super) fn is_kind(&self, number: Val) -> bool {
+        number as usize > self.values.len()
+    }
+
+    /// How many numbers it takes.
+    pub(super) fn size(&self) -> usize {
+        let stretches = match self.cuts.len() {
+            0 => 0,
+            cuts => 2 * cuts + 1,
+        };
+        self.values.len() + 2 + stretches
+    }
+
+    /// The numbers of all values within a range, sorted.
+    fn within(&self, range: &NumberRange) -> Arc<[Val]> {
+        let other = self.values.len() as Val + 1;
+        let declared = (1..other).filter(|number| {
+            let value = self.value(*number).and_then(Number::of);
+            value.is_some_and(|value| range.has(value))
+        });
+        // A stretch is within the range if both its ends are; bounds of ranges are cuts, so none lies inside a stretch.
+        let stretches = (0..=2 * self.cuts.len()).filter(|at| {
+            let (before, after) = match at % 2 {
+                0 => ((at / 2).checked_sub(1), at / 2),
+                _ => (Some(at / 2), at / 2),
+            };
+            let before = before.and_then(|at| self.cuts.get(at));
+            let after = self.cuts.get(after);
+            range
+                .least()
+                .is_none_or(|least| before.is_some_and(|cut| least <= *cut))
+                && range
+                    .most()
+                    .is_none_or(|most| after.is_some_and(|cut| *cut <= most))
+        });
+        declared
+            .chain(stretches.map(|at| other + 1 + at as Val))
+            .collect()
     }
 
     fn numbers(&self, values: &[Option<Value>]) -> Vec<Val> {
@@ -148,13 +208,22 @@ pub(super) fn compile(set: &MutationSet) -> Result<MutationGraph, GraphError> {
         .enumerate()
         .map(|(index, variable)| (variable.url.clone(), index))
         .collect();
+    let mut numbering = Numbering {
+        variables: &variables,
+        by_url: &by_url,
+        within: BTreeMap::new(),
+    };
     let rules: Vec<Rule> = set
         .mutations
         .iter()
-        .map(|mutation| rule(mutation, &variables, &by_url))
+        .map(|mutation| numbering.rule(mutation))
         .collect();
-    link_dependencies(&mut variables, &by_url, depends);
-    link_rules(&mut variables, &rules);
+    let depends = depends
+        .into_iter()
+        .map(|(url, conditions)| (by_url[&url], numbering.tests(&conditions), conditions))
+        .collect();
+    link_dependencies(&mut variables, depends);
+    link_rules(&mut variables, &rules, &set);
     Ok(MutationGraph {
         discoverables: set.discoverables.iter().cloned().collect(),
         set,
@@ -171,73 +240,15 @@ fn canonical(set: &MutationSet) -> MutationSet {
     set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
     for mutation in &mut set.mutations {
         mutation.mutates.sort();
-        mutation.requires.sort();
-        mutation.excludes.sort();
+        for conditions in [&mut mutation.requires, &mut mutation.excludes] {
+            conditions.iter_mut().for_each(Condition::tidy);
+            conditions.sort();
+        }
     }
     set.dependencies.sort();
     set.discoverables.sort();
     set.discoverables.dedup();
     set
-}
-
-fn check(set: &MutationSet) -> Result<(), GraphError> {
-    if set.mutations.len() > MAX_MUTATIONS {
-        return Err(GraphError::TooManyMutations(set.mutations.len()));
-    }
-    if let Some(pair) = set
-        .mutations
-        .windows(2)
-        .find(|pair| pair[0].id == pair[1].id)
-    {
-        return Err(GraphError::DeclaredTwice(pair[0].id.clone()));
-    }
-    for mutation in &set.mutations {
-        let no_values = |url: &StateUrl| GraphError::NoValues {
-            what: format!("mutation {}", mutation.id),
-            url: url.clone(),
-        };
-        if mutation.mutates.is_empty() {
-            return Err(GraphError::MutatesNothing(mutation.id.clone()));
-        }
-        let mut seen = BTreeSet::new();
-        for change in &mutation.mutates {
-            if !seen.insert(&change.url) {
-                return Err(GraphError::UrlTwice {
-                    id: mutation.id.clone(),
-                    url: change.url.clone(),
-                });
-            }
-            if change.from.is_empty() {
-                return Err(no_values(&change.url));
-            }
-        }
-        let conditions = mutation.requires.iter().chain(&mutation.excludes);
-        if let Some(empty) = conditions
-            .into_iter()
-            .find(|condition| condition.any_of.is_empty())
-        {
-            return Err(no_values(&empty.url));
-        }
-    }
-    if let Some(pair) = set
-        .dependencies
-        .windows(2)
-        .find(|pair| pair[0].url == pair[1].url)
-    {
-        return Err(GraphError::DependsTwice(pair[0].url.clone()));
-    }
-    for Dependency { url, conditions } in &set.dependencies {
-        if let Some(empty) = conditions
-            .iter()
-            .find(|condition| condition.any_of.is_empty())
-        {
-            return Err(GraphError::NoValues {
-                what: format!("the dependency of {url}"),
-                url: empty.url.clone(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// For each url with dependencies, its conditions: the declared ones, else those that all its discovering mutations share.
@@ -256,7 +267,7 @@ fn dependencies(set: &MutationSet) -> BTreeMap<StateUrl, Vec<Condition>> {
         }
     }
     for dependency in &set.dependencies {
-        let conditions = dependency.conditions.iter().map(tidy).collect();
+        let conditions = dependency.conditions.iter().map(tidied).collect();
         shared.insert(dependency.url.clone(), conditions);
     }
     for conditions in shared.values_mut() {
@@ -278,16 +289,32 @@ fn lasting_requirements(mutation: &Mutation, url: &StateUrl) -> Vec<Condition> {
     let requires = mutation.requires.iter();
     requires
         .filter(|condition| condition.url != *url && lasts(condition))
-        .map(tidy)
+        .map(tidied)
         .collect()
 }
 
-/// A condition in the one form that makes equal ones equal.
-fn tidy(condition: &Condition) -> Condition {
+fn tidied(condition: &Condition) -> Condition {
     let mut condition = condition.clone();
-    condition.any_of.sort();
-    condition.any_of.dedup();
+    condition.tidy();
     condition
+}
+
+/// What declarations name of one url.
+#[derive(Default)]
+struct Named<'a> {
+    values: BTreeSet<&'a Value>,
+    cuts: BTreeSet<Number>,
+}
+
+impl<'a> Named<'a> {
+    fn add(&mut self, condition: &'a Condition) {
+        match &condition.allows {
+            Allowed::AnyOf(values) => self.values.extend(values.iter().flatten()),
+            Allowed::Number(range) => self
+                .cuts
+                .extend([range.least(), range.most()].into_iter().flatten()),
+        }
+    }
 }
 
 /// One variable for each url that is named, ordered by url, with all its declared values.
@@ -295,83 +322,98 @@ fn variables(
     set: &MutationSet,
     depends: &BTreeMap<StateUrl, Vec<Condition>>,
 ) -> Result<Vec<Variable>, GraphError> {
-    let mut named: BTreeMap<&StateUrl, BTreeSet<&Value>> = BTreeMap::new();
+    let mut named: BTreeMap<&StateUrl, Named<'_>> = BTreeMap::new();
     let mut mutated: BTreeSet<&StateUrl> = BTreeSet::new();
     for mutation in &set.mutations {
         for change in &mutation.mutates {
-            let values = named.entry(&change.url).or_default();
-            values.extend(change.from.iter().chain([&change.to]).flatten());
+            let named = named.entry(&change.url).or_default();
+            named
+                .values
+                .extend(change.from.iter().chain([&change.to]).flatten());
             mutated.insert(&change.url);
         }
         for condition in mutation.requires.iter().chain(&mutation.excludes) {
-            let values = named.entry(&condition.url).or_default();
-            values.extend(condition.any_of.iter().flatten());
+            named.entry(&condition.url).or_default().add(condition);
         }
     }
     for (url, conditions) in depends {
         named.entry(url).or_default();
         for condition in conditions {
-            let values = named.entry(&condition.url).or_default();
-            values.extend(condition.any_of.iter().flatten());
+            named.entry(&condition.url).or_default().add(condition);
         }
     }
     if named.len() > MAX_URLS {
         return Err(GraphError::TooManyUrls);
     }
-    let variables = named.into_iter().map(|(url, values)| {
+    if let Some((url, _)) = named.iter().find(|(_, named)| named.cuts.len() > MAX_CUTS) {
+        return Err(GraphError::TooManyCuts((*url).clone()));
+    }
+    let variables = named.into_iter().map(|(url, named)| {
         let discoverable = mutated.contains(url)
             || is_core_discoverable(url)
             || set.discoverables.binary_search(url).is_ok();
         let mut variable = Variable::new(url.clone(), discoverable);
-        variable.values = values.into_iter().cloned().collect();
-        variable.wanted_by = vec![Vec::new(); variable.values.len() + 2];
+        variable.values = named.values.into_iter().cloned().collect();
+        variable.cuts = named.cuts.into_iter().collect();
+        variable.wanted_by = vec![Vec::new(); variable.size()];
         variable
     });
     Ok(variables.collect())
 }
 
-fn test(condition: &Condition, variables: &[Variable], by_url: &BTreeMap<StateUrl, usize>) -> Test {
-    let variable = by_url[&condition.url];
-    Test {
-        variable,
-        values: variables[variable].numbers(&condition.any_of),
-    }
+/// Puts declarations into numbers.
+struct Numbering<'a> {
+    variables: &'a [Variable],
+    by_url: &'a BTreeMap<StateUrl, usize>,
+    /// Comparisons met so far.
+    within: BTreeMap<(usize, NumberRange), Arc<[Val]>>,
 }
 
-fn rule(mutation: &Mutation, variables: &[Variable], by_url: &BTreeMap<StateUrl, usize>) -> Rule {
-    let tests = |conditions: &[Condition]| {
+impl Numbering<'_> {
+    fn test(&mut self, condition: &Condition) -> Test {
+        let index = self.by_url[&condition.url];
+        let variable = &self.variables[index];
+        let values = match &condition.allows {
+            Allowed::AnyOf(values) => variable.numbers(values).into(),
+            Allowed::Number(range) => self
+                .within
+                .entry((index, *range))
+                .or_insert_with(|| variable.within(range))
+                .clone(),
+        };
+        Test {
+            variable: index,
+            values,
+        }
+    }
+
+    fn tests(&mut self, conditions: &[Condition]) -> Vec<Test> {
         conditions
             .iter()
-            .map(|condition| test(condition, variables, by_url))
+            .map(|condition| self.test(condition))
             .collect()
-    };
-    let effects = mutation.mutates.iter().map(|change| {
-        let variable = by_url[&change.url];
-        Effect {
-            variable,
-            from: variables[variable].numbers(&change.from),
-            to: variables[variable].number(change.to.as_ref()),
+    }
+
+    fn rule(&mut self, mutation: &Mutation) -> Rule {
+        let effects = mutation.mutates.iter().map(|change| {
+            let variable = self.by_url[&change.url];
+            Effect {
+                variable,
+                from: self.variables[variable].numbers(&change.from),
+                to: self.variables[variable].number(change.to.as_ref()),
+            }
+        });
+        Rule {
+            effects: effects.collect(),
+            requires: self.tests(&mutation.requires),
+            excludes: self.tests(&mutation.excludes),
+            cost: mutation.cost,
         }
-    });
-    Rule {
-        effects: effects.collect(),
-        requires: tests(&mutation.requires),
-        excludes: tests(&mutation.excludes),
-        cost: mutation.cost,
     }
 }
 
-fn link_dependencies(
-    variables: &mut [Variable],
-    by_url: &BTreeMap<StateUrl, usize>,
-    depends: BTreeMap<StateUrl, Vec<Condition>>,
-) {
-    for (url, conditions) in depends {
-        let index = by_url[&url];
-        let tests: Vec<Test> = conditions
-            .iter()
-            .map(|condition| test(condition, variables, by_url))
-            .collect();
+fn link_dependencies(variables: &mut [Variable], depends: Vec<(usize, Vec<Test>, Vec<Condition>)>) {
+    for (index, tests, conditions) in depends {
         for (condition, on) in tests.iter().enumerate() {
             variables[on.variable].dependents.push(Dependent {
                 variable: index,
@@ -385,21 +427,26 @@ fn link_dependencies(
     }
 }
 
-fn link_rules(variables: &mut [Variable], rules: &[Rule]) {
-    for (index, rule) in rules.iter().enumerate() {
+fn link_rules(variables: &mut [Variable], rules: &[Rule], set: &MutationSet) {
+    for (index, (rule, mutation)) in rules.iter().zip(&set.mutations).enumerate() {
         for effect in &rule.effects {
             variables[effect.variable].mutators.push(index);
             for value in &effect.from {
                 variables[effect.variable].wanted_by[*value as usize].push(index);
             }
         }
-        for test in &rule.requires {
-            for value in &test.values {
-                variables[test.variable].wanted_by[*value as usize].push(index);
+        for (test, condition) in rule.requires.iter().zip(&mutation.requires) {
+            let variable = &mut variables[test.variable];
+            if condition.range().is_some() {
+                variable.watched_by.push(index);
+                continue;
+            }
+            for value in test.values.iter() {
+                variable.wanted_by[*value as usize].push(index);
             }
         }
         for test in &rule.excludes {
-            variables[test.variable].excluded_by.push(index);
+            variables[test.variable].watched_by.push(index);
         }
     }
 }

@@ -179,7 +179,13 @@ impl Problem {
                     Some(LocalDependent {
                         variable: on,
                         unknown: local_value(on, UNKNOWN)?,
-                        holds: LocalSet::new(&domains[local], test.values.iter().copied()),
+                        holds: LocalSet::new(
+                            &domains[local],
+                            domains[local]
+                                .iter()
+                                .copied()
+                                .filter(|value| test.holds(*value)),
+                        ),
                     })
                 });
             dependents.push(all.collect());
@@ -462,15 +468,10 @@ fn allowed(rule: &Rule, variable: usize, domain: &[Val]) -> LocalSet {
                 .all(|test| test.variable != variable || !test.holds(*value))
     };
     let some = from
-        .map(|effect| &effect.from)
-        .or_else(|| required().map(|test| &test.values).next());
-    LocalSet::new(
-        domain,
-        some.map_or(domain, Vec::as_slice)
-            .iter()
-            .copied()
-            .filter(fits),
-    )
+        .map(|effect| &effect.from[..])
+        .or_else(|| required().map(|test| &test.values[..]).next())
+        .filter(|some| some.len() < domain.len());
+    LocalSet::new(domain, some.unwrap_or(domain).iter().copied().filter(fits))
 }
 
 /// Gives each variable its bits; none crosses a word.

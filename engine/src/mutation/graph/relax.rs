@@ -33,7 +33,7 @@ pub(super) fn relax(
     let cone = Cone::new(graph, question, |_| true, |_| true);
     let reach = Reach::new(graph, question, &cone);
     let missed = |goal: &&GoalVal| {
-        let unmentioned = goal.value == graph.variables[goal.variable].other();
+        let unmentioned = graph.variables[goal.variable].is_kind(goal.value);
         !goal.holds_at_start && (unmentioned || !reach.values[goal.variable].contains(&goal.value))
     };
     let goals: Vec<GoalVal> = question.goal.iter().filter(missed).copied().collect();
@@ -126,7 +126,7 @@ impl Reach {
         };
         let mut has: Vec<Vec<bool>> = Vec::with_capacity(graph.variables.len());
         for (variable, start) in graph.variables.iter().zip(&question.start) {
-            let mut seen = vec![false; variable.other() as usize + 1];
+            let mut seen = vec![false; variable.size()];
             seen[*start as usize] = true;
             has.push(seen);
         }
@@ -140,7 +140,7 @@ impl Reach {
             let variable = &graph.variables[index];
             let rules = variable.wanted_by[value as usize]
                 .iter()
-                .chain(&variable.excluded_by);
+                .chain(&variable.watched_by);
             for rule in rules {
                 if cone.rules[*rule] {
                     reach.try_rule(graph, *rule, &mut has, &mut queue);

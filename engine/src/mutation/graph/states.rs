@@ -184,7 +184,7 @@ pub(super) fn value_at(
     let variable = &graph.variables[variable];
     if number == UNKNOWN {
         None
-    } else if number == variable.other() {
+    } else if variable.is_kind(number) {
         graph
             .value_of(variable, question.dsc, question.cfg)
             .cloned()

@@ -1,7 +1,9 @@
 use super::*;
 use crate::mutation::path::NoPathKind;
-use crate::mutation::{Dependency, MutationContext, MutationSet, UrlChange};
+use crate::mutation::{Allowed, Dependency, MutationContext, MutationSet, NumberRange, UrlChange};
+use crate::state::{Float, Number};
 
+mod compared;
 mod declared;
 mod random;
 
@@ -24,10 +26,10 @@ fn conditions(text: &str) -> Vec<Condition> {
     text.split_whitespace()
         .map(|pair| {
             let (url, allowed) = pair.split_once('=').unwrap();
-            Condition {
-                url: url.parse().unwrap(),
-                any_of: allowed.split('|').map(value).collect(),
-            }
+            Condition::any_of(
+                url.parse().unwrap(),
+                allowed.split('|').map(value).collect(),
+            )
         })
         .collect()
 }

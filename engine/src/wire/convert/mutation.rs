@@ -8,16 +8,15 @@ use super::state::{
     change_from_proto, changes_to_proto, url_from_proto, value_from_proto, value_to_proto,
 };
 use super::{ConvertError, Fault, Within, convert_items, no_longer};
+use crate::mutation::graph::MAX_ITEMS;
 use crate::mutation::{
     Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet,
-    Others, OthersCondition, UrlChange,
+    NumberRange, Others, OthersCondition, UrlChange,
 };
-use crate::state::{MAX_VALUES, Value};
+use crate::state::{MAX_VALUES, Number, Value};
 
 /// Longest name of a module or a mutation.
 const MAX_NAME_BYTES: usize = 64;
-/// Most urls that one mutation changes, conditions of one kind, and values in one condition; real ones have a handful.
-const MAX_ITEMS: usize = 64;
 
 /// Who carries a mutation out, as the number of the schema.
 pub const fn context_to_proto(context: MutationContext) -> v1::MutationContext {
@@ -90,24 +89,50 @@ fn alternatives(
 }
 
 fn conditions_to_proto(conditions: &[Condition]) -> Vec<v1::UrlCondition> {
-    conditions
-        .iter()
-        .map(|condition| v1::UrlCondition {
-            url: condition.url.to_string(),
-            any_of: condition
-                .any_of
-                .iter()
-                .map(|value| optional_to_proto(value.as_ref()))
-                .collect(),
-        })
-        .collect()
+    conditions.iter().map(condition_to_proto).collect()
+}
+
+fn condition_to_proto(condition: &Condition) -> v1::UrlCondition {
+    let any_of = condition.values().iter();
+    let bound = |of: fn(&NumberRange) -> Option<Number>| {
+        let bound = condition.range().as_ref().and_then(of);
+        bound.map(|number| value_to_proto(&number.to_value()))
+    };
+    v1::UrlCondition {
+        url: condition.url.to_string(),
+        any_of: any_of
+            .map(|value| optional_to_proto(value.as_ref()))
+            .collect(),
+        at_least: bound(NumberRange::least),
+        at_most: bound(NumberRange::most),
+    }
 }
 
 fn condition_from_proto(condition: v1::UrlCondition) -> Result<Condition, ConvertError> {
-    Ok(Condition {
-        url: url_from_proto(&condition.url).within("url")?,
-        any_of: alternatives("any_of", condition.any_of)?,
-    })
+    let url = url_from_proto(&condition.url).within("url")?;
+    let bound = |field: &str, value: Option<v1::Value>| {
+        let Some(value) = value else { return Ok(None) };
+        let value = value_from_proto(value).within(field)?;
+        let number = Number::of(&value).ok_or(Fault::NoNumber).within(field)?;
+        Ok::<_, ConvertError>(Some(number))
+    };
+    let least = bound("at_least", condition.at_least)?;
+    let most = bound("at_most", condition.at_most)?;
+    let range = match (least, most) {
+        (Some(least), Some(most)) => NumberRange::Between(least, most),
+        (Some(least), None) => NumberRange::AtLeast(least),
+        (None, Some(most)) => NumberRange::AtMost(most),
+        (None, None) => {
+            return Ok(Condition::any_of(
+                url,
+                alternatives("any_of", condition.any_of)?,
+            ));
+        }
+    };
+    if !condition.any_of.is_empty() {
+        return Err(Fault::BothKinds).within("any_of");
+    }
+    Ok(Condition::number(url, range))
 }
 
 /// A mutation as a message.
@@ -205,7 +230,7 @@ fn word(text: &str) -> Result<&str, Fault> {
     if text.is_empty() {
         return Err(Fault::Missing);
     }
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"_.+-".contains(&b);
     text.bytes().all(fits).then_some(text).ok_or(Fault::Word)
 }
 

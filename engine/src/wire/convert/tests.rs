@@ -10,7 +10,7 @@ use proto::v1;
 use super::*;
 use crate::event::ConnId;
 use crate::mutation::{
-    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, Others,
+    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, NumberRange, Others,
     OthersCondition, UrlChange,
 };
 use crate::state::{
@@ -242,10 +242,10 @@ fn sample_mutation() -> Mutation {
             to: Some("INIT".into()),
         }],
         requires: vec![Condition::is(url("/PhysState"), "POWER_ON")],
-        excludes: vec![Condition {
-            url: url("/Busy"),
-            any_of: vec![Some("BUSY".into()), None],
-        }],
+        excludes: vec![
+            Condition::any_of(url("/Busy"), vec![Some("BUSY".into()), None]),
+            Condition::number(url("/host/temperature"), NumberRange::AtLeast(90.into())),
+        ],
         requires_of: ["parent", "@io"]
             .map(|who| OthersCondition {
                 who: Others::parse(who).unwrap(),
@@ -333,6 +333,23 @@ fn mutation_sets_are_checked_and_ordered() {
     check(
         edit(|set| set.mutations[0].requires[0].any_of.clear()),
         "mutations[0].requires[0].any_of is missing",
+    );
+    check(
+        edit(|set| set.mutations[0].excludes[1].any_of = vec![v1::OptionalValue::default()]),
+        "mutations[0].excludes[1].any_of cannot stand beside at_least and at_most",
+    );
+    check(
+        edit(|set| {
+            set.mutations[0].excludes[1].at_most = Some(value_to_proto(&Value::from("hot")));
+        }),
+        "mutations[0].excludes[1].at_most is no number",
+    );
+    check(
+        edit(|set| {
+            let nan = Value::Float(crate::state::Float(f64::NAN));
+            set.mutations[0].excludes[1].at_least = Some(value_to_proto(&nan));
+        }),
+        "mutations[0].excludes[1].at_least is no number",
     );
     check(
         edit(|set| set.mutations[0].excludes[0].url = "//".into()),

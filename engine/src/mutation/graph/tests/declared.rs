@@ -1,6 +1,7 @@
 //! What a set declares: careless sets, dependencies, what is forgotten.
 
 use super::*;
+use crate::mutation::MAX_MUTATIONS;
 
 #[test]
 fn careless_sets_are_refused_by_name() {
@@ -20,7 +21,7 @@ fn careless_sets_are_refused_by_name() {
         "mutation m/A mutates /a twice"
     );
     let mut never = mutation("m/A", "/a:>1", "/b=1", "", 1);
-    never.requires[0].any_of.clear();
+    never.requires[0].allows = Allowed::AnyOf(Vec::new());
     assert_eq!(refuse(vec![never]), "mutation m/A allows no value of /b");
     let mut never = mutation("m/A", "/a:>1", "", "", 1);
     never.mutates[0].from.clear();

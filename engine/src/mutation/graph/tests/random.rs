@@ -7,31 +7,58 @@ use proptest::prelude::*;
 use super::*;
 
 const URLS: [&str; 6] = ["/a", "/b", "/c", "/d", "/e", "/Busy"];
-const VALUES: [&str; 4] = ["", "1", "2", "3"];
+const VALUES: [&str; 6] = ["", "1", "2", "3", "4.5", "x"];
 
 /// `/d` is mutated by some sets, `/e` by none; `/Busy` is only observed.
 fn any_url() -> impl Strategy<Value = usize> {
     prop_oneof![4 => 0..3_usize, 1 => 3..URLS.len()]
 }
 
+/// Mostly one of few, so that mutations follow on each other.
+fn any_value() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => 0..4_usize, 1 => 4..VALUES.len()]
+}
+
 fn any_values() -> impl Strategy<Value = Vec<Option<Value>>> {
-    prop::collection::btree_set(0..VALUES.len(), 1..3)
+    prop::collection::btree_set(any_value(), 1..3)
         .prop_map(|picked| picked.into_iter().map(|at| value(VALUES[at])).collect())
 }
 
-fn any_conditions(most: usize) -> impl Strategy<Value = Vec<Condition>> {
-    prop::collection::vec((any_url(), any_values()), 0..most).prop_map(|all| {
-        all.into_iter()
-            .map(|(url, any_of)| Condition {
-                url: URLS[url].parse().unwrap(),
-                any_of,
-            })
-            .collect()
+fn any_condition() -> impl Strategy<Value = Condition> {
+    let url = any_url().prop_map(|url| URLS[url].parse::<StateUrl>().unwrap());
+    let number = || (0..11_i64).prop_map(half);
+    (url, any_values(), number(), number(), 0..10_u32).prop_map(|(url, values, a, b, kind)| {
+        match kind {
+            0 => Condition::number(url, NumberRange::AtLeast(a)),
+            1 => Condition::number(url, NumberRange::AtMost(a)),
+            2 => Condition::number(url, NumberRange::Between(a.min(b), a.max(b))),
+            _ => Condition::any_of(url, values),
+        }
     })
 }
 
+/// 0, 0.5, 1, ...: on values, between them and beyond.
+fn half(halves: i64) -> Number {
+    if halves % 2 == 0 {
+        Number::from(halves / 2)
+    } else {
+        Number::of(&Value::Float(Float(halves as f64 / 2.0))).unwrap()
+    }
+}
+
+/// Numbers become numbers.
+fn value(text: &str) -> Option<Value> {
+    let int = || text.parse().map(Value::Int).ok();
+    let float = || text.parse().map(|x| Value::Float(Float(x))).ok();
+    (!text.is_empty()).then(|| int().or_else(float).unwrap_or_else(|| Value::from(text)))
+}
+
+fn any_conditions(most: usize) -> impl Strategy<Value = Vec<Condition>> {
+    prop::collection::vec(any_condition(), 0..most)
+}
+
 fn any_mutation() -> impl Strategy<Value = Mutation> {
-    let changes = prop::collection::btree_map(0..4_usize, (any_values(), 0..VALUES.len()), 1..3);
+    let changes = prop::collection::btree_map(0..4_usize, (any_values(), any_value()), 1..3);
     (changes, any_conditions(3), any_conditions(2), 0..3_u32).prop_map(
         |(changes, requires, excludes, cost)| {
             let mut mutation = mutation("m/x", "/a:>1", "", "", cost);
@@ -73,7 +100,7 @@ fn any_set() -> impl Strategy<Value = MutationSet> {
 }
 
 fn any_node() -> impl Strategy<Value = Values> {
-    prop::collection::vec(0..VALUES.len(), URLS.len()).prop_map(|picked| {
+    prop::collection::vec(any_value(), URLS.len()).prop_map(|picked| {
         let mut node = Values::default();
         for (url, at) in URLS.iter().zip(picked) {
             node.set(url.parse().unwrap(), value(VALUES[at]));
@@ -100,8 +127,9 @@ impl<'a> RefPlanner<'a> {
         let mutated: BTreeSet<StateUrl> = changes().map(|(_, change)| change.url.clone()).collect();
         let same = |a: &Condition, b: &Condition| {
             a.url == b.url
-                && a.any_of.iter().collect::<BTreeSet<_>>()
-                    == b.any_of.iter().collect::<BTreeSet<_>>()
+                && a.range() == b.range()
+                && a.values().iter().collect::<BTreeSet<_>>()
+                    == b.values().iter().collect::<BTreeSet<_>>()
         };
         let mut depends = BTreeMap::new();
         for url in &mutated {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::super::compile::{Rule, Test, UNKNOWN, Val, Variable, contains};
+use super::super::compile::{Effect, Test, UNKNOWN, Val, Variable, contains};
 use super::super::search::MAX_EXPLORED;
 use super::super::states::value_at;
 use super::super::{GoalVal, MutationGraph, Question};
@@ -44,8 +44,8 @@ enum Stop<'a> {
         variable: usize,
         values: &'a [Val],
     },
-    Requires(&'a Test),
-    Excludes(&'a Test),
+    Requires(&'a Test, &'a Condition),
+    Excludes(&'a Test, &'a Condition),
     /// Each condition can hold, but they never hold at once.
     Never,
 }
@@ -161,11 +161,13 @@ impl<'a> Words<'a> {
                 other.is_some_and(|other| !test.holds(other.value))
             });
         broken.map(|(_, condition)| {
-            format!(
-                "{} can be known only while {}",
-                variable.url,
-                condition_text(condition)
-            )
+            let url = &variable.url;
+            match condition.range() {
+                Some(range) => {
+                    format!("{url} can be known only while {} is {range}", condition.url)
+                }
+                None => format!("{url} can be known only while {condition}"),
+            }
         })
     }
 
@@ -257,7 +259,7 @@ impl<'a> Words<'a> {
             } else {
                 Promise::OutOfReach
             };
-            let stops = self.stops(&self.graph.rules[*rule]);
+            let stops = self.stops(*rule);
             ways.push(((promise, stops.len(), *rule), self.main(stops)));
         }
         ways.sort_by_key(|(rank, _)| *rank);
@@ -271,7 +273,7 @@ impl<'a> Words<'a> {
     /// The stop to name: what no mutation changes comes first, as somebody must do something about it.
     fn main(&self, stops: Vec<Stop<'a>>) -> Stop<'a> {
         let changes = |stop: &Stop<'_>| match stop {
-            Stop::Requires(test) | Stop::Excludes(test) => {
+            Stop::Requires(test, _) | Stop::Excludes(test, _) => {
                 !self.graph.variables[test.variable].mutators.is_empty()
             }
             Stop::From { .. } | Stop::Never => true,
@@ -280,21 +282,22 @@ impl<'a> Words<'a> {
     }
 
     /// All conditions of a rule that no value within reach fulfils.
-    fn stops(&self, rule: &'a Rule) -> Vec<Stop<'a>> {
+    fn stops(&self, index: usize) -> Vec<Stop<'a>> {
+        let graph = self.graph;
+        let (rule, mutation) = (&graph.rules[index], &graph.set.mutations[index]);
         let any = |variable: usize, values: &[Val]| {
             values
                 .iter()
                 .any(|value| self.reached[variable].contains(value))
         };
-        let excluded = rule.excludes.iter().filter(|test| {
+        let excludes = rule.excludes.iter().zip(&mutation.excludes);
+        let excluded = excludes.filter(|(test, _)| {
             self.reached[test.variable]
                 .iter()
                 .all(|value| test.holds(*value))
         });
-        let required = rule
-            .requires
-            .iter()
-            .filter(|test| !any(test.variable, &test.values));
+        let requires = rule.requires.iter().zip(&mutation.requires);
+        let required = requires.filter(|(test, _)| !any(test.variable, &test.values));
         let from = rule
             .effects
             .iter()
@@ -304,8 +307,8 @@ impl<'a> Words<'a> {
             values: &effect.from,
         });
         excluded
-            .map(Stop::Excludes)
-            .chain(required.map(Stop::Requires))
+            .map(|(test, condition)| Stop::Excludes(test, condition))
+            .chain(required.map(|(test, condition)| Stop::Requires(test, condition)))
             .chain(from)
             .collect()
     }
@@ -313,43 +316,45 @@ impl<'a> Words<'a> {
     /// The words after "but".
     fn stopped(&mut self, rule: usize, stop: Stop<'a>, sets: usize, depth: usize) -> String {
         let (text, obstacle) = match stop {
-            Stop::Requires(test) => {
-                let condition = self.condition(test.variable, &test.values);
+            Stop::Requires(test, condition) => {
                 let why = self.unmet(test.variable, &test.values, depth);
-                let text = format!("requires {}, {why}", condition_text(&condition));
-                (text, Obstacle::Requires(condition))
+                let text = format!("requires {condition}, {why}");
+                (text, Obstacle::Requires(condition.clone()))
             }
             Stop::From { variable, values } => {
                 let condition = self.condition(variable, values);
                 let why = self.unmet(variable, values, depth);
-                let text = format!("starts from {}, {why}", condition_text(&condition));
+                let text = format!("starts from {condition}, {why}");
                 (text, Obstacle::Requires(condition))
             }
-            Stop::Excludes(test) => {
+            Stop::Excludes(test, condition) => {
                 let why = self.unlifted(test, depth);
                 let now = self.question.start[test.variable];
-                let held = if test.holds(now) {
-                    vec![now]
-                } else {
-                    test.values.clone()
-                };
-                let condition = self.condition(test.variable, &held);
-                let text = format!("is excluded by {}, {why}", condition_text(&condition));
-                (text, Obstacle::Excludes(condition))
+                let holds = test
+                    .holds(now)
+                    .then(|| self.condition(test.variable, &[now]));
+                match (condition.range(), holds) {
+                    (Some(range), Some(now)) => (
+                        format!("is excluded by {now}, which is {range}, {why}"),
+                        Obstacle::Excludes(condition.clone()),
+                    ),
+                    (None, Some(now)) => (
+                        format!("is excluded by {now}, {why}"),
+                        Obstacle::Excludes(now),
+                    ),
+                    (_, None) => (
+                        format!("is excluded by {condition}, {why}"),
+                        Obstacle::Excludes(condition.clone()),
+                    ),
+                }
             }
             Stop::Never => {
-                let rule = &self.graph.rules[rule];
-                let froms = rule
-                    .effects
-                    .iter()
-                    .map(|effect| (effect.variable, &effect.from));
-                let wants = froms.chain(
-                    rule.requires
-                        .iter()
-                        .map(|test| (test.variable, &test.values)),
-                );
-                let wants: Vec<String> = wants
-                    .map(|(variable, values)| condition_text(&self.condition(variable, values)))
+                let froms = self.graph.rules[rule].effects.iter();
+                let froms = froms.map(|effect| self.condition(effect.variable, &effect.from));
+                let requires = &self.graph.set.mutations[rule].requires;
+                let wants: Vec<String> = froms
+                    .map(|condition| condition.to_string())
+                    .chain(requires.iter().map(ToString::to_string))
                     .collect();
                 let text = match &wants[..] {
                     [_] => "what it needs is lost by the time it could fire".to_owned(),
@@ -376,12 +381,21 @@ impl<'a> Words<'a> {
         if variable.mutators.is_empty() {
             return self.fixed(index);
         }
-        // A known value is easier to understand as a goal than "unknown".
-        let value = wanted
+        // A known value is easier to understand as a goal than "unknown". Of those that a comparison accepts only some can be made.
+        let compared = wanted.iter().any(|value| variable.is_kind(*value));
+        let known = wanted
             .iter()
             .copied()
-            .find(|value| *value != UNKNOWN)
-            .unwrap_or(UNKNOWN);
+            .find(|value| *value != UNKNOWN && (!compared || self.is_made(index, *value)));
+        let Some(value) = known.or(wanted.first().copied().filter(|_| !compared)) else {
+            self.blockers.push(Blocker {
+                mutation: None,
+                url: variable.url.clone(),
+                to: None,
+                obstacle: Obstacle::NoMutation,
+            });
+            return format!("and no mutation leads there from {}", self.now(index));
+        };
         let why = self.unreached(
             index,
             value,
@@ -389,6 +403,13 @@ impl<'a> Words<'a> {
             depth + 1,
         );
         format!("and {why}")
+    }
+
+    /// Whether some mutation sets this value.
+    fn is_made(&self, index: usize, value: Val) -> bool {
+        let sets = |effect: &Effect| effect.variable == index && effect.to == value;
+        let mut mutators = self.graph.variables[index].mutators.iter();
+        mutators.any(|rule| self.graph.rules[*rule].effects.iter().any(sets))
     }
 
     /// Why the values of an exclude can't be left.
@@ -408,7 +429,7 @@ impl<'a> Words<'a> {
             })
         };
         let mut leavers: Vec<usize> = variable.mutators.iter().filter(leaves).copied().collect();
-        leavers.sort_by_key(|rule| self.stops(&self.graph.rules[*rule]).len());
+        leavers.sort_by_key(|rule| self.stops(*rule).len());
         match leavers.first() {
             None => format!("and no mutation leaves {target}"),
             Some(_) if depth >= MAX_DEPTH || self.told.contains(&(test.variable, now)) => {
@@ -416,7 +437,7 @@ impl<'a> Words<'a> {
             }
             Some(rule) => {
                 self.told.push((test.variable, now));
-                let stop = self.main(self.stops(&self.graph.rules[*rule]));
+                let stop = self.main(self.stops(*rule));
                 let why = self.stopped(*rule, stop, test.variable, depth + 1);
                 self.told.pop();
                 format!(
@@ -513,10 +534,7 @@ impl<'a> Words<'a> {
         let any_of = values
             .iter()
             .map(|value| value_at(self.graph, self.question, index, *value));
-        Condition {
-            url: self.graph.variables[index].url.clone(),
-            any_of: any_of.collect(),
-        }
+        Condition::any_of(self.graph.variables[index].url.clone(), any_of.collect())
     }
 }
 
@@ -525,23 +543,6 @@ fn is(url: &StateUrl, value: Option<&Value>) -> String {
     match value {
         Some(value) => format!("{url}={value}"),
         None => format!("{url} unknown"),
-    }
-}
-
-/// `/power/driver=REDFISH or COMMAND`.
-fn condition_text(condition: &Condition) -> String {
-    let values: Vec<String> = condition
-        .any_of
-        .iter()
-        .map(|value| {
-            value
-                .as_ref()
-                .map_or("unknown".to_owned(), Value::to_string)
-        })
-        .collect();
-    match &condition.any_of[..] {
-        [None] => format!("{} unknown", condition.url),
-        _ => format!("{}={}", condition.url, list(&values, "or")),
     }
 }
 
