@@ -11,7 +11,7 @@ use crate::event::{
 use crate::extension::{Field, Format, Kind, Schema};
 use crate::mutation::progress::Healing;
 use crate::mutation::report::{Outcome, Report};
-use crate::mutation::{Condition, MutationSet};
+use crate::mutation::{Allowed, Condition, MutationSet};
 use crate::state::{Change, Node, NodeId, StateUrl, Value, core};
 use crate::sync::SyncConfig;
 use crate::time::Instant;
@@ -352,8 +352,11 @@ fn schema(case: &Case, set: &MutationSet) -> Schema {
         for change in &mutation.mutates {
             add(&change.url, change.to.as_ref());
         }
-        for Condition { url, any_of } in mutation.requires.iter().chain(&mutation.excludes) {
-            add(url, any_of.iter().flatten().next());
+        for Condition { url, allows } in mutation.requires.iter().chain(&mutation.excludes) {
+            match allows {
+                Allowed::AnyOf(values) => add(url, values.iter().flatten().next()),
+                Allowed::Number(_) => add(url, Some(&Value::Int(1))),
+            }
         }
     }
     for line in &case.script {
