@@ -25,22 +25,24 @@ const BOOT_TIME: Duration = Duration::from_secs(180);
 /// How often the console is looked at: the error of every figure that is read off it.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The planner on 10,000 nodes; the engine's own example prints the table.
-pub fn plan() -> Result<()> {
+/// Engine and store: plans, whole clusters, memory, transactions, starts. The programs that know these parts print the tables.
+pub fn engine() -> Result<()> {
+    example("engine", "bench_engine", &[])?;
+    let folder = paths::lab();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    example("head", "bench_store", &[&folder])
+}
+
+/// An example of a package, built for speed.
+fn example(package: &str, name: &str, arguments: &[&Path]) -> Result<()> {
     let mut command = artifacts::cargo();
-    command.args([
-        "run",
-        "--release",
-        "--package",
-        "engine",
-        "--example",
-        "bench_plan",
-        "--features",
-        "files",
-    ]);
+    command
+        .args(["run", "--quiet", "--release", "--package", package])
+        .args(["--example", name, "--"])
+        .args(arguments);
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
-        bail!("the planner's benchmark failed: {status}");
+        bail!("{name} failed: {status}");
     }
     Ok(())
 }

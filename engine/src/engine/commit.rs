@@ -180,12 +180,18 @@ impl Engine {
             self.frozen = staged.frozen;
             self.frozen_revision = staged.revision;
         }
-        for (id, node) in staged.touched {
-            match node {
-                Some(node) => self.take_over_node(node),
-                None => self.delete_node(id),
+        // What goes first makes room: a name or an id may have another holder after the same commit.
+        for (id, node) in &staged.touched {
+            let old = self.tree.get(*id);
+            let is_other = |new: &Node| {
+                old.is_some_and(|old| (&old.name, old.parent) != (&new.name, new.parent))
+            };
+            if node.as_ref().is_none_or(is_other) {
+                self.delete_node(*id);
             }
         }
+        let stay = staged.touched.into_values().flatten();
+        stay.for_each(|node| self.take_over_node(node));
         if freezes {
             // Behind the nodes: one version of a child's Cfg never names two sets of values.
             self.push_all();
@@ -210,9 +216,9 @@ impl Engine {
             Some(node) => {
                 node.groups = new.groups;
                 node.labels = new.labels;
-                node.cfg = new.cfg;
                 node.cfg_revision = new.cfg_revision;
                 node.frozen = new.frozen;
+                self.tree.set_cfg(id, new.cfg);
             }
             None => {
                 if self.tree.insert(new).is_ok() {

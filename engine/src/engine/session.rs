@@ -651,8 +651,8 @@ impl Engine {
             return;
         };
         let changes = node.cfg.diff(&cfg);
-        node.cfg = cfg;
         node.cfg_revision = version;
+        self.tree.set_cfg(me, cfg);
         if changes.is_empty() {
             return;
         }

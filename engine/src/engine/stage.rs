@@ -5,23 +5,32 @@ use std::collections::BTreeMap;
 use crate::event::{Write, WriteError, WriteOp};
 use crate::extension::{REDACTED, Schema};
 use crate::history::inverse;
-use crate::state::{Change, MAX_VALUES, Node, NodeId, NodeName, Tree, Value};
+use crate::state::{Change, MAX_VALUES, Node, NodeId, NodeName, Tree, UniqueKey, Value};
 
 /// Deepest chain of parents: a head, two levels of mid-level heads and room to spare (fault F23).
 pub(super) const MAX_DEPTH: usize = 8;
 
-/// Urls whose values no two nodes may share.
-const UNIQUE: [&str; 2] = ["/ipv4/boot/mac", "/ipv4/boot/address"];
-
-/// The tree with the writes of one commit laid over it.
+/// The tree with the writes of one commit laid over it. What an operation costs does not depend on how many nodes there are, nor on how
+/// many the commit has touched.
 pub(super) struct Stage<'a> {
     tree: &'a Tree,
     schema: &'a Schema,
     head: NodeId,
-    touched: BTreeMap<NodeId, Option<Node>>,
-    unique: Option<BTreeMap<(usize, String), NodeId>>,
+    touched: Layer<NodeId, Option<Node>>,
+    /// Names of added nodes; `None`: free since the node is deleted.
+    names: Layer<NodeName, Option<NodeId>>,
+    /// Who holds what no two nodes may share, where that differs from the tree.
+    holders: Layer<UniqueKey, Option<NodeId>>,
+    /// Number of children, where it differs from the tree.
+    children: Layer<NodeId, usize>,
     revision: u64,
     frozen: bool,
+}
+
+/// What lies over a map, and how it was before the write under way.
+struct Layer<K, V> {
+    over: BTreeMap<K, V>,
+    before: BTreeMap<K, Option<V>>,
 }
 
 /// What a commit of writes turns into once it is durable.
@@ -57,8 +66,10 @@ impl<'a> Stage<'a> {
             tree,
             schema,
             head,
-            touched: BTreeMap::new(),
-            unique: None,
+            touched: Layer::default(),
+            names: Layer::default(),
+            holders: Layer::default(),
+            children: Layer::default(),
             revision,
             frozen,
         }
@@ -66,7 +77,7 @@ impl<'a> Stage<'a> {
 
     pub(super) fn finish(self) -> Staged {
         Staged {
-            touched: self.touched,
+            touched: self.touched.over,
             revision: self.revision,
             frozen: self.frozen,
         }
@@ -80,12 +91,15 @@ impl<'a> Stage<'a> {
                 is: self.revision,
             });
         }
-        let before = (self.touched.clone(), self.frozen);
-        let unique = self.unique.clone();
+        let frozen = self.frozen;
         let result = self.ops(&write.ops);
-        if result.is_err() {
-            (self.touched, self.frozen) = before;
-            self.unique = unique;
+        let keep = result.is_ok();
+        self.touched.end(keep);
+        self.names.end(keep);
+        self.holders.end(keep);
+        self.children.end(keep);
+        if !keep {
+            self.frozen = frozen;
         }
         result
     }
@@ -178,10 +192,7 @@ impl<'a> Stage<'a> {
     }
 
     fn touch(&mut self, id: NodeId, revision: u64) -> Result<&mut Node, WriteError> {
-        let entry = self
-            .touched
-            .entry(id)
-            .or_insert_with(|| self.tree.get(id).cloned());
+        let entry = self.touched.edit(id, || self.tree.get(id).cloned());
         let node = entry.as_mut().ok_or(WriteError::NoSuchNode(id))?;
         node.cfg_revision = revision;
         Ok(node)
@@ -214,6 +225,10 @@ impl<'a> Stage<'a> {
         }
         self.check_parents(&new)?;
         let changes = self.checked_changes(&node.cfg.to_changes())?;
+        self.names.insert(new.name.clone(), Some(node.id));
+        if let Some(parent) = new.parent {
+            self.children.insert(parent, self.children(parent) + 1);
+        }
         self.touched.insert(node.id, Some(new));
         self.set(node.id, &changes, revision)?;
         let added = self.get(node.id).cloned();
@@ -221,16 +236,29 @@ impl<'a> Stage<'a> {
     }
 
     fn holder_of_name(&self, name: &NodeName) -> Option<NodeId> {
-        let staged = self
-            .touched
-            .values()
-            .flatten()
-            .find(|node| node.name == *name);
-        let settled = self
-            .tree
-            .by_name(name)
-            .filter(|node| !self.touched.contains_key(&node.id));
-        staged.or(settled).map(|node| node.id)
+        match self.names.get(name) {
+            Some(holder) => *holder,
+            None => self.tree.by_name(name).map(|node| node.id),
+        }
+    }
+
+    fn holder(&self, key: &UniqueKey) -> Option<NodeId> {
+        match self.holders.get(key) {
+            Some(holder) => *holder,
+            None => self.tree.holder(key),
+        }
+    }
+
+    fn children(&self, id: NodeId) -> usize {
+        let staged = self.children.get(&id).copied();
+        staged.unwrap_or_else(|| self.tree.children(id))
+    }
+
+    /// All nodes as they are after the writes so far.
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let settled = self.tree.iter();
+        let settled = settled.filter(|node| self.touched.get(&node.id).is_none());
+        settled.chain(self.touched.over.values().flatten())
     }
 
     fn check_parents(&self, node: &Node) -> Result<(), WriteError> {
@@ -265,26 +293,30 @@ impl<'a> Stage<'a> {
     }
 
     fn delete(&mut self, id: NodeId) -> Result<NodeName, WriteError> {
-        let name = self.get(id).ok_or(WriteError::NoSuchNode(id))?.name.clone();
+        let node = self.get(id).ok_or(WriteError::NoSuchNode(id))?;
+        let (name, parent) = (node.name.clone(), node.parent);
+        let keys: Vec<UniqueKey> = UniqueKey::all(&node.cfg).collect();
         if id == self.head {
             return Err(WriteError::Invalid(format!(
                 "node {name} is this head: it cannot be deleted"
             )));
         }
-        let is_child = |node: &&Node| node.parent == Some(id);
-        let staged = self.touched.values().flatten().find(is_child);
-        let settled = self
-            .tree
-            .iter()
-            .find(|node| is_child(node) && !self.touched.contains_key(&node.id));
-        if let Some(child) = staged.or(settled) {
+        if self.children(id) > 0 {
+            let child = self.nodes().find(|node| node.parent == Some(id));
+            let child = child.map_or_else(|| "others".into(), |child| child.name.to_string());
             return Err(WriteError::Invalid(format!(
-                "node {name} is the parent of {}: move or delete its children first",
-                child.name
+                "node {name} is the parent of {child}: move or delete its children first"
             )));
         }
+        for key in keys {
+            self.holders.insert(key, None);
+        }
+        if let Some(parent) = parent {
+            let left = self.children(parent).saturating_sub(1);
+            self.children.insert(parent, left);
+        }
+        self.names.insert(name.clone(), None);
         self.touched.insert(id, None);
-        self.unique = None;
         Ok(name)
     }
 
@@ -341,62 +373,36 @@ impl<'a> Stage<'a> {
 
     /// Refuses a value of a unique url that another node has.
     fn claim(&mut self, id: NodeId, change: &Change) -> Result<(), WriteError> {
-        let Some(kind) = UNIQUE.iter().position(|url| *url == change.url.as_str()) else {
+        let url = change.url.as_str();
+        let old = self.get(id).and_then(|node| node.cfg.get(url));
+        let old = old.and_then(|value| UniqueKey::of(url, value));
+        let new = change.value.as_ref();
+        let new = new.and_then(|value| UniqueKey::of(url, value));
+        if old == new {
             return Ok(());
-        };
-        let mut holders = match self.unique.take() {
-            Some(holders) => holders,
-            None => self.unique_values(),
-        };
-        if let Some(old) = self
-            .get(id)
-            .and_then(|node| node.cfg.get(change.url.as_str()))
-            .and_then(|value| unique_key(kind, value))
-        {
-            holders.remove(&old);
         }
-        let key = change
-            .value
-            .as_ref()
-            .and_then(|value| unique_key(kind, value));
-        let taken = key
-            .as_ref()
-            .and_then(|key| holders.get(key).map(|other| (key.1.clone(), *other)));
-        if let Some(key) = key
-            && taken.is_none()
+        if let Some(key) = &new
+            && let Some(other) = self.holder(key)
         {
-            holders.insert(key, id);
-        }
-        self.unique = Some(holders);
-        let name = |id| {
-            self.get(id)
-                .map_or_else(|| "?".into(), |node| node.name.to_string())
-        };
-        match taken {
-            Some((value, other)) => Err(WriteError::Taken(format!(
-                "{} {value} of node {} belongs to node {} already",
+            let name = |id| {
+                self.get(id)
+                    .map_or_else(|| "?".into(), |node| node.name.to_string())
+            };
+            return Err(WriteError::Taken(format!(
+                "{} {} of node {} belongs to node {} already",
                 change.url,
+                key.text(),
                 name(id),
                 name(other)
-            ))),
-            None => Ok(()),
+            )));
         }
-    }
-
-    fn unique_values(&self) -> BTreeMap<(usize, String), NodeId> {
-        let settled = self
-            .tree
-            .iter()
-            .filter(|node| !self.touched.contains_key(&node.id));
-        let mut holders = BTreeMap::new();
-        for node in settled.chain(self.touched.values().flatten()) {
-            for (kind, url) in UNIQUE.iter().enumerate() {
-                if let Some(key) = node.cfg.get(url).and_then(|value| unique_key(kind, value)) {
-                    holders.insert(key, node.id);
-                }
-            }
+        if let Some(key) = old {
+            self.holders.insert(key, None);
         }
-        holders
+        if let Some(key) = new {
+            self.holders.insert(key, Some(id));
+        }
+        Ok(())
     }
 }
 
@@ -412,9 +418,45 @@ fn node_of(op: &WriteOp) -> Option<NodeId> {
     }
 }
 
-/// What must differ between nodes: a MAC as it is, an address without its prefix length.
-fn unique_key(kind: usize, value: &Value) -> Option<(usize, String)> {
-    let text = value.as_text()?;
-    let text = text.split_once('/').map_or(text, |(address, _)| address);
-    Some((kind, text.to_owned()))
+impl<K, V> Default for Layer<K, V> {
+    fn default() -> Self {
+        Self {
+            over: BTreeMap::new(),
+            before: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Layer<K, V> {
+    fn get(&self, key: &K) -> Option<&V> {
+        self.over.get(key)
+    }
+
+    fn insert(&mut self, key: K, value: V) {
+        let old = self.over.insert(key.clone(), value);
+        self.before.entry(key).or_insert(old);
+    }
+
+    /// The entry to be changed; `base` is what lies below.
+    fn edit(&mut self, key: K, base: impl FnOnce() -> V) -> &mut V {
+        let over = &self.over;
+        self.before
+            .entry(key.clone())
+            .or_insert_with_key(|key| over.get(key).cloned());
+        self.over.entry(key).or_insert_with(base)
+    }
+
+    /// The write under way stays, or is taken back.
+    fn end(&mut self, keep: bool) {
+        let before = std::mem::take(&mut self.before);
+        if keep {
+            return;
+        }
+        for (key, old) in before {
+            match old {
+                Some(value) => self.over.insert(key, value),
+                None => self.over.remove(&key),
+            };
+        }
+    }
 }

@@ -13,7 +13,7 @@ mod values;
 pub use id::{NodeId, NodeName, NodeNameError};
 pub use node::{LastKnown, Node};
 pub use number::Number;
-pub use tree::{Tree, TreeError};
+pub use tree::{Tree, TreeError, UniqueKey};
 pub use url::{StateUrl, UrlError, core};
 pub use value::{Float, MAX_LIST_ITEMS, MAX_VALUE_BYTES, Value};
 pub use values::{Change, Digest, MAX_VALUES, Values};

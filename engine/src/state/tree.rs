@@ -2,13 +2,50 @@
 
 use std::collections::BTreeMap;
 
-use super::{Node, NodeId, NodeName};
+use super::{Node, NodeId, NodeName, Value, Values};
 
-/// Nodes by id and by name. The head's tree holds the cluster; an agent's holds itself.
+/// Urls of Cfg whose values no two nodes may share.
+const UNIQUE: [&str; 2] = ["/ipv4/boot/mac", "/ipv4/boot/address"];
+
+/// Nodes by id, by name, and by what no two may share. The head's tree holds the cluster; an agent's holds itself.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     nodes: BTreeMap<NodeId, Node>,
     names: BTreeMap<NodeName, NodeId>,
+    holders: BTreeMap<UniqueKey, NodeId>,
+    /// Number of children; nodes without are not in here.
+    children: BTreeMap<NodeId, usize>,
+}
+
+/// Something that at most one node may have: a MAC as it is, an address without its prefix length.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UniqueKey {
+    url: usize,
+    text: Box<str>,
+}
+
+impl UniqueKey {
+    /// The key of a value of Cfg; `None` where nodes may have the same.
+    pub fn of(url: &str, value: &Value) -> Option<Self> {
+        let url = UNIQUE.iter().position(|unique| *unique == url)?;
+        let text = value.as_text()?;
+        let text = text.split_once('/').map_or(text, |(address, _)| address);
+        Some(Self {
+            url,
+            text: text.into(),
+        })
+    }
+
+    /// All keys of a node's Cfg.
+    pub fn all(cfg: &Values) -> impl Iterator<Item = Self> {
+        let keys = UNIQUE.iter().map(|url| Self::of(url, cfg.get(url)?));
+        keys.flatten()
+    }
+
+    /// What must be unique, as text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 /// Why a node cannot be added or changed.
@@ -41,7 +78,7 @@ impl Tree {
         self.nodes.get(&id)
     }
 
-    /// The node with this id, to be changed. Its id and name must stay as they are.
+    /// The node with this id, to be changed. Its id, name, parent and Cfg must stay as they are.
     pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
         self.nodes.get_mut(&id)
     }
@@ -49,6 +86,36 @@ impl Tree {
     /// The node with this name.
     pub fn by_name(&self, name: &NodeName) -> Option<&Node> {
         self.nodes.get(self.names.get(name)?)
+    }
+
+    /// The node whose Cfg has this value, which no two may share.
+    pub fn holder(&self, key: &UniqueKey) -> Option<NodeId> {
+        self.holders.get(key).copied()
+    }
+
+    /// Number of nodes whose parent is `id`.
+    pub fn children(&self, id: NodeId) -> usize {
+        self.children.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Gives a node another Cfg.
+    pub fn set_cfg(&mut self, id: NodeId, cfg: Values) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        let old = std::mem::replace(&mut node.cfg, cfg);
+        let new: Vec<UniqueKey> = UniqueKey::all(&node.cfg).collect();
+        self.give_up(id, &old);
+        self.holders.extend(new.into_iter().map(|key| (key, id)));
+    }
+
+    /// A holder that took a value over in the same write keeps it.
+    fn give_up(&mut self, id: NodeId, cfg: &Values) {
+        for key in UniqueKey::all(cfg) {
+            if self.holders.get(&key) == Some(&id) {
+                self.holders.remove(&key);
+            }
+        }
     }
 
     /// Adds a node; refuses a second holder of its id or name.
@@ -66,6 +133,11 @@ impl Tree {
             });
         }
         self.names.insert(node.name.clone(), node.id);
+        let keys = UniqueKey::all(&node.cfg).map(|key| (key, node.id));
+        self.holders.extend(keys);
+        if let Some(parent) = node.parent {
+            *self.children.entry(parent).or_default() += 1;
+        }
         self.nodes.insert(node.id, node);
         Ok(())
     }
@@ -74,6 +146,14 @@ impl Tree {
     pub fn remove(&mut self, id: NodeId) -> Option<Node> {
         let node = self.nodes.remove(&id)?;
         self.names.remove(&node.name);
+        self.give_up(id, &node.cfg);
+        if let Some(parent) = node.parent {
+            let left = self.children(parent).saturating_sub(1);
+            match left {
+                0 => self.children.remove(&parent),
+                left => self.children.insert(parent, left),
+            };
+        }
         Some(node)
     }
 

@@ -1,6 +1,5 @@
 //! The values of one node, of one kind, and what changes between two such sets.
 
-use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 
 use ring::digest;
@@ -10,9 +9,14 @@ use super::{StateUrl, Value};
 /// Most values of one node and kind; a full hardware inventory has a few hundred.
 pub const MAX_VALUES: usize = 4096;
 
+/// Up to so many values, space is not worth wasting on growth.
+const FEW: usize = 64;
+
 /// Values by url. Never holds a zero value.
+///
+/// Sorted by url and closely packed: nodes have few values, and every firing copies them.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Values(BTreeMap<StateUrl, Value>);
+pub struct Values(Vec<(StateUrl, Value)>);
 
 /// The change of one value; `None` makes it unset.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,7 +44,13 @@ impl Digest {
 impl Values {
     /// The value of `url`; `None` when unset.
     pub fn get(&self, url: &str) -> Option<&Value> {
-        self.0.get(url)
+        let at = self.find(url).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// Where `url` is, or would be.
+    fn find(&self, url: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(at, _)| at.as_str().cmp(url))
     }
 
     /// The text value of `url`.
@@ -50,19 +60,28 @@ impl Values {
 
     /// Sets or unsets one value; a zero value unsets. Returns whether anything changed.
     pub fn set(&mut self, url: StateUrl, value: Option<Value>) -> bool {
-        match value.filter(|value| !value.is_zero()) {
-            Some(value) => match self.0.entry(url) {
-                btree_map::Entry::Occupied(mut old) => {
-                    let changed = *old.get() != value;
-                    old.insert(value);
-                    changed
+        match (
+            self.find(url.as_str()),
+            value.filter(|value| !value.is_zero()),
+        ) {
+            (Ok(at), Some(value)) => {
+                let changed = self.0[at].1 != value;
+                self.0[at].1 = value;
+                changed
+            }
+            (Err(at), Some(value)) => {
+                // Few values grow one by one, not twofold: what a node has rarely changes.
+                if self.0.len() < FEW {
+                    self.0.reserve_exact(1);
                 }
-                btree_map::Entry::Vacant(place) => {
-                    place.insert(value);
-                    true
-                }
-            },
-            None => self.0.remove(&url).is_some(),
+                self.0.insert(at, (url, value));
+                true
+            }
+            (Ok(at), None) => {
+                self.0.remove(at);
+                true
+            }
+            (Err(_), None) => false,
         }
     }
 
@@ -79,11 +98,10 @@ impl Values {
 
     /// The changes that turn `self` into `goal`, ordered by url.
     pub fn diff(&self, goal: &Self) -> Vec<Change> {
-        let unset = self.0.keys().filter(|url| !goal.0.contains_key(*url));
-        let set = goal
-            .0
-            .iter()
-            .filter(|(url, value)| self.0.get(*url) != Some(value));
+        let gone = |url: &&StateUrl| goal.get(url.as_str()).is_none();
+        let unset = self.iter().map(|(url, _)| url).filter(gone);
+        let set = goal.iter();
+        let set = set.filter(|(url, value)| self.get(url.as_str()) != Some(value));
         let mut changes: Vec<Change> = unset
             .map(|url| Change::unset(url.clone()))
             .chain(set.map(|(url, value)| Change::set(url.clone(), value.clone())))
@@ -94,13 +112,12 @@ impl Values {
 
     /// All values, ordered by url.
     pub fn iter(&self) -> impl Iterator<Item = (&StateUrl, &Value)> {
-        self.0.iter()
+        self.0.iter().map(|(url, value)| (url, value))
     }
 
     /// All values as changes from nothing.
     pub fn to_changes(&self) -> Vec<Change> {
-        self.0
-            .iter()
+        self.iter()
             .map(|(url, value)| Change::set(url.clone(), value.clone()))
             .collect()
     }
@@ -156,7 +173,7 @@ impl FromIterator<(StateUrl, Value)> for Values {
 
 impl fmt::Debug for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(&self.0).finish()
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
