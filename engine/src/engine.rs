@@ -76,13 +76,15 @@ struct Runtime {
 /// See the module.
 pub struct Engine {
     config: EngineConfig,
-    schema: Schema,
+    schema: Arc<Schema>,
     tree: Tree,
     revision: u64,
     frozen: bool,
     last_attempt: u64,
     /// Revision of the last freeze or thaw of the cluster: part of every child's Cfg version.
     frozen_revision: u64,
+    /// Revision of the last change of the schema: what a child's Cfg leaves out depends on it.
+    schema_revision: u64,
     started: Instant,
     /// Time of the call under way.
     now: Instant,
@@ -109,12 +111,13 @@ impl Engine {
         Self {
             sessions: Sessions::new(config.sync, config.seed),
             config,
-            schema,
+            schema: Arc::new(schema),
             tree: Tree::default(),
             revision: 0,
             frozen: false,
             last_attempt: 0,
             frozen_revision: 0,
+            schema_revision: 0,
             started: now,
             now,
             planner: Planner::new(Arc::new(empty_graph())),
@@ -165,6 +168,7 @@ impl Engine {
         self.last_attempt = last_attempt;
         self.frozen = frozen;
         self.frozen_revision = revision;
+        self.schema_revision = revision;
     }
 
     /// Checks a mutation set without taking it.

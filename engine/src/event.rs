@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
+use crate::extension::Schema;
 use crate::mutation::{MutationId, MutationSet};
 use crate::state::{Change, NodeId, NodeName, Values};
 use crate::sync::SessionId;
@@ -266,8 +268,8 @@ pub enum MutationEvent {
     Interrupted,
 }
 
-/// A mutation to carry out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A mutation to carry out. Printed without the node's values, among which are secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Fire {
     /// On which node.
     pub node: NodeId,
@@ -283,6 +285,18 @@ pub struct Fire {
     pub cfg: Values,
     /// The node's Dsc.
     pub dsc: Values,
+}
+
+impl fmt::Debug for Fire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fire")
+            .field("node", &self.node)
+            .field("name", &self.name)
+            .field("mutation", &self.mutation)
+            .field("attempt", &self.attempt)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A report of real values.
@@ -345,6 +359,13 @@ pub enum WriteOp {
     },
     /// Freeze or thaw the cluster.
     FreezeCluster(bool),
+    /// Another schema, from here on. Refused while a Cfg value fits the schema before it and not this one.
+    Schema {
+        /// All extensions, the built-in ones with them.
+        schema: Arc<Schema>,
+        /// What is different, for history.
+        text: String,
+    },
 }
 
 /// What a write did.

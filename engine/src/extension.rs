@@ -1,80 +1,33 @@
 //! Extension schemas: which values a node can have, of which type, and who may write them (DESIGN 2).
 //!
 //! A schema is made from protobuf descriptors (feature `schema`, `extension/descriptor.rs`), so a new extension needs no generated code. Urls that no
-//! schema describes are refused by the head, and kept as they are by an agent, whose schema may be older.
+//! schema describes are refused by the head, and kept as they are by an agent, whose schema may be older. `field` says what fits one url, `change`
+//! what a schema that replaces another would do to values that are there (`engine/docs/extensions.md` has the rules).
 
 use std::collections::BTreeMap;
 
-use crate::state::{StateUrl, Value};
+use crate::state::{Change, StateUrl, Value, Values};
 
+mod change;
 #[cfg(feature = "schema")]
 mod descriptor;
+mod field;
+#[cfg(test)]
+mod tests;
+
+pub use change::{Declared, Extension, Renumbered, Stranded, stranded_words};
 #[cfg(feature = "schema")]
-pub use descriptor::DescriptorError;
-
-/// How people write a value, beyond its type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Format {
-    /// As its type.
-    #[default]
-    Plain,
-    /// IP address.
-    Ip,
-    /// IP address and prefix length.
-    Cidr,
-    /// Link-layer address.
-    Mac,
-    /// Nanoseconds, written `10s`.
-    Duration,
-    /// Bytes, written `4GiB`.
-    Size,
-}
-
-/// Type of a value.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// `bool`.
-    Bool,
-    /// Integers, with the bounds of the wire type (an unsigned 64-bit value stops at 2^63-1).
-    Int {
-        /// Least value.
-        min: i64,
-        /// Greatest value.
-        max: i64,
-    },
-    /// `float`, `double`.
-    Float,
-    /// `string`.
-    Text,
-    /// `bytes`.
-    Bytes,
-    /// Names in the order of their numbers; the first is the zero, which is never stored.
-    Enum(Vec<String>),
-}
-
-/// One field of an extension.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Field {
-    /// Type of the value, or of the items when `repeated`.
-    pub kind: Kind,
-    /// The value is a list.
-    pub repeated: bool,
-    /// How people write it.
-    pub format: Format,
-    /// Never shown in clear.
-    pub secret: bool,
-    /// Modules may report it.
-    pub discoverable: bool,
-    /// Unit behind a number; may be empty.
-    pub unit: String,
-    /// What the schema says about it, for help texts.
-    pub doc: String,
-}
+pub use descriptor::{DescriptorError, Misfit};
+pub use field::{Field, Format, Kind, parse_duration};
 
 /// All fields of all extensions. Parts of a url that are keys of a map are `*` in the pattern.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Schema {
     fields: BTreeMap<String, Field>,
+    /// Patterns with a `*`: they are tried one by one.
+    wild: Vec<String>,
+    /// Patterns of secrets.
+    secrets: Vec<String>,
 }
 
 /// Why a value does not fit.
@@ -89,12 +42,12 @@ pub enum SchemaError {
         nearest: Option<String>,
     },
     /// The value is of another type, or out of bounds.
-    #[error("{url} cannot be {value:?}: {expected}")]
+    #[error("{url} {}: {expected}", match .value { Some(value) => format!("cannot be {value:?}"), None => "cannot be this (it is secret, so it is not shown)".into() })]
     BadValue {
         /// The url.
         url: StateUrl,
-        /// What was given, cut to a length fit for a message.
-        value: String,
+        /// What was given, cut to a length fit for a message; `None` for a secret.
+        value: Option<String>,
         /// What fits.
         expected: String,
     },
@@ -103,11 +56,22 @@ pub enum SchemaError {
 /// What a value shows instead of a secret; written back it means "unchanged".
 pub const REDACTED: &str = "(secret)";
 
+/// Shorter secrets are not searched for in texts: every word would have them.
+const MIN_SCRUBBED: usize = 3;
+
 impl Schema {
     /// Adds a field under its pattern, such as `/ipv4/interfaces/*/address`. Returns false when the pattern is taken.
     pub fn add(&mut self, pattern: String, field: Field) -> bool {
         if self.fields.contains_key(&pattern) {
             return false;
+        }
+        if pattern.contains('*') {
+            self.wild.push(pattern.clone());
+            // Where two patterns fit one url, the order in which extensions came must not decide.
+            self.wild.sort();
+        }
+        if field.secret {
+            self.secrets.push(pattern.clone());
         }
         self.fields.insert(pattern, field);
         true
@@ -118,10 +82,68 @@ impl Schema {
         if let Some(field) = self.fields.get(url.as_str()) {
             return Some(field);
         }
-        self.fields
+        let pattern = self.wild.iter().find(|pattern| matches(pattern, url))?;
+        self.fields.get(pattern)
+    }
+
+    /// Whether `url` is never shown in clear.
+    pub fn is_secret(&self, url: &StateUrl) -> bool {
+        self.field(url).is_some_and(|field| field.secret)
+    }
+
+    /// Whether a Cfg value of `url` must not be shown: it is secret, or no extension says that it is not.
+    pub fn hides(&self, url: &StateUrl) -> bool {
+        self.field(url).is_none_or(|field| field.secret)
+    }
+
+    /// A change as everybody may see it.
+    pub fn redacted(&self, change: &Change) -> Change {
+        match &change.value {
+            Some(_) if self.is_secret(&change.url) => {
+                Change::set(change.url.clone(), Value::from(REDACTED))
+            }
+            value => Change {
+                url: change.url.clone(),
+                value: value.clone(),
+            },
+        }
+    }
+
+    /// The secrets among these values.
+    pub fn secrets_of<'a>(
+        &'a self,
+        values: &'a Values,
+    ) -> impl Iterator<Item = (&'a StateUrl, &'a Value)> {
+        let (wild, plain): (Vec<_>, Vec<_>) = self
+            .secrets
             .iter()
-            .find(|(pattern, _)| pattern.contains('*') && matches(pattern, url))
-            .map(|(_, field)| field)
+            .partition(|pattern| pattern.contains('*'));
+        let plain = plain
+            .into_iter()
+            .filter_map(|pattern| values.get_key_value(pattern));
+        let wild = values
+            .iter()
+            .filter(move |(url, _)| wild.iter().any(|pattern| matches(pattern, url)));
+        plain.chain(wild)
+    }
+
+    /// `text` without any secret of `values` in it, if there is one: a module's words may repeat what it was given.
+    pub fn scrubbed(&self, values: &Values, text: &str) -> Option<String> {
+        let mut clean: Option<String> = None;
+        for (_, secret) in self.secrets_of(values) {
+            let items = match secret {
+                Value::List(items) => &items[..],
+                item => std::slice::from_ref(item),
+            };
+            for item in items {
+                let secret = item.to_string();
+                let is = clean.as_deref().unwrap_or(text);
+                if secret.len() >= MIN_SCRUBBED && is.contains(&secret) {
+                    clean = Some(is.replace(&secret, REDACTED));
+                }
+            }
+        }
+        clean
     }
 
     /// All fields by pattern, ordered.
@@ -138,13 +160,8 @@ impl Schema {
     pub fn check(&self, url: &StateUrl, value: Value) -> Result<Option<Value>, SchemaError> {
         let field = self.known(url)?;
         let value = match (field.repeated, value) {
-            (true, Value::List(items)) => Value::List(
-                items
-                    .into_iter()
-                    .map(|item| field.check_item(url, item))
-                    .collect::<Result<_, _>>()?,
-            ),
-            (true, item) => Value::List(vec![field.check_item(url, item)?]),
+            (true, Value::List(items)) => field.check_items(url, items)?,
+            (true, item) => field.check_items(url, vec![item])?,
             (false, item) => field.check_item(url, item)?,
         };
         let zero_name = match (&field.kind, &value) {
@@ -191,174 +208,12 @@ impl Schema {
     }
 }
 
-impl Field {
-    fn check_item(&self, url: &StateUrl, value: Value) -> Result<Value, SchemaError> {
-        let fits = match (&self.kind, &value) {
-            (Kind::Bool, Value::Bool(_))
-            | (Kind::Float, Value::Float(_))
-            | (Kind::Bytes, Value::Bytes(_)) => true,
-            (Kind::Int { min, max }, Value::Int(n)) => (min..=max).contains(&n),
-            (Kind::Text, Value::Text(text)) => return self.check_format(url, text),
-            (Kind::Enum(names), Value::Text(text)) => names.iter().any(|name| **name == **text),
-            _ => false,
-        };
-        if fits {
-            Ok(value)
-        } else {
-            Err(self.bad(url, &value.to_string()))
-        }
-    }
-
-    fn check_format(&self, url: &StateUrl, text: &str) -> Result<Value, SchemaError> {
-        if text.is_empty() {
-            return Ok(Value::text(""));
-        }
-        let canonical = match self.format {
-            Format::Ip => text
-                .parse::<std::net::IpAddr>()
-                .ok()
-                .map(|ip| ip.to_string()),
-            Format::Cidr => parse_cidr(text),
-            Format::Mac => parse_mac(text),
-            Format::Plain | Format::Duration | Format::Size => {
-                (text.len() <= crate::state::MAX_VALUE_BYTES).then(|| text.to_owned())
-            }
-        };
-        canonical
-            .map(Value::text)
-            .ok_or_else(|| self.bad(url, text))
-    }
-
-    fn parse_item(&self, url: &StateUrl, text: &str) -> Result<Value, SchemaError> {
-        let value = match &self.kind {
-            Kind::Bool => match text {
-                "true" | "yes" | "1" => Some(Value::Bool(true)),
-                "false" | "no" | "0" | "" => Some(Value::Bool(false)),
-                _ => None,
-            },
-            Kind::Int { .. } => match self.format {
-                Format::Duration => {
-                    parse_duration(text).and_then(|d| i64::try_from(d.as_nanos()).ok())
-                }
-                Format::Size => parse_size(text),
-                _ => text.parse().ok(),
-            }
-            .map(Value::Int),
-            Kind::Float => text
-                .parse()
-                .ok()
-                .map(|x| Value::Float(crate::state::Float(x))),
-            Kind::Text | Kind::Enum(_) => Some(Value::text(text)),
-            Kind::Bytes => parse_hex(text).map(|bytes| Value::Bytes(bytes.into())),
-        };
-        value.ok_or_else(|| self.bad(url, text))
-    }
-
-    fn bad(&self, url: &StateUrl, value: &str) -> SchemaError {
-        let expected = match (&self.kind, self.format) {
-            (_, Format::Ip) => "an IP address is wanted, such as 10.0.0.1".into(),
-            (_, Format::Cidr) => {
-                "an IP address with prefix length is wanted, such as 10.0.0.1/24".into()
-            }
-            (_, Format::Mac) => "a link-layer address is wanted, such as 52:54:00:12:34:56".into(),
-            (_, Format::Duration) => "a duration is wanted, such as 10s or 1m30s".into(),
-            (_, Format::Size) => "a size is wanted, such as 512MiB".into(),
-            (Kind::Bool, _) => "true or false is wanted".into(),
-            (Kind::Int { min, max }, _) => format!("a whole number from {min} to {max} is wanted"),
-            (Kind::Float, _) => "a number is wanted".into(),
-            (Kind::Text, _) => format!(
-                "a text of at most {} bytes is wanted",
-                crate::state::MAX_VALUE_BYTES
-            ),
-            (Kind::Bytes, _) => "hexadecimal digits are wanted".into(),
-            (Kind::Enum(names), _) => format!("one of {} is wanted", names.join(", ")),
-        };
-        SchemaError::BadValue {
-            url: url.clone(),
-            value: value.chars().take(64).collect(),
-            expected,
-        }
-    }
-}
-
 fn matches(pattern: &str, url: &StateUrl) -> bool {
     let mut parts = url.parts();
     let fits = pattern[1..]
         .split('/')
         .all(|want| parts.next().is_some_and(|part| want == "*" || want == part));
     fits && parts.next().is_none()
-}
-
-/// Reads `1m30s`, `250ms`, `2h`; a bare number is refused.
-pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total = std::time::Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit_end = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let nanos: u64 = match &rest[..unit_end] {
-            "ns" => 1,
-            "us" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            "d" => 86_400_000_000_000,
-            _ => return None,
-        };
-        rest = &rest[unit_end..];
-        total = total.checked_add(std::time::Duration::from_nanos(number.checked_mul(nanos)?))?;
-    }
-    Some(total)
-}
-
-fn parse_size(text: &str) -> Option<i64> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: i64 = text[..digits].parse().ok()?;
-    let shift = match &text[digits..] {
-        "" | "B" => 0,
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        "TiB" | "T" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1_i64 << shift)
-}
-
-fn parse_cidr(text: &str) -> Option<String> {
-    let (ip, prefix) = text.split_once('/')?;
-    let ip: std::net::IpAddr = ip.parse().ok()?;
-    let prefix: u8 = prefix.parse().ok()?;
-    (prefix <= if ip.is_ipv4() { 32 } else { 128 }).then(|| format!("{ip}/{prefix}"))
-}
-
-fn parse_mac(text: &str) -> Option<String> {
-    let parts: Vec<&str> = text.split([':', '-']).collect();
-    let fits = parts.len() == 6
-        && parts
-            .iter()
-            .all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()));
-    fits.then(|| parts.join(":").to_ascii_lowercase())
-}
-
-fn parse_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
-        .collect()
 }
 
 /// The candidate with the fewest edits from `word`, if it is near enough to be meant.

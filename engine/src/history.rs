@@ -106,6 +106,8 @@ pub fn inverse(op: &WriteOp, node: Option<&Node>, frozen: bool) -> Option<WriteO
             frozen: node.is_some_and(|node| node.frozen),
         }),
         WriteOp::FreezeCluster(_) => Some(WriteOp::FreezeCluster(frozen)),
+        // Its files say what a schema was; `krakenctl extension add` with the old file takes it back.
+        WriteOp::Schema { .. } => None,
     }
 }
 
@@ -200,6 +202,7 @@ fn written(ops: &[WriteOp]) -> BTreeMap<Cell, Option<Value>> {
             WriteOp::FreezeCluster(frozen) => {
                 out.insert(Cell::ClusterFrozen, so(*frozen));
             }
+            WriteOp::Schema { .. } => {}
         }
     }
     out

@@ -1,6 +1,7 @@
 //! What must be durable before it counts: one commit under way, everything else waits for the next (group commit).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Engine;
 use super::session::Joining;
@@ -86,7 +87,7 @@ impl Engine {
         if !writes.is_empty() {
             let mut stage = Stage::new(
                 &self.tree,
-                &self.schema,
+                Arc::clone(&self.schema),
                 self.config.me,
                 self.revision,
                 self.frozen,
@@ -180,6 +181,11 @@ impl Engine {
             self.frozen = staged.frozen;
             self.frozen_revision = staged.revision;
         }
+        let schema = (!Arc::ptr_eq(&self.schema, &staged.schema)).then_some(staged.schema);
+        let replaced = schema.map(|schema| {
+            self.schema_revision = staged.revision;
+            std::mem::replace(&mut self.schema, schema)
+        });
         // What goes first makes room: a name or an id may have another holder after the same commit.
         for (id, node) in &staged.touched {
             let old = self.tree.get(*id);
@@ -192,6 +198,9 @@ impl Engine {
         }
         let stay = staged.touched.into_values().flatten();
         stay.for_each(|node| self.take_over_node(node));
+        if let Some(old) = replaced {
+            self.schema_replaced(&old);
+        }
         if freezes {
             // Behind the nodes: one version of a child's Cfg never names two sets of values.
             self.push_all();
@@ -296,7 +305,7 @@ impl Changed {
             WriteOp::Add(node) => Some(Self::Node(node.id)),
             WriteOp::Groups { node, .. } | WriteOp::Freeze { node, .. } => Some(Self::Node(*node)),
             WriteOp::Set { node, changes } => Some(Self::Cfg(*node, changes.clone())),
-            WriteOp::Delete(_) | WriteOp::FreezeCluster(_) => None,
+            WriteOp::Delete(_) | WriteOp::FreezeCluster(_) | WriteOp::Schema { .. } => None,
         }
     }
 }

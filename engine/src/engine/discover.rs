@@ -3,8 +3,11 @@
 use super::timers::Timer;
 use super::{Engine, Role};
 use crate::event::{Discovery, Event};
+use crate::extension::Schema;
 use crate::mutation::graph::MutationGraph;
-use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
+use crate::state::{
+    Change, MAX_VALUES, MAX_VALUES_BYTES, Node, NodeId, StateUrl, Value, Values, core,
+};
 
 /// State of a node's network boot, which the engine moves when a grant is made or handed out.
 pub(super) const PXE_STATE: &str = "/pxe/state";
@@ -28,6 +31,38 @@ pub(super) fn apply(
     real
 }
 
+/// Changes of fewer bytes, on nodes of fewer values, are taken without counting the bytes of all.
+const SMALL: usize = 4 << 10;
+/// See [`SMALL`]. An inventory of a few hundred short texts is far from the limit.
+const FEW: usize = 1024;
+
+/// What a node's Dsc can still take.
+struct Room<'a> {
+    dsc: Option<&'a Values>,
+    values: usize,
+    bytes: usize,
+}
+
+impl Room<'_> {
+    /// Takes a change, if it fits.
+    fn takes(&mut self, change: &Change) -> bool {
+        let Some(value) = &change.value else {
+            return true;
+        };
+        let old = self.dsc.and_then(|dsc| dsc.get(change.url.as_str()));
+        let (values, bytes) = match old {
+            Some(old) => (0, value.size().saturating_sub(old.size())),
+            None => (1, value.size() + change.url.as_str().len()),
+        };
+        if self.values < values || self.bytes < bytes {
+            return false;
+        }
+        self.values -= values;
+        self.bytes -= bytes;
+        true
+    }
+}
+
 impl Engine {
     /// A module's report.
     pub(super) fn discovered(&mut self, discovery: Discovery) {
@@ -35,7 +70,8 @@ impl Engine {
         if self.tree.get(node).is_none() {
             return;
         }
-        let (good, bad) = self.checked_dsc(discovery.changes);
+        let changes = self.scrubbed_changes(node, discovery.changes);
+        let (good, bad) = self.checked_dsc(node, changes);
         if let Some(why) = bad {
             self.event(Event::Refused {
                 node: Some(node),
@@ -45,16 +81,40 @@ impl Engine {
         self.apply_dsc(node, good);
     }
 
-    /// Keeps the changes that are acceptable as observations; the first refusal in words.
-    pub(super) fn checked_dsc(&self, changes: Vec<Change>) -> (Vec<Change>, Option<String>) {
+    /// Keeps the changes that are acceptable as observations of a node; the first refusal in words.
+    ///
+    /// An agent's schema holds what its own modules report. Urls beyond it are kept as they are, for the head to judge: its schema may be newer.
+    pub(super) fn checked_dsc(
+        &self,
+        node: NodeId,
+        changes: Vec<Change>,
+    ) -> (Vec<Change>, Option<String>) {
         let mut bad = None;
         let mut good = Vec::with_capacity(changes.len());
+        let mut room = self.room(node, &changes);
         for change in changes {
             let field = self.schema.field(&change.url);
-            if !self.graph().is_discoverable(&change.url)
+            let is_beyond = field.is_none() && self.config.role == Role::Agent;
+            if !is_beyond
+                && !self.graph().is_discoverable(&change.url)
                 && !field.is_some_and(|field| field.discoverable)
             {
-                bad.get_or_insert_with(|| format!("{} cannot be discovered", change.url));
+                bad.get_or_insert_with(|| match field {
+                    Some(_) => format!("{} cannot be discovered", change.url),
+                    None => format!(
+                        "{} cannot be discovered: no extension of this head has it (krakenctl extension add)",
+                        change.url
+                    ),
+                });
+                continue;
+            }
+            if !room.takes(&change) {
+                bad.get_or_insert_with(|| {
+                    format!(
+                        "{} finds no place: a node has at most {MAX_VALUES} values of {MAX_VALUES_BYTES} bytes in all",
+                        change.url
+                    )
+                });
                 continue;
             }
             match (field, change.value) {
@@ -74,6 +134,74 @@ impl Engine {
             }
         }
         (good, bad)
+    }
+
+    fn room(&self, node: NodeId, changes: &[Change]) -> Room<'_> {
+        let dsc = self.tree.get(node).map(|node| &node.dsc);
+        let size = |change: &Change| {
+            let value = change.value.as_ref();
+            value.map_or(0, |value| value.size() + change.url.as_str().len())
+        };
+        let more = changes.iter().map(size).sum::<usize>();
+        let values = dsc.map_or(0, Values::len);
+        // Counting bytes takes longer than most changes; what is small has to come often before it could matter.
+        let counts = more > SMALL || values + changes.len() > FEW;
+        Room {
+            dsc,
+            values: MAX_VALUES.saturating_sub(values),
+            bytes: match (dsc, counts) {
+                (Some(dsc), true) => MAX_VALUES_BYTES.saturating_sub(dsc.size()),
+                _ => usize::MAX,
+            },
+        }
+    }
+
+    /// Texts without the secrets of the node: a module's tool may repeat its own command line.
+    fn scrubbed_changes(&self, node: NodeId, mut changes: Vec<Change>) -> Vec<Change> {
+        let Some(cfg) = self.tree.get(node).map(|node| &node.cfg) else {
+            return changes;
+        };
+        for change in &mut changes {
+            if let Some(Value::Text(text)) = &change.value
+                && !self.schema.is_secret(&change.url)
+                && let Some(clean) = self.schema.scrubbed(cfg, text)
+            {
+                change.value = Some(Value::text(clean));
+            }
+        }
+        changes
+    }
+
+    /// `text` about a node, without its secrets.
+    pub(super) fn scrubbed(&self, node: NodeId, text: String) -> String {
+        let node = self.tree.get(node);
+        let clean = node.and_then(|node| self.schema.scrubbed(&node.cfg, &text));
+        clean.unwrap_or(text)
+    }
+
+    /// Another schema is in force: what no longer fits it is forgotten, what agents reported and it knows is heard, and every child gets what
+    /// it may read by it.
+    pub(super) fn schema_replaced(&mut self, old: &Schema) {
+        let nodes: Vec<NodeId> = self.tree.iter().map(|node| node.id).collect();
+        for id in nodes {
+            let Some(node) = self.tree.get(id) else {
+                continue;
+            };
+            let misfits = node.dsc.iter().filter(|(url, value)| {
+                let was_declared = old.field(url).is_some() && !self.graph().is_discoverable(url);
+                was_declared
+                    && (self
+                        .schema
+                        .field(url)
+                        .is_none_or(|field| !field.discoverable)
+                        || old.strands(&self.schema, url, value).is_some())
+            });
+            let gone = misfits.map(|(url, _)| Change::unset(url.clone())).collect();
+            self.apply_dsc(id, gone);
+        }
+        self.hear_again();
+        self.push_all();
+        self.dirty.extend(self.runtimes.keys());
     }
 
     /// Sets Dsc values of the core and of pxe, as far as they are declared.

@@ -54,7 +54,19 @@ impl Engine {
             })
             .collect();
         report.waits_for = waits_for(&report);
+        self.scrub(&mut report);
         Some(report)
+    }
+
+    /// Takes the node's secrets out of everything that is words; values are for the face that shows them to redact, by their urls.
+    fn scrub(&self, report: &mut Report) {
+        let id = report.node;
+        let holds = report.holds.iter_mut().map(|hold| &mut hold.text);
+        let failures = report.failures.iter_mut().map(|failure| &mut failure.text);
+        let texts = [&mut report.reason, &mut report.waits_for];
+        for text in texts.into_iter().chain(holds).chain(failures) {
+            *text = self.scrubbed(id, std::mem::take(text));
+        }
     }
 
     /// Marks the step under way; puts it in front where the plan goes on from its result already.

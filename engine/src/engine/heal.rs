@@ -110,7 +110,10 @@ impl Engine {
             Action::Stop(current) => self.interrupt(id, current),
             Action::Start(mutation) => self.start(id, mutation),
             Action::Await(mutation) => self.begin(id, mutation, 0, Phase::Awaited),
-            Action::Park(reason) => self.event(Event::Parked { node: id, reason }),
+            Action::Park(reason) => {
+                let reason = self.scrubbed(id, reason);
+                self.event(Event::Parked { node: id, reason });
+            }
         }
     }
 
@@ -232,6 +235,7 @@ impl Engine {
         text: String,
     ) {
         let healing = self.config.healing;
+        let text = self.scrubbed(id, text);
         let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
         };

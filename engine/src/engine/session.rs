@@ -8,7 +8,8 @@ use super::discover::{FROZEN, PXE_STATE};
 use super::timers::Timer;
 use super::{Engine, Role};
 use crate::event::{CommitError, ConnId, Event, Output, RequestId};
-use crate::state::{Change, Node, NodeId, Value, Values, core};
+use crate::mutation::MutationContext;
+use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
 use crate::sync::join::{
     Accepted, Acceptor, Attach, Channel, GrantId, HelloMessage, JoinOutcome, NewGrant,
     ProofMessage, Proven, Refusal, RefuseReason,
@@ -357,13 +358,19 @@ impl Engine {
         self.sessions.reported.remove(&id);
     }
 
-    /// A child's Cfg as it is sent: its values, and whether mutations are held.
+    /// A child's Cfg as it is sent: its values without the secrets that are none of its business, and whether mutations are held.
     fn child_cfg(&self, node: &Node) -> (u64, Values, Signature) {
         let mut cfg = node.cfg.clone();
+        for url in self.withheld(&node.cfg) {
+            cfg.set(url, None);
+        }
         if let Ok(url) = FROZEN.parse() {
             cfg.set(url, Some(Value::Bool(node.frozen || self.frozen)));
         }
-        let version = node.cfg_revision.max(self.frozen_revision);
+        let version = node
+            .cfg_revision
+            .max(self.frozen_revision)
+            .max(self.schema_revision);
         let signature = match &self.signer {
             Some(signer) => signer.sign(node.id, self.epoch(), version, &cfg.digest()),
             None => Signature::new(),
@@ -386,7 +393,33 @@ impl Engine {
         self.pump(id);
     }
 
-    /// The cluster was frozen or thawed: every child has to know.
+    /// The secrets that stay here: a node gets those that its schema lets it read, and those that mutations of its own look at (threat S10's
+    /// neighbor: a node that is broken into must not yield the password of its BMC).
+    fn withheld(&self, cfg: &Values) -> Vec<StateUrl> {
+        let secrets = self.schema.secrets_of(cfg).map(|(url, _)| url);
+        let stays = |url: &&StateUrl| {
+            let reads = self.schema.field(url).is_some_and(|field| field.node_reads);
+            !reads && !self.nodes_look_at(url)
+        };
+        secrets.filter(stays).cloned().collect()
+    }
+
+    /// Whether a mutation that nodes carry out names this url.
+    fn nodes_look_at(&self, url: &StateUrl) -> bool {
+        let mutations = &self.graph().set().mutations;
+        let of_nodes = mutations
+            .iter()
+            .filter(|mutation| mutation.context != MutationContext::Child);
+        of_nodes.into_iter().any(|mutation| {
+            let conditions = mutation.requires.iter().chain(&mutation.excludes);
+            mutation.mutates.iter().any(|change| change.url == *url)
+                || conditions
+                    .into_iter()
+                    .any(|condition| condition.url == *url)
+        })
+    }
+
+    /// The cluster was frozen or thawed, or the schema is another: every child has to know.
     pub(super) fn push_all(&mut self) {
         let children: Vec<NodeId> = self.sessions.links.keys().copied().collect();
         children.into_iter().for_each(|child| self.push_cfg(child));
@@ -451,7 +484,7 @@ impl Engine {
     }
 
     /// Dsc out of a child's session: of its own node only, and only what a node may say of itself.
-    fn child_reports(&mut self, child: NodeId, changes: Vec<Change>) {
+    pub(super) fn child_reports(&mut self, child: NodeId, changes: Vec<Change>) {
         let before = changes.len();
         let own: Vec<Change> = changes
             .into_iter()
@@ -463,7 +496,7 @@ impl Engine {
                 why: "it reports what only its parent may".into(),
             });
         }
-        let (good, bad) = self.checked_dsc(own);
+        let (good, bad) = self.checked_dsc(child, own);
         if let Some(why) = bad {
             self.event(Event::Refused {
                 node: Some(child),
@@ -471,6 +504,33 @@ impl Engine {
             });
         }
         self.apply_dsc(child, good);
+    }
+
+    /// What sessions reported is looked at again, under another schema.
+    pub(super) fn hear_again(&mut self) {
+        let said: Vec<(NodeId, Vec<Change>)> = self
+            .sessions
+            .links
+            .iter()
+            .map(|(child, link)| (*child, link.neighbor.remote().to_changes()))
+            .collect();
+        for (child, changes) in said {
+            let is_known = |change: &Change| {
+                let known = self.tree.get(child)?.dsc.get(change.url.as_str());
+                Some(known == change.value.as_ref())
+            };
+            // What is known by better words, such as the parent's, stands.
+            let unheard: Vec<Change> = changes
+                .into_iter()
+                .filter(|change| is_known(change) == Some(false))
+                .filter(|change| !self.graph().is_discoverable(&change.url))
+                .filter(|change| {
+                    let field = self.schema.field(&change.url);
+                    field.is_some_and(|field| field.discoverable)
+                })
+                .collect();
+            self.child_reports(child, unheard);
+        }
     }
 
     pub(super) fn dead(&mut self, peer: NodeId) {
@@ -680,5 +740,37 @@ impl Engine {
             }
             self.pump(parent);
         }
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// A session with a child that has proved itself, and what the child is told.
+    pub(super) fn seat(&mut self, child: NodeId, session: SessionId, conn: ConnId) -> Attach {
+        let node = self.tree.get(child).expect("a child of this head");
+        let name = node.name.clone();
+        let (version, cfg, signature) = self.child_cfg(node);
+        let attach = Attach {
+            session,
+            conn,
+            parent: self.config.me,
+            name,
+            epoch: self.epoch(),
+            cfg: (version, cfg.to_changes()),
+            cfg_signature: signature.clone(),
+            dsc: Vec::new(),
+            mutations: self.graph().set().clone(),
+            sync: self.sessions.config,
+        };
+        let local = Stream::new(version, cfg).signed(signature);
+        let neighbor = Neighbor::new(
+            session,
+            self.sessions.config,
+            self.now,
+            local,
+            Stream::new(0, Values::default()),
+        );
+        self.open(child, neighbor, conn);
+        attach
     }
 }

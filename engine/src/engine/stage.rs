@@ -1,11 +1,14 @@
 //! Operators' writes on a copy of what they touch: checked whole, made durable, and only then taken over into the tree.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::event::{Write, WriteError, WriteOp};
-use crate::extension::{REDACTED, Schema};
+use crate::extension::{REDACTED, Schema, stranded_words};
 use crate::history::inverse;
-use crate::state::{Change, MAX_VALUES, Node, NodeId, NodeName, Tree, UniqueKey, Value};
+use crate::state::{
+    Change, MAX_VALUES, MAX_VALUES_BYTES, Node, NodeId, NodeName, Tree, UniqueKey, Value,
+};
 
 /// Deepest chain of parents: a head, two levels of mid-level heads and room to spare (fault F23).
 pub(super) const MAX_DEPTH: usize = 8;
@@ -14,7 +17,7 @@ pub(super) const MAX_DEPTH: usize = 8;
 /// many the commit has touched.
 pub(super) struct Stage<'a> {
     tree: &'a Tree,
-    schema: &'a Schema,
+    schema: Arc<Schema>,
     head: NodeId,
     touched: Layer<NodeId, Option<Node>>,
     /// Names of added nodes; `None`: free since the node is deleted.
@@ -34,7 +37,7 @@ struct Layer<K, V> {
 }
 
 /// What a commit of writes turns into once it is durable.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Staged {
     /// Nodes after the writes; `None`: deleted.
     pub(super) touched: BTreeMap<NodeId, Option<Node>>,
@@ -42,6 +45,8 @@ pub(super) struct Staged {
     pub(super) revision: u64,
     /// Whether the cluster is frozen after them.
     pub(super) frozen: bool,
+    /// The schema after them.
+    pub(super) schema: Arc<Schema>,
 }
 
 /// A write that passed, in the form to store.
@@ -57,7 +62,7 @@ pub(super) struct Checked {
 impl<'a> Stage<'a> {
     pub(super) fn new(
         tree: &'a Tree,
-        schema: &'a Schema,
+        schema: Arc<Schema>,
         head: NodeId,
         revision: u64,
         frozen: bool,
@@ -80,6 +85,7 @@ impl<'a> Stage<'a> {
             touched: self.touched.over,
             revision: self.revision,
             frozen: self.frozen,
+            schema: self.schema,
         }
     }
 
@@ -91,7 +97,7 @@ impl<'a> Stage<'a> {
                 is: self.revision,
             });
         }
-        let frozen = self.frozen;
+        let (frozen, schema) = (self.frozen, Arc::clone(&self.schema));
         let result = self.ops(&write.ops);
         let keep = result.is_ok();
         self.touched.end(keep);
@@ -99,7 +105,7 @@ impl<'a> Stage<'a> {
         self.holders.end(keep);
         self.children.end(keep);
         if !keep {
-            self.frozen = frozen;
+            (self.frozen, self.schema) = (frozen, schema);
         }
         result
     }
@@ -151,7 +157,7 @@ impl<'a> Stage<'a> {
                 (op.clone(), Some(name))
             }
             WriteOp::Set { node, changes } => {
-                let changes = self.checked_changes(changes)?;
+                let changes = self.checked_changes(*node, changes)?;
                 let name = self.set(*node, &changes, revision)?;
                 (
                     WriteOp::Set {
@@ -181,7 +187,25 @@ impl<'a> Stage<'a> {
                 self.frozen = *frozen;
                 (op.clone(), None)
             }
+            WriteOp::Schema { schema, .. } => {
+                self.replace_schema(schema)?;
+                (op.clone(), None)
+            }
         })
+    }
+
+    fn replace_schema(&mut self, schema: &Arc<Schema>) -> Result<(), WriteError> {
+        let settled = self
+            .tree
+            .iter()
+            .filter(|node| !self.touched.over.contains_key(&node.id));
+        let nodes = settled.chain(self.touched.over.values().flatten());
+        let stranded = self.schema.stranded(schema, nodes);
+        if !stranded.is_empty() {
+            return Err(WriteError::Invalid(stranded_words(&stranded)));
+        }
+        self.schema = Arc::clone(schema);
+        Ok(())
     }
 
     fn get(&self, id: NodeId) -> Option<&Node> {
@@ -224,7 +248,7 @@ impl<'a> Stage<'a> {
             )));
         }
         self.check_parents(&new)?;
-        let changes = self.checked_changes(&node.cfg.to_changes())?;
+        let changes = self.checked_changes(node.id, &node.cfg.to_changes())?;
         self.names.insert(new.name.clone(), Some(node.id));
         if let Some(parent) = new.parent {
             self.children.insert(parent, self.children(parent) + 1);
@@ -337,22 +361,34 @@ impl<'a> Stage<'a> {
                 node.name
             )));
         }
+        if node.cfg.size() > MAX_VALUES_BYTES {
+            return Err(WriteError::Invalid(format!(
+                "the values of node {} would take more than {MAX_VALUES_BYTES} bytes",
+                node.name
+            )));
+        }
         Ok(node.name.clone())
     }
 
-    fn checked_changes(&self, changes: &[Change]) -> Result<Vec<Change>, WriteError> {
+    fn checked_changes(&self, id: NodeId, changes: &[Change]) -> Result<Vec<Change>, WriteError> {
         let mut checked = Vec::with_capacity(changes.len());
         for change in changes {
             let value = match &change.value {
-                Some(Value::Text(text)) if &**text == REDACTED => {
-                    if self
-                        .schema
-                        .field(&change.url)
-                        .is_some_and(|field| field.secret)
-                    {
-                        continue;
+                Some(Value::Text(text))
+                    if &**text == REDACTED && self.schema.is_secret(&change.url) =>
+                {
+                    let node = self.get(id);
+                    if node.is_none_or(|node| node.cfg.get(change.url.as_str()).is_none()) {
+                        return Err(WriteError::Invalid(format!(
+                            "{} is {REDACTED}, which means unchanged, but {} has none: write the secret itself, or leave it out",
+                            change.url,
+                            node.map_or_else(
+                                || "the node".into(),
+                                |node| format!("node {}", node.name)
+                            ),
+                        )));
                     }
-                    change.value.clone()
+                    continue;
                 }
                 value => value.clone(),
             };
@@ -414,7 +450,7 @@ fn node_of(op: &WriteOp) -> Option<NodeId> {
         | WriteOp::Set { node, .. }
         | WriteOp::Groups { node, .. }
         | WriteOp::Freeze { node, .. } => Some(*node),
-        WriteOp::FreezeCluster(_) => None,
+        WriteOp::FreezeCluster(_) | WriteOp::Schema { .. } => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The composition: writes, healing and guard rails on a head whose store answers at once, with modules played by the test.
 
+mod extensions;
+
 use std::time::Duration;
 
 use super::*;
@@ -145,6 +147,8 @@ impl Head {
                 discoverable: url != "/ipv4/boot/mac",
                 unit: String::new(),
                 doc: String::new(),
+                zero: String::new(),
+                node_reads: false,
             };
             assert!(schema.add(url.into(), field));
         }

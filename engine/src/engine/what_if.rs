@@ -96,7 +96,7 @@ impl Engine {
     ) -> Result<WhatIf, WriteError> {
         let mut stage = Stage::new(
             &self.tree,
-            &self.schema,
+            Arc::clone(&self.schema),
             self.config.me,
             self.revision,
             self.frozen,

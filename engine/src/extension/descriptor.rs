@@ -12,7 +12,7 @@ use prost_reflect::{
     FileDescriptor, Kind as WireKind, MessageDescriptor, Value as WireValue,
 };
 
-use super::{Field, Format, Kind, Schema};
+use super::{Declared, Extension, Field, Format, Kind, Schema};
 use crate::state::StateUrl;
 
 /// Why descriptors are no schema.
@@ -83,6 +83,63 @@ pub enum DescriptorError {
     /// An enum without zero.
     #[error("enum {0} has no name for zero, which stands for unknown")]
     NoZero(String),
+    /// Messages of others whose fields are no state.
+    #[error(
+        "field {field}: {message} is no state of a node: use a plain type, such as int64 with (kraken.v1.format) = FORMAT_DURATION, or string"
+    )]
+    WellKnown {
+        /// Full name of the field.
+        field: String,
+        /// Full name of the message.
+        message: String,
+    },
+    /// More urls than any node should have.
+    #[error("message {0}: more than {MAX_FIELDS} fields, counting those of messages within")]
+    TooMany(String),
+    /// The option is for secrets.
+    #[error(
+        "field {0}: (kraken.v1.node_reads) is for secrets; every other value travels to the node anyway"
+    )]
+    NotSecret(String),
+}
+
+/// Most fields of one extension, with those of messages within; hundreds of times what the built-in ones have. Messages that hold each other
+/// would otherwise multiply without end.
+const MAX_FIELDS: usize = 1024;
+
+/// First parts of urls that the engine keeps for what a head tells an agent.
+const RESERVED: [&str; 2] = ["Frozen", "Held"];
+
+/// Why descriptors are no schema, and where in the `.proto` file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct Misfit {
+    /// Line, from 1, if the descriptors tell.
+    pub line: Option<u32>,
+    /// What is wrong.
+    #[source]
+    pub error: DescriptorError,
+}
+
+impl DescriptorError {
+    /// Full name of the message, field or enum that it is about.
+    fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Decode(_) | Self::NoOptions(_) | Self::NoExtension => None,
+            Self::ExtensionName { message: name, .. }
+            | Self::Reserved(name)
+            | Self::Taken { field: name, .. }
+            | Self::RepeatedMessage(name)
+            | Self::Recursive(name)
+            | Self::TooDeep { field: name, .. }
+            | Self::FormatType { field: name, .. }
+            | Self::UnknownFormat { field: name, .. }
+            | Self::NoZero(name)
+            | Self::WellKnown { field: name, .. }
+            | Self::TooMany(name)
+            | Self::NotSecret(name) => Some(name),
+        }
+    }
 }
 
 /// The package whose `Core` message may start at the root.
@@ -94,31 +151,17 @@ impl Schema {
     /// # Errors
     /// Names the message or field that cannot be part of a node's state.
     pub fn from_descriptors(bytes: &[u8]) -> Result<Self, DescriptorError> {
-        let pool = DescriptorPool::decode(bytes)
-            .map_err(|error| DescriptorError::Decode(error.to_string()))?;
-        let options = Options::find(&pool)?;
-        let mut reader = Reader {
-            options,
-            comments: pool
-                .files()
-                .map(|file| (file.name().to_owned(), comments(&file)))
-                .collect(),
-            schema: Self::default(),
-        };
-        let mut found = false;
-        for message in pool.all_messages() {
-            let message_options = message.options();
-            if message_options.has_extension(&reader.options.extension) {
-                let name = text(&message_options, &reader.options.extension);
-                reader.add_extension(&message, &name)?;
-                found = true;
-            }
+        let mut schema = Self::default();
+        let extensions = Extension::all(bytes).map_err(|misfit| misfit.error)?;
+        for extension in &extensions {
+            schema
+                .extend(extension)
+                .map_err(|pattern| DescriptorError::Taken {
+                    field: extension.name.clone(),
+                    pattern,
+                })?;
         }
-        if found {
-            Ok(reader.schema)
-        } else {
-            Err(DescriptorError::NoExtension)
-        }
+        Ok(schema)
     }
 
     /// The core and the extensions that come with Kraken.
@@ -130,6 +173,93 @@ impl Schema {
     }
 }
 
+impl Extension {
+    /// The extensions in a serialized `FileDescriptorSet`, imports included, in the order of their messages.
+    ///
+    /// # Errors
+    /// Names the message or field that cannot be part of a node's state, and its line.
+    pub fn all(bytes: &[u8]) -> Result<Vec<Self>, Misfit> {
+        let nowhere = |error| Misfit { line: None, error };
+        let pool = DescriptorPool::decode(bytes)
+            .map_err(|error| nowhere(DescriptorError::Decode(error.to_string())))?;
+        let options = Options::find(&pool).map_err(nowhere)?;
+        let mut reader = Reader {
+            options,
+            comments: pool
+                .files()
+                .map(|file| (file.name().to_owned(), comments(&file)))
+                .collect(),
+            extension: Self::empty(),
+            messages: 0,
+        };
+        let mut extensions: Vec<Self> = Vec::new();
+        for message in pool.all_messages() {
+            let message_options = message.options();
+            if message_options.has_extension(&reader.options.extension) {
+                let name = text(&message_options, &reader.options.extension);
+                // Messages of one name share its urls.
+                let at = extensions
+                    .iter()
+                    .position(|extension| extension.name == name);
+                reader.extension = at.map_or_else(Self::empty, |at| extensions.remove(at));
+                reader
+                    .add_extension(&message, &name)
+                    .map_err(|error| Misfit {
+                        line: error.subject().and_then(|name| line_of(&pool, name)),
+                        error,
+                    })?;
+                extensions.push(std::mem::replace(&mut reader.extension, Self::empty()));
+            }
+        }
+        if extensions.is_empty() {
+            return Err(nowhere(DescriptorError::NoExtension));
+        }
+        Ok(extensions)
+    }
+
+    /// The core and the extensions that come with Kraken.
+    pub fn built_in() -> Vec<Self> {
+        match Self::all(proto::DESCRIPTORS) {
+            Ok(extensions) => extensions,
+            Err(error) => unreachable!("the schema was compiled with this crate: {error}"),
+        }
+    }
+
+    const fn empty() -> Self {
+        Self {
+            name: String::new(),
+            doc: String::new(),
+            fields: BTreeMap::new(),
+        }
+    }
+}
+
+/// The line, from 1, on which the message, field or enum of this full name begins.
+fn line_of(pool: &DescriptorPool, name: &str) -> Option<u32> {
+    let field = || {
+        let (message, field) = name.rsplit_once('.')?;
+        let field = pool
+            .get_message_by_name(message)?
+            .get_field_by_name(field)?;
+        Some((field.parent_file(), field.path().to_vec()))
+    };
+    let message = || {
+        let message = pool.get_message_by_name(name)?;
+        Some((message.parent_file(), message.path().to_vec()))
+    };
+    let names = || {
+        let names = pool.get_enum_by_name(name)?;
+        Some((names.parent_file(), names.path().to_vec()))
+    };
+    let (file, path) = message().or_else(field).or_else(names)?;
+    let info = file.file_descriptor_proto().source_code_info.as_ref()?;
+    let location = info
+        .location
+        .iter()
+        .find(|location| location.path == path)?;
+    u32::try_from(location.span.first()?.checked_add(1)?).ok()
+}
+
 /// The options of `kraken/v1/options.proto`.
 struct Options {
     extension: ExtensionDescriptor,
@@ -137,6 +267,8 @@ struct Options {
     secret: ExtensionDescriptor,
     discoverable: ExtensionDescriptor,
     unit: ExtensionDescriptor,
+    zero: ExtensionDescriptor,
+    node_reads: ExtensionDescriptor,
 }
 
 impl Options {
@@ -151,6 +283,8 @@ impl Options {
             secret: find("kraken.v1.secret")?,
             discoverable: find("kraken.v1.discoverable")?,
             unit: find("kraken.v1.unit")?,
+            zero: find("kraken.v1.zero")?,
+            node_reads: find("kraken.v1.node_reads")?,
         })
     }
 }
@@ -159,7 +293,17 @@ struct Reader {
     options: Options,
     /// Leading comments by file and path within it.
     comments: BTreeMap<String, BTreeMap<Vec<i32>, String>>,
-    schema: Schema,
+    /// The one that is being read.
+    extension: Extension,
+    /// Messages within it so far: they can multiply without any field.
+    messages: usize,
+}
+
+/// Where the reader is: the urls and numbers so far, and the messages that it is inside of.
+struct Place {
+    prefix: String,
+    numbers: Vec<u32>,
+    around: Vec<String>,
 }
 
 impl Reader {
@@ -171,32 +315,40 @@ impl Reader {
         if name.is_empty() && message.full_name() != CORE {
             return Err(DescriptorError::Reserved(message.full_name().to_owned()));
         }
-        if !name
+        let is_name = name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
-        {
+            && !name.starts_with(['.', '-'])
+            && !RESERVED.contains(&name);
+        if !is_name {
             return Err(DescriptorError::ExtensionName {
                 message: message.full_name().to_owned(),
                 name: name.chars().take(64).collect(),
             });
         }
-        let prefix = if name.is_empty() {
-            String::new()
-        } else {
-            format!("/{name}")
+        self.extension.name = name.to_owned();
+        self.messages = 0;
+        if self.extension.doc.is_empty() {
+            self.extension.doc = self.doc(&message.parent_file(), message.path());
+        }
+        let place = Place {
+            prefix: match name {
+                "" => String::new(),
+                name => format!("/{name}"),
+            },
+            numbers: Vec::new(),
+            around: vec![message.full_name().to_owned()],
         };
-        self.add_fields(message, &prefix, &mut vec![message.full_name().to_owned()])
+        self.add_fields(message, &place)
     }
 
-    /// Adds the fields of `message` below `prefix`; `around` holds the messages that this one is inside of.
     fn add_fields(
         &mut self,
         message: &MessageDescriptor,
-        prefix: &str,
-        around: &mut Vec<String>,
+        place: &Place,
     ) -> Result<(), DescriptorError> {
         for field in message.fields() {
-            let pattern = format!("{prefix}/{}", field.name());
+            let pattern = format!("{}/{}", place.prefix, field.name());
             if field.is_map() {
                 let WireKind::Message(entry) = field.kind() else {
                     continue;
@@ -206,10 +358,10 @@ impl Reader {
                     &field,
                     entry.map_entry_value_field().kind(),
                     format!("{pattern}/*"),
-                    around,
+                    place,
                 )?;
             } else {
-                self.add_value(&field, field.kind(), pattern, around)?;
+                self.add_value(&field, field.kind(), pattern, place)?;
             }
         }
         Ok(())
@@ -220,7 +372,7 @@ impl Reader {
         field: &FieldDescriptor,
         kind: WireKind,
         pattern: String,
-        around: &mut Vec<String>,
+        place: &Place,
     ) -> Result<(), DescriptorError> {
         let name = || field.full_name().to_owned();
         // A key stands where `*` does; any key of one byte or more must leave room.
@@ -229,41 +381,78 @@ impl Reader {
         {
             return Err(DescriptorError::TooDeep {
                 field: name(),
-                pattern,
+                pattern: pattern.chars().take(64).collect(),
             });
         }
+        let numbers = [&place.numbers[..], &[field.number()]].concat();
         if let WireKind::Message(inner) = kind {
-            if field.is_list() {
-                return Err(DescriptorError::RepeatedMessage(name()));
-            }
-            if around.iter().any(|outer| outer == inner.full_name()) {
-                return Err(DescriptorError::Recursive(name()));
-            }
-            around.push(inner.full_name().to_owned());
-            self.add_fields(&inner, &pattern, around)?;
-            around.pop();
-            return Ok(());
+            return self.add_message(field, &inner, pattern, numbers, place);
+        }
+        if self.extension.fields.len() >= MAX_FIELDS {
+            return Err(DescriptorError::TooMany(place.around[0].clone()));
         }
         let options = field.options();
         let kind = value_kind(&kind)?;
         let format = self.format(field, &options, &kind)?;
         let entry = Field {
-            kind,
             repeated: field.is_list(),
             format,
             secret: flag(&options, &self.options.secret),
             discoverable: flag(&options, &self.options.discoverable),
             unit: text(&options, &self.options.unit),
-            doc: self.doc(field),
+            doc: self.doc(&field.parent_file(), field.path()),
+            zero: text(&options, &self.options.zero),
+            node_reads: flag(&options, &self.options.node_reads),
+            ..Field::new(kind)
         };
-        if self.schema.add(pattern.clone(), entry) {
-            Ok(())
-        } else {
-            Err(DescriptorError::Taken {
+        if entry.node_reads && !entry.secret {
+            return Err(DescriptorError::NotSecret(name()));
+        }
+        let declared = Declared {
+            field: entry,
+            numbers,
+        };
+        match self.extension.fields.insert(pattern.clone(), declared) {
+            None => Ok(()),
+            Some(_) => Err(DescriptorError::Taken {
                 field: name(),
                 pattern,
-            })
+            }),
         }
+    }
+
+    fn add_message(
+        &mut self,
+        field: &FieldDescriptor,
+        inner: &MessageDescriptor,
+        pattern: String,
+        numbers: Vec<u32>,
+        place: &Place,
+    ) -> Result<(), DescriptorError> {
+        let name = || field.full_name().to_owned();
+        if field.is_list() {
+            return Err(DescriptorError::RepeatedMessage(name()));
+        }
+        if inner.package_name() == "google.protobuf" {
+            return Err(DescriptorError::WellKnown {
+                field: name(),
+                message: inner.full_name().to_owned(),
+            });
+        }
+        if place.around.iter().any(|outer| outer == inner.full_name()) {
+            return Err(DescriptorError::Recursive(name()));
+        }
+        self.messages += 1;
+        if self.messages > MAX_FIELDS {
+            return Err(DescriptorError::TooMany(place.around[0].clone()));
+        }
+        let around = [&place.around[..], &[inner.full_name().to_owned()]].concat();
+        let within = Place {
+            prefix: pattern,
+            numbers,
+            around,
+        };
+        self.add_fields(inner, &within)
     }
 
     fn format(
@@ -304,12 +493,9 @@ impl Reader {
         })
     }
 
-    fn doc(&self, field: &FieldDescriptor) -> String {
-        let file = field.parent_file();
-        let comment = self
-            .comments
-            .get(file.name())
-            .and_then(|comments| comments.get(field.path()));
+    fn doc(&self, file: &FileDescriptor, path: &[i32]) -> String {
+        let comments = self.comments.get(file.name());
+        let comment = comments.and_then(|comments| comments.get(path));
         comment.cloned().unwrap_or_default()
     }
 }

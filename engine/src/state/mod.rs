@@ -16,7 +16,7 @@ pub use number::Number;
 pub use tree::{Tree, TreeError, UniqueKey};
 pub use url::{StateUrl, UrlError, core};
 pub use value::{Float, MAX_LIST_ITEMS, MAX_VALUE_BYTES, Value};
-pub use values::{Change, Digest, MAX_VALUES, Values};
+pub use values::{Change, Digest, MAX_VALUES, MAX_VALUES_BYTES, Values};
 
 #[cfg(test)]
 mod tests;

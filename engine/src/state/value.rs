@@ -76,6 +76,16 @@ impl Value {
         }
     }
 
+    /// Bytes that it takes, more or less.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Bool(_) | Self::Int(_) | Self::Float(_) => 8,
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(items) => items.iter().map(|item| 4 + item.size()).sum(),
+        }
+    }
+
     /// Appends the canonical encoding: a tag byte, then a fixed-size or length-prefixed little-endian body.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let prefixed = |out: &mut Vec<u8>, bytes: &[u8]| {

@@ -8,6 +8,8 @@ use super::{StateUrl, Value};
 
 /// Most values of one node and kind; a full hardware inventory has a few hundred.
 pub const MAX_VALUES: usize = 4096;
+/// Most bytes of one node's values of one kind: they travel in one message of 1 MiB, with room for what surrounds them.
+pub const MAX_VALUES_BYTES: usize = 960 << 10;
 
 /// Up to so many values, space is not worth wasting on growth.
 const FEW: usize = 64;
@@ -51,6 +53,12 @@ impl Values {
     /// Where `url` is, or would be.
     fn find(&self, url: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(at, _)| at.as_str().cmp(url))
+    }
+
+    /// The url as it is kept here, and its value.
+    pub fn get_key_value(&self, url: &str) -> Option<(&StateUrl, &Value)> {
+        let (url, value) = &self.0[self.find(url).ok()?];
+        Some((url, value))
     }
 
     /// The text value of `url`.
@@ -125,6 +133,14 @@ impl Values {
     /// Number of values.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Bytes that urls and values take.
+    pub fn size(&self) -> usize {
+        let sizes = self
+            .iter()
+            .map(|(url, value)| url.as_str().len() + value.size());
+        sizes.sum()
     }
 
     /// True when every value is unset.

@@ -21,6 +21,8 @@ fn schema() -> Arc<Schema> {
         discoverable: false,
         unit: String::new(),
         doc: String::new(),
+        zero: String::new(),
+        node_reads: false,
     };
     let mut schema = Schema::default();
     assert!(

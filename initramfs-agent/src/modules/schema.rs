@@ -52,6 +52,8 @@ pub(crate) fn schema() -> Schema {
             discoverable: true,
             unit: String::new(),
             doc: String::new(),
+            zero: String::new(),
+            node_reads: false,
         };
         schema.add((*pattern).to_owned(), field);
     }

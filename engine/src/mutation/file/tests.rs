@@ -15,6 +15,8 @@ fn schema() -> Schema {
         discoverable: true,
         unit: String::new(),
         doc: String::new(),
+        zero: String::new(),
+        node_reads: false,
     };
     let names = |names: &[&str]| Kind::Enum(names.iter().map(|name| (*name).to_owned()).collect());
     let mut schema = Schema::default();
