@@ -16,3 +16,6 @@ pub mod v1 {
 
 /// The compiled schema with its imports, comments and options: a serialized `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The text of `kraken/v1/options.proto`, which files of extensions import.
+pub const OPTIONS: &str = include_str!("../kraken/v1/options.proto");

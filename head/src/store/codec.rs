@@ -39,7 +39,7 @@ fn changes(changes: &[Change]) -> v1::Values {
 
 /// What people read.
 pub(super) fn readable_value(schema: &Schema, url: &StateUrl, value: &Value) -> String {
-    match schema.field(url).is_some_and(|field| field.secret) {
+    match schema.is_secret(url) {
         true => REDACTED.to_owned(),
         false => value.to_string(),
     }
@@ -92,6 +92,7 @@ pub(super) fn readable_ops(schema: &Schema, ops: &[WriteOp]) -> String {
             } => format!("thaw {node}"),
             WriteOp::FreezeCluster(true) => "freeze cluster".to_owned(),
             WriteOp::FreezeCluster(false) => "thaw cluster".to_owned(),
+            WriteOp::Schema { text, .. } => text.clone(),
         })
         .collect();
     lines.join("\n")
@@ -121,6 +122,9 @@ struct StoredOp {
     freeze: Option<bool>,
     #[prost(bool, optional, tag = "7")]
     freeze_cluster: Option<bool>,
+    /// What became different in the schema, in words: the schema itself lies in the extensions' files.
+    #[prost(string, optional, tag = "8")]
+    schema: Option<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -171,6 +175,10 @@ pub(super) fn encode_ops(ops: &[WriteOp]) -> Vec<u8> {
             },
             WriteOp::FreezeCluster(frozen) => StoredOp {
                 freeze_cluster: Some(*frozen),
+                ..StoredOp::default()
+            },
+            WriteOp::Schema { text, .. } => StoredOp {
+                schema: Some(text.clone()),
                 ..StoredOp::default()
             },
         })

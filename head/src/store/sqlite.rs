@@ -122,6 +122,11 @@ impl Sqlite {
         ))
     }
 
+    /// Takes the schema by which values are written for people; later ones come in commits.
+    pub(crate) fn set_schema(&mut self, schema: Arc<Schema>) {
+        self.schema = schema;
+    }
+
     fn within(
         &mut self,
         work: impl FnOnce(&Transaction<'_>, &Schema) -> rusqlite::Result<()>,
@@ -153,11 +158,14 @@ impl Sqlite {
 
 impl Store for Sqlite {
     fn commit(&mut self, records: &[Record]) -> Result<(), CommitError> {
-        self.within(|tx, schema| {
+        let mut schema = Arc::clone(&self.schema);
+        self.within(|tx, _| {
             records
                 .iter()
-                .try_for_each(|record| apply(tx, schema, record))
-        })
+                .try_for_each(|record| apply(tx, &mut schema, record))
+        })?;
+        self.schema = schema;
+        Ok(())
     }
 
     fn note_last_known(
@@ -320,7 +328,7 @@ fn set_meta(tx: &Transaction<'_>, key: &str, value: u64) -> rusqlite::Result<()>
         .map(|_| ())
 }
 
-fn apply(tx: &Transaction<'_>, schema: &Schema, record: &Record) -> rusqlite::Result<()> {
+fn apply(tx: &Transaction<'_>, schema: &mut Arc<Schema>, record: &Record) -> rusqlite::Result<()> {
     match record {
         Record::Write {
             revision,
@@ -332,9 +340,18 @@ fn apply(tx: &Transaction<'_>, schema: &Schema, record: &Record) -> rusqlite::Re
             for op in ops {
                 apply_op(tx, schema, op, *revision)?;
             }
+            // Values whose fields go were unset by this write; those that come are read by the schema that has them.
+            let text = codec::readable_ops(schema, ops);
+            let next = ops.iter().rev().find_map(|op| match op {
+                WriteOp::Schema { schema, .. } => Some(schema),
+                _ => None,
+            });
+            if let Some(next) = next {
+                *schema = Arc::clone(next);
+            }
             tx.prepare_cached("INSERT INTO history (revision, author, reason, at_ms, text, ops) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
                 .execute(params![
-                    int(*revision), author, reason, int(*at_ms), codec::readable_ops(schema, ops), codec::encode_ops(ops)
+                    int(*revision), author, reason, int(*at_ms), text, codec::encode_ops(ops)
                 ])?;
             set_meta(tx, "revision", *revision)
         }
@@ -434,6 +451,8 @@ fn apply_op(
             touch(*node)
         }
         WriteOp::FreezeCluster(frozen) => set_meta(tx, "frozen", u64::from(*frozen)),
+        // The files of extensions are the truth; here is its history.
+        WriteOp::Schema { .. } => Ok(()),
     }
 }
 

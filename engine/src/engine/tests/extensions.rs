@@ -210,7 +210,7 @@ impl Pair {
         }];
         let discovery = Discovery {
             node: id(1),
-            source: "test",
+            source: "test".into(),
             changes,
         };
         self.agent
