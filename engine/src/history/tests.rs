@@ -48,6 +48,7 @@ fn apply(tree: &mut Tree, frozen: &mut bool, op: &WriteOp) -> bool {
         WriteOp::Add(node) => return tree.insert((**node).clone()).is_ok(),
         WriteOp::Delete(id) => return tree.remove(*id).is_some(),
         WriteOp::FreezeCluster(to) => *frozen = *to,
+        WriteOp::Schema { .. } => {}
         WriteOp::Set { node, changes } => match tree.get_mut(*node) {
             Some(node) => drop(node.cfg.apply(changes.iter().cloned())),
             None => return false,
@@ -74,7 +75,7 @@ fn about(op: &WriteOp) -> Option<NodeId> {
         | WriteOp::Set { node, .. }
         | WriteOp::Groups { node, .. }
         | WriteOp::Freeze { node, .. } => Some(*node),
-        WriteOp::FreezeCluster(_) => None,
+        WriteOp::FreezeCluster(_) | WriteOp::Schema { .. } => None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineConfig, Role};
 use crate::event::{
     Discovery, Event, Fire, Input, MutationEvent, Output, RequestId, Write, WriteOp,
 };
-use crate::extension::{Field, Format, Kind, Schema};
+use crate::extension::{Field, Kind, Schema};
 use crate::mutation::progress::Healing;
 use crate::mutation::report::{Outcome, Report};
 use crate::mutation::{Allowed, Condition, MutationSet};
@@ -373,12 +373,7 @@ fn schema(case: &Case, set: &MutationSet) -> Schema {
 
 fn field(kind: Kind, discoverable: bool) -> Field {
     Field {
-        kind,
-        repeated: false,
-        format: Format::Plain,
-        secret: false,
         discoverable,
-        unit: String::new(),
-        doc: String::new(),
+        ..Field::new(kind)
     }
 }
