@@ -200,6 +200,14 @@ impl Schema {
         }
     }
 
+    /// Whether a url exists.
+    ///
+    /// # Errors
+    /// It does not; the nearest spelling is named.
+    pub fn known_url(&self, url: &StateUrl) -> Result<(), SchemaError> {
+        self.known(url).map(|_| ())
+    }
+
     fn known(&self, url: &StateUrl) -> Result<&Field, SchemaError> {
         self.field(url).ok_or_else(|| SchemaError::UnknownUrl {
             url: url.clone(),

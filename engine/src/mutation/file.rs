@@ -21,14 +21,19 @@
 //! ```
 //!
 //! A zero stands for unknown: `""`, `0`, `false`, and the zero name of an enum that the [`Schema`] knows. Unknown keys and near misses of enum names are
-//! errors with the nearest spelling. [`read`] is pure; [`load_dir`] is the only function of this crate that touches a file system.
+//! errors with the nearest spelling. What else a file may say, of commands and polls, is in `engine/docs/mutation-file.md`: [`program`] is what comes out,
+//! [`template`] fills in its arguments and [`output`] reads what programs say. [`read`] is pure; [`load_dir`] is the only function of this crate that touches a file system.
 
 mod directory;
+pub mod output;
+pub mod program;
 mod reader;
+pub mod template;
 
 use std::fmt;
 
-pub use directory::{MAX_FILES, load_dir};
+pub use directory::{Loaded, MAX_FILES, load, load_dir};
+pub use program::Program;
 
 use super::{Dependency, Mutation};
 use crate::extension::{Kind, Schema, SchemaError, nearest};
@@ -48,6 +53,8 @@ pub struct MutationFile {
     pub dependencies: Vec<(usize, Dependency)>,
     /// In the order of the file.
     pub discoverables: Vec<StateUrl>,
+    /// What the head runs for it.
+    pub program: Program,
 }
 
 /// One thing wrong with a file.

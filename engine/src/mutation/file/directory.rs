@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{FileError, MAX_FILE_BYTES, MAX_PROBLEMS, MutationFile, Problem, read};
+use super::{FileError, MAX_FILE_BYTES, MAX_PROBLEMS, MutationFile, Problem, Program, read};
 use crate::extension::Schema;
 use crate::mutation::{MutationId, MutationSet};
 use crate::state::StateUrl;
@@ -13,11 +13,28 @@ use crate::state::StateUrl;
 /// Most files read from one directory; a site has a dozen modules.
 pub const MAX_FILES: usize = 1024;
 
-/// Reads every `*.toml` of `directory`, in the order of their names. The set's generation is 0.
+/// What the files of a directory say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// What they declare; its generation is 0.
+    pub set: MutationSet,
+    /// What they have run, in the order of the files; those that have nothing run are left out.
+    pub programs: Vec<Program>,
+}
+
+/// The declarations of [`load`].
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_dir(directory: &Path, schema: &Schema) -> Result<MutationSet, FileError> {
+    load(directory, schema).map(|loaded| loaded.set)
+}
+
+/// Reads every `*.toml` of `directory`, in the order of their names.
 ///
 /// # Errors
 /// What is wrong with any file; a directory that cannot be read or holds no such file; something declared twice, with both places.
-pub fn load_dir(directory: &Path, schema: &Schema) -> Result<MutationSet, FileError> {
+pub fn load(directory: &Path, schema: &Schema) -> Result<Loaded, FileError> {
     let mut set = Merged::default();
     for path in files(directory)? {
         let name = path.display().to_string();
@@ -95,6 +112,7 @@ fn open(path: &Path, name: &str) -> Result<String, FileError> {
 #[derive(Default)]
 struct Merged {
     set: MutationSet,
+    programs: Vec<Program>,
     mutations: BTreeMap<MutationId, String>,
     dependencies: BTreeMap<StateUrl, String>,
     problems: Vec<Problem>,
@@ -132,9 +150,12 @@ impl Merged {
             }
         }
         self.set.discoverables.extend(file.discoverables);
+        if !file.program.runs.is_empty() || !file.program.polls.is_empty() {
+            self.programs.push(file.program);
+        }
     }
 
-    fn finish(mut self) -> Result<MutationSet, FileError> {
+    fn finish(mut self) -> Result<Loaded, FileError> {
         if !self.problems.is_empty() {
             self.problems.truncate(MAX_PROBLEMS);
             return Err(FileError {
@@ -145,6 +166,9 @@ impl Merged {
         self.set.dependencies.sort();
         self.set.discoverables.sort();
         self.set.discoverables.dedup();
-        Ok(self.set)
+        Ok(Loaded {
+            set: self.set,
+            programs: self.programs,
+        })
     }
 }

@@ -1,5 +1,8 @@
 //! One file's text into declarations. Walks the parsed document by hand, so that every problem has its line.
 
+mod run;
+
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -26,6 +29,7 @@ pub(super) fn read(file: &str, text: &str, schema: &Schema) -> Result<MutationFi
         schema,
         lines: text.match_indices('\n').map(|(at, _)| at).collect(),
         problems: Vec::new(),
+        may_discover: BTreeSet::new(),
     };
     let document = match DeTable::parse(text) {
         Ok(document) => document,
@@ -52,6 +56,8 @@ struct Reader<'a> {
     /// Where each line ends.
     lines: Vec<usize>,
     problems: Vec<Problem>,
+    /// What the file declares as mutated or discoverable, once that is read.
+    may_discover: BTreeSet<StateUrl>,
 }
 
 impl Reader<'_> {
@@ -68,7 +74,7 @@ impl Reader<'_> {
         self.known_keys(
             document,
             "the file",
-            &["module", "mutation", "depends", "discoverables"],
+            &["module", "mutation", "depends", "discoverables", "poll"],
         );
         let mut result = MutationFile::default();
         let module = match document.get("module") {
@@ -103,6 +109,7 @@ impl Reader<'_> {
                 result.discoverables.push(url);
             }
         }
+        self.program(document, &mut result);
         result
     }
 
@@ -119,7 +126,7 @@ impl Reader<'_> {
             "cost",
             "disruptive",
         ];
-        self.known_keys(table, "a mutation", &KEYS);
+        self.known_keys(table, "a mutation", &[&KEYS[..], &run::RUN_KEYS].concat());
         let name = match table.get("name") {
             Some(name) => self.name(name, "name"),
             None => {
