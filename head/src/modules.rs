@@ -9,6 +9,7 @@
 )]
 
 mod core;
+mod datafile;
 mod declare;
 mod image;
 mod power;
@@ -31,6 +32,7 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
 pub(crate) use self::core::Core;
+pub(crate) use datafile::{DataFiles, watch_files};
 pub(crate) use image::{ImageStore, Images, SystemImage};
 pub(crate) use power::{Observed, Power, check_template};
 pub(crate) use pxe::Pxe;
@@ -129,6 +131,8 @@ pub(crate) enum DeclareError {
 /// of its own, which the engine and every joined child get at once.
 pub(crate) struct Modules {
     reports: Reports,
+    /// Carry out what mutation files have commands for.
+    files: DataFiles,
     table: RwLock<Table>,
     /// Held from a change until the engine's queue has it, so that sets arrive in the order of their generations.
     declaring: Mutex<()>,
@@ -151,7 +155,7 @@ struct Entry {
 
 impl Modules {
     /// These modules, which stay.
-    pub(crate) fn new(built_in: Vec<Arc<dyn Module>>, reports: Reports) -> Self {
+    pub(crate) fn new(built_in: Vec<Arc<dyn Module>>, files: DataFiles, reports: Reports) -> Self {
         let modules = built_in.into_iter().map(|module| {
             let declared = module.declaration();
             let entry = Entry {
@@ -167,6 +171,7 @@ impl Modules {
         };
         Self {
             reports,
+            files,
             table: RwLock::new(table),
             declaring: Mutex::default(),
         }
@@ -178,20 +183,42 @@ impl Modules {
     /// A file that cannot be read or says nonsense; a set that contradicts itself.
     pub(crate) fn declared(&self, folder: &Path, schema: &Schema) -> anyhow::Result<MutationSet> {
         let mut table = self.write();
-        if has_files(folder) {
-            let set =
-                file::load_dir(folder, schema).context("the mutation files cannot be used")?;
-            info!(folder = %folder.display(), mutations = set.mutations.len(), "mutation files loaded");
-            table.files = Declaration {
-                mutations: set.mutations,
-                dependencies: set.dependencies,
-                discoverables: set.discoverables,
-            };
-        }
+        let loaded = load_files(folder, schema)?;
+        table.files = loaded.0;
+        self.files.put(loaded.1);
         table.generation += 1;
         let set = table.set();
         engine::Engine::check_set(&set).context("the declared mutations contradict each other")?;
         Ok(set)
+    }
+
+    /// Takes what the mutation files say now. Returns how many mutations they declare.
+    ///
+    /// # Errors
+    /// As for [`declared`](Self::declared). Nothing changes then: what they said before stays.
+    pub(crate) async fn reload(&self, folder: &Path, schema: &Schema) -> anyhow::Result<usize> {
+        let (declared, programs) = load_files(folder, schema)?;
+        let count = declared.mutations.len();
+        let _declaring = self.declaring.lock().await;
+        let changed = {
+            let mut table = self.write();
+            let old = std::mem::replace(&mut table.files, declared);
+            let set = table.next();
+            if let Err(error) = engine::Engine::check_set(&set) {
+                table.files = old;
+                return Err(error).context("the declared mutations contradict each other");
+            }
+            (table.files != old).then(|| {
+                table.generation = set.generation;
+                set
+            })
+        };
+        // The commands are there before the first mutation is fired.
+        self.files.put(programs);
+        if let Some(set) = changed {
+            self.reports.send(Input::Declare(set)).await;
+        }
+        Ok(count)
     }
 
     /// Adds a module, or takes what one of this name declares now in place of what it declared before. The engine and all children hear of it.
@@ -265,6 +292,9 @@ impl Modules {
 
     /// Hands a mutation to its module. One that no module here carries out is left to its timeout, or to whoever else discovers it.
     pub(crate) fn fire(&self, fire: Fire) {
+        if self.files.carries_out(&fire.mutation) {
+            return self.files.fire(fire);
+        }
         match self.of(&fire.mutation) {
             Some(module) => module.fire(fire),
             None => {
@@ -275,6 +305,9 @@ impl Modules {
 
     /// Hands an interrupt to its module.
     pub(crate) fn interrupt(&self, node: NodeId, mutation: &MutationId, attempt: u64) {
+        if self.files.interrupt(node, attempt) {
+            return;
+        }
         if let Some(module) = self.of(mutation) {
             module.interrupt(node, mutation, attempt);
         }
@@ -318,6 +351,22 @@ impl Table {
         set.discoverables.dedup();
         set
     }
+}
+
+fn load_files(folder: &Path, schema: &Schema) -> anyhow::Result<(Declaration, Vec<file::Program>)> {
+    if !has_files(folder) {
+        return Ok(Default::default());
+    }
+    let file::Loaded { set, programs } =
+        file::load(folder, schema).context("the mutation files cannot be used")?;
+    let (mutations, commands) = (set.mutations.len(), programs.len());
+    info!(folder = %folder.display(), mutations, commands, "mutation files loaded");
+    let declared = Declaration {
+        mutations: set.mutations,
+        dependencies: set.dependencies,
+        discoverables: set.discoverables,
+    };
+    Ok((declared, programs))
 }
 
 fn has_files(folder: &Path) -> bool {

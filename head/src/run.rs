@@ -141,7 +141,10 @@ async fn wait(running: &mut Running, file: &Path) -> anyhow::Result<()> {
         tokio::select! {
             () = heard(&mut term) => return told("SIGTERM"),
             () = heard(&mut int) => return told("SIGINT"),
-            () = heard(&mut hup) => check_again(file),
+            () = heard(&mut hup) => {
+                check_again(file);
+                running.reload.notify_one();
+            }
             error = running.vital.ended() => return Err(error),
         }
     }
@@ -158,7 +161,7 @@ async fn heard(signal: &mut Signal) {
     }
 }
 
-/// SIGHUP: says what the next start would make of the file. Nothing is reloaded.
+/// SIGHUP: says what the next start would make of the file, of which nothing is reloaded; mutation files are.
 fn check_again(file: &Path) {
     match Config::read(file) {
         Ok(_) => {

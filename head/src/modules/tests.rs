@@ -20,7 +20,9 @@ fn modules_of(reports: Reports) -> Modules {
         Arc::new(pxe),
         Arc::new(Images),
     ];
-    Modules::new(built_in, reports)
+    let schema = Arc::new(Schema::built_in());
+    let files = DataFiles::new(reports.clone(), schema, "/".into());
+    Modules::new(built_in, files, reports)
 }
 
 fn values(text: &str) -> Values {

@@ -16,7 +16,7 @@ use engine::extension::Schema;
 use engine::mutation::progress::Healing;
 use engine::state::{Change, Node, NodeId, Value, Values, core};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,7 +27,10 @@ use crate::api::{self, Admin, Faces, Feed, Pages, Parts, Token};
 use crate::boot::{self, BootPlaneConfig, BootTable, Loaders};
 use crate::boot_link::{self, BootBook};
 use crate::config::Config;
-use crate::modules::{Core, ImageStore, Images, Module, Modules, Observed, Power, Pxe, Reports};
+use crate::modules::{
+    Core, DataFiles, ImageStore, Images, Module, Modules, Observed, Power, Pxe, Reports,
+    watch_files,
+};
 use crate::outputs::{EventQueue, Outputs, follow_events};
 use crate::pending::HoldingList;
 use crate::requests::Requests;
@@ -45,6 +48,8 @@ const COMMIT_BUCKETS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 
 
 /// A head that runs.
 pub(super) struct Running {
+    /// Told when mutation files shall be read again.
+    pub(super) reload: Arc<Notify>,
     /// Cancelled when it shall stop.
     pub(super) stop: CancellationToken,
     /// Its tasks.
@@ -93,8 +98,14 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         Arc::new(pxe),
         Arc::new(Images),
     ];
-    let modules = Arc::new(Modules::new(built_in, reports));
-    let declared = modules.declared(&config.state_dir.join("mutations"), &schema)?;
+    let files = DataFiles::new(
+        reports.clone(),
+        Arc::clone(&schema),
+        config.state_dir.clone(),
+    );
+    let modules = Arc::new(Modules::new(built_in, files.clone(), reports));
+    let folder = config.state_dir.join("mutations");
+    let declared = modules.declared(&folder, &schema)?;
 
     let (me, epoch) = (loaded.head, loaded.epoch);
     let is_first_start = !loaded.nodes.iter().any(|node| node.id == me);
@@ -126,7 +137,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     let outputs = Outputs {
         store: store.clone(),
         requests: shared.requests.clone(),
-        modules,
+        modules: Arc::clone(&modules),
         sync,
         events,
     };
@@ -148,6 +159,15 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         "power",
         look_at_power(power, config.power.poll, handle.clone()),
     );
+    files.start(handle.clone());
+    let reload = Arc::new(Notify::new());
+    let files = watch_files(
+        modules,
+        folder,
+        Arc::clone(&shared.schema),
+        Arc::clone(&reload),
+    );
+    vital.spawn("mutation files", files);
     vital.spawn("sync connections", children.connections);
     vital.spawn("sync datagrams", children.datagrams);
     vital.spawn("metrics", upkeep(metrics.clone()));
@@ -161,6 +181,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     let (cluster, version) = (&config.cluster, env!("CARGO_PKG_VERSION"));
     info!(cluster, name = %config.name, epoch, sync_port, version, "kraken-head is ready");
     Ok(Running {
+        reload,
         stop: shared.stop,
         vital,
         boot_plane,
