@@ -6,12 +6,19 @@
 //! Everything that an input changes is applied first, with all that becomes unknown by it; only then each touched node is planned anew, once. So
 //! one event never fires a mutation twice.
 
+mod breaker;
 mod commit;
 mod discover;
 mod explain;
+mod governor;
+mod groups;
+mod guard;
 mod heal;
+mod mass;
+mod others;
 #[cfg(feature = "files")]
 mod play;
+mod rails;
 mod session;
 mod stage;
 mod timers;
@@ -20,7 +27,11 @@ mod what_if;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+pub use self::breaker::Breaking;
 use self::commit::Commits;
+pub use self::governor::{Limit, Limits, PERCENT_FLOOR};
+use self::rails::Rails;
+pub use self::rails::{Guards, RailsReport};
 use self::session::Sessions;
 use self::timers::{Timer, Timers};
 pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
@@ -96,6 +107,12 @@ pub struct Engine {
     timers: Timers,
     commits: Commits,
     sessions: Sessions,
+    rails: Rails,
+    /// Nodes that were asked to try again since the last input.
+    woken: usize,
+    /// How often a node was planned anew, for tests of what an event costs.
+    #[cfg(test)]
+    advanced: usize,
     signer: Option<CfgSigner>,
     cluster_key: Option<[u8; 32]>,
     outputs: VecDeque<Output>,
@@ -126,6 +143,10 @@ impl Engine {
             parents_word: BTreeSet::new(),
             timers,
             commits: Commits::default(),
+            rails: Rails::default(),
+            woken: 0,
+            #[cfg(test)]
+            advanced: 0,
             signer: None,
             cluster_key: None,
             outputs: VecDeque::new(),
@@ -194,6 +215,7 @@ impl Engine {
             } => self.mutation_failed(node, &mutation, attempt, text),
             Input::Declare(set) => self.declare(&set),
             Input::Release(nodes) => self.release(&nodes),
+            Input::Lift(lift) => self.lift(&lift),
             Input::Arm(grant) => self.arm(grant),
             Input::FetchGrant {
                 request,
@@ -228,6 +250,8 @@ impl Engine {
                 Timer::Step(node) => self.step_due(node),
                 Timer::Neighbor(node) => self.neighbor_due(node),
                 Timer::Attach => self.attach_due(),
+                // Whoever waits is woken by what follows.
+                Timer::Rails => {}
             }
         }
         self.settle();
@@ -297,10 +321,11 @@ impl Engine {
                 self.advance(node);
             }
             self.start_commit();
-            if self.dirty.is_empty() {
+            if self.dirty.is_empty() && !self.wake_waiting() {
                 break;
             }
         }
+        self.woken = 0;
     }
 
     fn add_runtime(&mut self, node: NodeId) {
@@ -318,6 +343,7 @@ impl Engine {
             },
         );
         self.dirty.insert(node);
+        self.rails_added(node);
     }
 
     fn declare(&mut self, set: &MutationSet) {
@@ -325,6 +351,7 @@ impl Engine {
             Ok(graph) => {
                 self.parents_word = parents_word(set);
                 self.planner = Planner::new(Arc::new(graph));
+                self.rails_declared();
                 self.dirty.extend(self.runtimes.keys());
                 let sessions = self.sessions.of_children(self.config.role);
                 if !sessions.is_empty() {
@@ -346,6 +373,7 @@ impl Engine {
                 runtime.silent_since = None;
                 runtime.confirmed = true;
                 self.dirty.insert(*node);
+                self.accounted_for(*node);
                 if let Some(node) = self.tree.get_mut(*node) {
                     node.last_known.dsc = Values::default();
                 }

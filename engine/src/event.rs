@@ -56,6 +56,8 @@ pub enum Input {
     Declare(MutationSet),
     /// Forget the attempts of these nodes and try again.
     Release(Vec<NodeId>),
+    /// An operator lifts a guard rail of the whole cluster.
+    Lift(Lift),
     /// The pxe module arms a node: a grant is made durable, then the node's boot is served.
     Arm(NewGrant),
     /// Somebody fetches a grant. `secret` replaces the grant's if it was delivered before.
@@ -105,6 +107,15 @@ pub enum Input {
         /// What it says.
         frame: Frame,
     },
+}
+
+/// A guard rail of the whole cluster that an operator can lift.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lift {
+    /// The breaker of a mutation: everybody may try it again.
+    Breaker(MutationId),
+    /// A mass failure: the nodes are at fault, not this head.
+    MassFailure,
 }
 
 /// What the engine wants done, in the order in which to do it.
@@ -236,6 +247,15 @@ pub enum Event {
         text: String,
         /// An operator should look.
         alarm: bool,
+    },
+    /// A guard rail of the whole cluster holds nodes, or does so no longer: an operator should look.
+    Alarm {
+        /// The word of the hold that nodes show: `breaker`, `mass_failure`.
+        kind: &'static str,
+        /// What happened, and what ends it.
+        text: String,
+        /// It is over.
+        over: bool,
     },
     /// A discovery, frame or message was refused.
     Refused {

@@ -38,7 +38,7 @@ use crate::sources::Sources;
 pub(crate) use admin::{Admin, Parts};
 pub(crate) use auth::Token;
 use auth::{Caller, Peer};
-pub(crate) use pages::Pages;
+pub(crate) use pages::{Pages, RailGauges};
 pub(crate) use watch::Feed;
 
 /// Largest message that is taken: the schema's limit.

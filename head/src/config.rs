@@ -4,6 +4,7 @@
 //! can the folder be written) is checked by whoever uses them.
 
 mod document;
+mod governor;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use engine::engine::Guards;
 use engine::state::NodeName;
 use engine::sync::SyncConfig;
 
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) sync: Sync,
     /// Planner and healing.
     pub(crate) engine: Healing,
+    /// How much may be disrupted.
+    pub(crate) guards: Guards,
     /// Power control.
     pub(crate) power: Power,
     /// What was read, for `config show`.
@@ -205,6 +209,7 @@ impl Config {
             boot: boot(&mut doc),
             sync: sync(&mut doc),
             engine: healing(&mut doc),
+            guards: governor::guards(&mut doc),
             power: power(&mut doc),
             shown: Vec::new(),
         };

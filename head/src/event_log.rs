@@ -84,6 +84,12 @@ impl EventLog {
                     }
                 }
             }
+            Event::Alarm { kind, text, over } => {
+                let phase = if *over { "over" } else { "raised" };
+                metrics::counter!("kraken_alarms_total", "kind" => *kind, "phase" => phase)
+                    .increment(1);
+                warn!(kind, over, text = clean(text), "guard rail");
+            }
             Event::Refused { node, why } => {
                 metrics::counter!("kraken_refused_total").increment(1);
                 if self.may_log(*node) {

@@ -416,6 +416,7 @@ fn tell(event: &Event) {
             MutationEvent::Interrupted => info!(%mutation, "interrupted"),
         },
         Event::Parked { reason, .. } => error!("this node cannot go on: {reason}"),
+        Event::Alarm { text, .. } => warn!("{text}"),
         Event::Refused { why, .. } => warn!("refused: {why}"),
         Event::Join {
             text, alarm: true, ..

@@ -31,11 +31,19 @@ leaves single nodes frozen that were frozen by name. Every thawed node is planne
 
 Examples:
   krakenctl thaw                                lift the freeze of the cluster
-  krakenctl thaw n[1-4]                         these nodes")]
+  krakenctl thaw n[1-4]                         these nodes
+  krakenctl thaw --mutation power/OFFtoON       a mutation that failed on many nodes and was frozen for all
+  krakenctl thaw --mass-failure                 many nodes fell silent at once, and they are at fault, not the head")]
 pub(crate) struct ThawArgs {
     /// Node set; without it: the whole cluster
     #[arg(add = complete::nodes())]
     nodes: Option<String>,
+    /// Let all nodes try this mutation again
+    #[arg(long, value_name = "MODULE/NAME", conflicts_with = "nodes")]
+    mutation: Option<String>,
+    /// The head is not at fault for the nodes that fell silent
+    #[arg(long, conflicts_with_all = ["nodes", "mutation"])]
+    mass_failure: bool,
     #[command(flatten)]
     limit: LimitArgs,
     #[command(flatten)]
@@ -48,6 +56,15 @@ pub(crate) async fn freeze(args: FreezeArgs, context: &Context) -> Result<Exit, 
 }
 
 pub(crate) async fn thaw(args: ThawArgs, context: &Context) -> Result<Exit, Failure> {
+    use v1::lift_request::What;
+    if let Some(mutation) = args.mutation {
+        let text = format!("all nodes may try {mutation} again");
+        return lift(context, What::Mutation(mutation), &text).await;
+    }
+    if args.mass_failure {
+        let text = "nodes that fell silent hold nobody else any more";
+        return lift(context, What::MassFailure(true), text).await;
+    }
     let mut nodes = args.nodes.as_deref().map(write::node_set).transpose()?;
     if let (Some(set), Some(_)) = (&nodes, args.limit.limit(false)) {
         let mut head = context.head().await?;
@@ -60,6 +77,21 @@ pub(crate) async fn thaw(args: ThawArgs, context: &Context) -> Result<Exit, Fail
         nodes = Some(crate::names::fold(&names));
     }
     apply(context, nodes, false, &args.write).await
+}
+
+async fn lift(
+    context: &Context,
+    what: v1::lift_request::What,
+    done: &str,
+) -> Result<Exit, Failure> {
+    let mut head = context.head().await?;
+    let request = v1::LiftRequest { what: Some(what) };
+    let lifted = head.lift(request).await?.into_inner().lifted;
+    context.note(match lifted {
+        true => done,
+        false => "there was nothing to lift",
+    });
+    Ok(Exit::Ok)
 }
 
 async fn apply(

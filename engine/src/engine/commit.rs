@@ -223,6 +223,8 @@ impl Engine {
         let id = new.id;
         match self.tree.get_mut(id) {
             Some(node) => {
+                let groups = &mut self.rails.groups;
+                groups.changed(id, &node.groups, &new.groups);
                 node.groups = new.groups;
                 node.labels = new.labels;
                 node.cfg_revision = new.cfg_revision;
@@ -238,6 +240,7 @@ impl Engine {
         if let Some(runtime) = self.runtimes.get_mut(&id) {
             runtime.progress.release();
         }
+        self.rails_changed(id);
         self.forget_after_cfg(id);
         self.push_cfg(id);
         self.dirty.insert(id);
@@ -255,6 +258,7 @@ impl Engine {
         self.disarm(id);
         self.dirty.remove(&id);
         if let Some(node) = self.tree.remove(id) {
+            self.rails_removed(&node);
             self.event(Event::Deleted {
                 node: id,
                 name: node.name,
@@ -283,7 +287,11 @@ impl Engine {
 
     fn not_then(&mut self, then: Then, error: &CommitError) {
         match then {
-            Then::Fire { node, attempt, .. } => self.not_fired(node, attempt, error),
+            Then::Fire {
+                node,
+                mutation,
+                attempt,
+            } => self.not_fired(node, &mutation, attempt, error),
             Then::Deliver { request, .. } => self.outputs.push_back(Output::Grant {
                 request,
                 result: Err(error.to_string()),

@@ -237,6 +237,7 @@ impl Engine {
             }
         }
         self.dirty.insert(id);
+        self.rails_changed(id);
         if self.config.role == Role::Agent && id == self.config.me {
             let parents_word = &self.parents_word;
             let ours = real
@@ -274,6 +275,7 @@ impl Engine {
             runtime.confirmed = true;
             runtime.silent_since = None;
         }
+        self.accounted_for(id);
         if let Some(node) = self.tree.get_mut(id) {
             node.last_known = Default::default();
         }

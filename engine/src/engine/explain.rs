@@ -1,7 +1,7 @@
 //! Reports: what the planner says of a node, and what the engine is doing about it.
 
 use super::Engine;
-use super::heal::Guard;
+use super::guard::Guard;
 use crate::mutation::progress::{Phase, Progress};
 use crate::mutation::report::{Hold, Outcome, Report, ReportFailure, ReportStep};
 use crate::mutation::{Mutation, MutationContext, MutationId};
@@ -124,6 +124,8 @@ impl Engine {
             node: standing.node,
             confirmed: standing.confirmed,
             silent_since: standing.silent_since,
+            rails: &self.rails,
+            others: self.others_view(),
         };
         let mut holds: Vec<Hold> = guard
             .holds(declared)

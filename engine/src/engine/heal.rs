@@ -1,61 +1,31 @@
-//! Nodes on their paths: plan, hold or fire, time out (DESIGN 3). The rules of one path are in `mutation::progress`, the guard rails here.
+//! Nodes on their paths: plan, hold or fire, time out (DESIGN 3). The rules of one path are in `mutation::progress`, the guard rails in
+//! `guard`, which is asked before an intent is logged and again at the instant of firing.
 
 use super::commit::Then;
-use super::discover::FROZEN;
+use super::guard::{Guard, waits_at};
+use super::others::View;
 use super::{Engine, Role, Runtime};
 use crate::event::{CommitError, Event, Fire, MutationEvent, Output, Record};
+use crate::mutation::path::Plan;
 use crate::mutation::progress::{Action, Current, Phase, timeout_text};
-use crate::mutation::report::Hold;
 use crate::mutation::{Mutation, MutationId};
-use crate::state::{Change, Node, NodeId, Value, core};
-use crate::time::Instant;
+use crate::state::{Change, NodeId, core};
 
 /// Attaching to the parent: carried out by the engine itself on an agent.
 const JOIN: &str = "core/INITtoSYNC";
 /// Leaving sync, so that the node may be switched off: likewise.
 const LEAVE: &str = "core/SYNCtoINIT";
 
-/// Why a mutation may not fire now, and when that ends by itself.
-pub(super) struct Held {
-    pub(super) hold: Hold,
-    pub(super) until: Option<Instant>,
-}
-
-/// What the guard rails look at.
-pub(super) struct Guard<'a> {
-    pub(super) engine: GuardView,
-    pub(super) node: &'a Node,
-    pub(super) confirmed: bool,
-    pub(super) silent_since: Option<Instant>,
-}
-
-/// The engine's part of a [`Guard`], copied so that a node's runtime can be borrowed beside it.
-#[derive(Clone, Copy)]
-pub(super) struct GuardView {
-    role: Role,
-    pub(super) frozen: bool,
-    started: Instant,
-    pub(super) now: Instant,
-    healing: crate::mutation::progress::Healing,
-    dead: std::time::Duration,
-}
-
 impl Engine {
-    pub(super) fn guard_view(&self) -> GuardView {
-        GuardView {
-            role: self.config.role,
-            frozen: self.frozen,
-            started: self.started,
-            now: self.now,
-            healing: self.config.healing,
-            dead: self.sessions.config.dead,
-        }
-    }
-
     /// Plans a node anew and takes the next step, if it may.
     pub(super) fn advance(&mut self, id: NodeId) {
         let view = self.guard_view();
         let now = self.now;
+        #[cfg(test)]
+        {
+            self.advanced += 1;
+        }
+        let waited = self.rails.governor.leave(id);
         let (Some(node), Some(runtime)) = (self.tree.get(id), self.runtimes.get_mut(&id)) else {
             return;
         };
@@ -68,12 +38,19 @@ impl Engine {
         *plan = self.planner.plan(&node.dsc, &node.cfg);
         let graph = self.planner.graph();
         let own = id == self.config.me;
-        let mut wake = None;
+        let (mut wake, mut gate, mut kinds) = (None, None, Vec::new());
         let guard = Guard {
             engine: view,
             node,
             confirmed: *confirmed,
             silent_since: *silent_since,
+            rails: &self.rails,
+            others: View {
+                me: self.config.me,
+                tree: &self.tree,
+                graph,
+                groups: &self.rails.groups,
+            },
         };
         let actions = progress.advance(
             &plan.plan,
@@ -85,18 +62,36 @@ impl Engine {
             |mutation| {
                 let held = guard.holds(mutation);
                 wake = held.iter().filter_map(|held| held.until).min();
+                gate = waits_at(&held);
+                kinds = held.iter().map(|held| held.hold.kind).collect();
                 held.is_empty()
             },
-            &view.healing,
+            view.healing(),
             now,
         );
+        let first = plan.plan.steps().first();
+        if first.is_some_and(|first| progress.backs_off_until(first, now).is_some()) {
+            kinds.push("backoff");
+        }
+        let on_its_way = matches!(plan.plan, Plan::Path(_)) && progress.parked().is_none();
+        let settled = !on_its_way && progress.current().is_none();
         let wake = [wake, progress.next_timeout(&plan.plan, now)]
             .into_iter()
             .flatten()
             .min();
+        if let Some(gate) = gate {
+            // Looked at again for another reason, it keeps its place.
+            let since = waited.filter(|(at, _)| *at == gate);
+            let since = since.map_or(now, |(_, since)| since);
+            self.rails.governor.wait(gate, node, since);
+        }
+        self.rails.note_held(id, kinds);
         self.look_again(id, wake);
         for action in actions {
             self.act(id, action);
+        }
+        if settled {
+            self.rails.governor.release(id);
         }
     }
 
@@ -106,6 +101,7 @@ impl Engine {
                 let elapsed_ms =
                     u64::try_from(self.now.since(current.since).as_millis()).unwrap_or(u64::MAX);
                 self.mutation_event(id, &current, MutationEvent::Done { elapsed_ms });
+                self.outcome(id, &current.mutation, true);
             }
             Action::Stop(current) => self.interrupt(id, current),
             Action::Start(mutation) => self.start(id, mutation),
@@ -120,6 +116,11 @@ impl Engine {
     fn start(&mut self, id: NodeId, mutation: MutationId) {
         self.last_attempt += 1;
         let attempt = self.last_attempt;
+        if let (Some(node), Some(declared)) =
+            (self.tree.get(id), self.planner.graph().mutation(&mutation))
+        {
+            self.rails.pass(node, declared, self.now);
+        }
         self.begin(id, mutation.clone(), attempt, Phase::Intent);
         match self.config.role {
             Role::Head { .. } => {
@@ -168,9 +169,17 @@ impl Engine {
             node,
             confirmed: runtime.confirmed,
             silent_since: runtime.silent_since,
+            rails: &self.rails,
+            others: View {
+                me: self.config.me,
+                tree: &self.tree,
+                graph: self.planner.graph(),
+                groups: &self.rails.groups,
+            },
         };
         if !guard.holds(declared).is_empty() {
             runtime.progress.abandon(attempt);
+            self.rails.give_back(id, mutation, self.now);
             self.dirty.insert(id);
             return;
         }
@@ -180,6 +189,7 @@ impl Engine {
         else {
             return;
         };
+        self.rails.governor.fired(id, mutation);
         let current = current.clone();
         let fire = Fire {
             node: id,
@@ -200,7 +210,14 @@ impl Engine {
     }
 
     /// The intent could not be kept: the attempt never was.
-    pub(super) fn not_fired(&mut self, id: NodeId, attempt: u64, error: &CommitError) {
+    pub(super) fn not_fired(
+        &mut self,
+        id: NodeId,
+        mutation: &MutationId,
+        attempt: u64,
+        error: &CommitError,
+    ) {
+        self.rails.give_back(id, mutation, self.now);
         let Some(runtime) = self.runtimes.get_mut(&id) else {
             return;
         };
@@ -215,6 +232,7 @@ impl Engine {
 
     /// Tells a module to stop, once, if it was told to start.
     pub(super) fn interrupt(&mut self, id: NodeId, current: Current) {
+        self.rails.give_back(id, &current.mutation, self.now);
         if current.phase != Phase::Fired {
             return;
         }
@@ -251,6 +269,7 @@ impl Engine {
             .fail(attempt, text.clone(), &healing, self.now)
         {
             self.mutation_event(id, &current, MutationEvent::Failed { text });
+            self.outcome(id, mutation, false);
             self.dirty.insert(id);
         }
     }
@@ -284,6 +303,7 @@ impl Engine {
                 .fail(current.attempt, text.clone(), &healing, now);
         }
         self.mutation_event(id, &current, MutationEvent::Failed { text });
+        self.outcome(id, &current.mutation, false);
         self.outputs.push_back(Output::Interrupt {
             node: id,
             mutation: current.mutation,
@@ -316,81 +336,5 @@ pub(super) fn carries_out(own: bool, mutation: &Mutation) -> bool {
         MutationContext::SelfNode => own,
         MutationContext::Child => !own,
         MutationContext::All => true,
-    }
-}
-
-impl Guard<'_> {
-    /// Everything that keeps `mutation` from firing now.
-    pub(super) fn holds(&self, mutation: &Mutation) -> Vec<Held> {
-        let view = &self.engine;
-        let name = &self.node.name;
-        let mut held = Vec::new();
-        let mut hold = |kind, text: String, lifted_by: String, until| {
-            held.push(Held {
-                hold: Hold {
-                    kind,
-                    text,
-                    lifted_by,
-                },
-                until,
-            });
-        };
-        if view.frozen {
-            hold(
-                "frozen",
-                "the cluster is frozen".into(),
-                "krakenctl thaw".into(),
-                None,
-            );
-        }
-        if self.node.frozen || self.node.cfg.get(FROZEN) == Some(&Value::Bool(true)) {
-            let lift = format!("krakenctl thaw {name}");
-            hold("frozen", format!("node {name} is frozen"), lift, None);
-        }
-        let release = format!("krakenctl node release {name}");
-        if matches!(view.role, Role::Head { .. }) && !self.confirmed {
-            let was_in_sync = self.node.last_known.dsc.text(core::RUN_STATE) == Some(core::SYNC);
-            let settles = view.started
-                + if mutation.disruptive {
-                    view.healing.settle
-                } else {
-                    view.dead
-                };
-            let asks_only = mutation.mutates.iter().all(|change| {
-                change.url.as_str() == core::PHYS_STATE && change.from.contains(&None)
-            });
-            if view.now < settles && (mutation.disruptive || was_in_sync) && !asks_only {
-                let text =
-                    "this head has just started and waits for the node's agent to come back".into();
-                let lift = format!(
-                    "its agent's join, or {:?} after the start",
-                    settles.since(view.started)
-                );
-                hold("unconfirmed", text, lift, Some(settles));
-            }
-        }
-        if mutation.disruptive {
-            if self.node.is_busy() {
-                let text = format!("node {name} is BUSY: a job runs on it");
-                hold(
-                    "busy",
-                    text,
-                    format!("the end of the job, or {release}"),
-                    None,
-                );
-            }
-            if let Some(since) = self.silent_since {
-                let until = since + view.healing.silent_hold;
-                if view.now < until {
-                    let text = format!("node {name} fell silent while in SYNC and may still run");
-                    let lift = format!(
-                        "its return, power found off, {release}, or {:?}",
-                        until.since(view.now)
-                    );
-                    hold("silent", text, lift, Some(until));
-                }
-            }
-        }
-        held
     }
 }

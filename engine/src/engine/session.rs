@@ -94,6 +94,11 @@ impl Sessions {
         }
     }
 
+    /// How many neighbors are heard.
+    pub(super) fn count(&self) -> usize {
+        self.links.len()
+    }
+
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -554,6 +559,7 @@ impl Engine {
                     if let Some(runtime) = self.runtimes.get_mut(&peer) {
                         runtime.silent_since = Some(self.now);
                     }
+                    self.child_lost(peer);
                     self.observe(peer, &[(core::RUN_STATE, Some(core::ERROR))]);
                 }
             }

@@ -9,6 +9,8 @@ use crate::event::{Discovery, Fire, RequestId, Write, WriteDone, WriteError, Wri
 use crate::mutation::{Condition, Mutation, UrlChange};
 use crate::state::{Change, NodeName, Value, core};
 
+mod rails;
+
 const HEAD: NodeId = NodeId::from_bytes([0xaa; 16]);
 
 pub(super) struct Head {

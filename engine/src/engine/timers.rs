@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Neighbor(NodeId),
     /// The next attempt to attach to the parent.
     Attach,
+    /// A guard rail at which nodes wait opens.
+    Rails,
 }
 
 /// All timers. Setting, cancelling and taking one cost O(log n), with nothing done for those that are not due.

@@ -78,7 +78,7 @@ pub struct ReportStep {
 /// Something that keeps a mutation from firing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hold {
-    /// A stable word: `frozen`, `busy`, `unconfirmed`, `silent`, `governor`, `backoff`, `context`, `store`.
+    /// A stable word: `frozen`, `busy`, `unconfirmed`, `silent`, `governor`, `breaker`, `mass_failure`, `other_nodes`, `backoff`.
     pub kind: &'static str,
     /// Why, in words.
     pub text: String,

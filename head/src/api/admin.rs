@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::driver::{Handle, wall_ms};
-use engine::event::{Input, Write, WriteOp};
+use engine::event::{Input, Lift, Write, WriteOp};
 use engine::extension::Schema;
 use engine::state::{NodeId, NodeName, Value};
 use engine::wire::convert as wire;
@@ -323,6 +323,36 @@ impl AdminService for Admin {
             revision: self.revision().await?,
             nodes,
         }))
+    }
+
+    async fn lift(&self, request: Request<v1::LiftRequest>) -> Answer<v1::LiftResponse> {
+        use v1::lift_request::What;
+        let lift = match request.into_inner().what {
+            Some(What::Mutation(id)) => {
+                let known = self.0.handle.query(move |engine, _| {
+                    let all = &engine.graph().set().mutations;
+                    let found = all.iter().find(|mutation| mutation.id.as_str() == id);
+                    found.map(|mutation| mutation.id.clone()).ok_or(id)
+                });
+                let known = known.await.map_err(stopped)?;
+                Lift::Breaker(known.map_err(|id| {
+                    Status::not_found(format!(
+                        "there is no mutation {id:?}; `krakenctl mutation list` names them"
+                    ))
+                })?)
+            }
+            Some(What::MassFailure(true)) => Lift::MassFailure,
+            _ => return Err(Status::invalid_argument("nothing to lift is named")),
+        };
+        let asked = lift.clone();
+        let holds = self
+            .0
+            .handle
+            .query(move |engine, _| engine.is_lifted(&asked));
+        let lifted = !holds.await.map_err(stopped)?;
+        let input = Input::Lift(lift);
+        self.0.handle.input(input).await.map_err(stopped)?;
+        Ok(Response::new(v1::LiftResponse { lifted }))
     }
 
     async fn list_pending(

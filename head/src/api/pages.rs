@@ -1,6 +1,7 @@
 //! Pages for monitoring: `/metrics` (Prometheus), `/healthz` (the process works), `/readyz` (it can do its job).
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use engine::driver::Handle;
+use engine::engine::RailsReport;
 use engine::state::core;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::time::timeout;
@@ -30,6 +32,42 @@ pub(crate) struct Pages {
     pub(crate) store: StoreHealth,
     /// All metrics.
     pub(crate) metrics: PrometheusHandle,
+    /// The gauges of guard rails.
+    pub(crate) shown: RailGauges,
+}
+
+/// A gauge that was shown once goes back to 0 instead of away, so that graphs and alerts see the end.
+#[derive(Clone, Default)]
+pub(crate) struct RailGauges(Arc<Mutex<BTreeMap<Series, f64>>>);
+
+/// A gauge's name, its label, and the label's value.
+type Series = (&'static str, &'static str, String);
+
+impl RailGauges {
+    fn guard_rails(&self, rails: RailsReport) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.values_mut().for_each(|value| *value = 0.0);
+        let mut set = |name, label, of: String, value: usize| {
+            // Counts of nodes: exact in a float.
+            shown.insert((name, label, of), value as f64);
+        };
+        for (kind, count) in rails.holds {
+            set("kraken_holds", "kind", kind.to_owned(), count);
+        }
+        for (limit, count) in rails.slots {
+            set("kraken_governor_slots", "limit", limit, count);
+        }
+        for (gate, count) in rails.waiting {
+            set("kraken_governor_waiting", "at", gate, count);
+        }
+        for mutation in rails.open_breakers {
+            set("kraken_breaker_open", "mutation", mutation.to_string(), 1);
+        }
+        for ((name, label, of), value) in &*shown {
+            metrics::gauge!(*name, *label => of.clone()).set(*value);
+        }
+        metrics::gauge!("kraken_mass_failure").set(if rails.mass_failure { 1.0 } else { 0.0 });
+    }
 }
 
 impl Pages {
@@ -63,9 +101,11 @@ async fn show_metrics(State(pages): State<Pages>) -> Response {
             let state = node.dsc.text(core::RUN_STATE).unwrap_or(RUN_STATES[0]);
             *by_state.entry(state.to_owned()).or_default() += 1;
         }
-        (by_state, engine.revision(), engine.frozen())
+        let rails = engine.rails_report();
+        (by_state, engine.revision(), engine.frozen(), rails)
     });
-    if let Ok(Ok((by_state, revision, frozen))) = timeout(ANSWER_TIMEOUT, counted).await {
+    if let Ok(Ok((by_state, revision, frozen, rails))) = timeout(ANSWER_TIMEOUT, counted).await {
+        pages.shown.guard_rails(rails);
         for (state, count) in by_state {
             metrics::gauge!("kraken_nodes", "run_state" => state).set(count);
         }

@@ -196,7 +196,10 @@ impl Feed {
                 self.push(*node, Kind::Mutation(message));
             }
             // These are for the log and for `explain`; the schema has no event for them.
-            Event::Parked { .. } | Event::Join { .. } | Event::Refused { .. } => {}
+            Event::Parked { .. }
+            | Event::Join { .. }
+            | Event::Alarm { .. }
+            | Event::Refused { .. } => {}
         }
     }
 }

@@ -172,3 +172,37 @@ fn relations_between_values_are_checked() {
     let error = parse("cluster = \"lab\"\n[power.command]\non = [\"a\", \"{host}\"]\noff=[\"a\"]\nstatus=[\"a\"]\n").unwrap_err();
     assert!(error.contains("{host}"), "{error}");
 }
+
+#[test]
+fn the_governor_has_limits_for_groups_and_mutations() {
+    let guards = parse("cluster = \"lab\"").unwrap().guards;
+    assert_eq!(guards.limits.cluster.percent_per_minute, Some(25));
+    assert_eq!(guards.limits.cluster.at_once, None);
+    assert_eq!(guards.limits.power_on_gap, Duration::from_millis(10));
+    let text = r#"
+        cluster = "lab"
+        [governor]
+        percent_per_minute = 100
+        at_once = 3
+        [governor.group."rack.1"]
+        at_once = 1
+        [governor.group.rack2]
+        percent_per_minute = 50
+        [governor.mutation."power/OFFtoON"]
+        per_minute = 7
+    "#;
+    let limits = parse(text).unwrap().guards.limits;
+    assert_eq!(
+        limits.cluster.percent_per_minute, None,
+        "100 % are no limit"
+    );
+    assert_eq!(limits.cluster.at_once, Some(3));
+    assert_eq!(limits.groups["rack.1"].at_once, Some(1));
+    assert_eq!(limits.groups["rack2"].percent_per_minute, Some(50));
+    assert_eq!(limits.mutations["power/OFFtoON"].per_minute, Some(7));
+    let wrong =
+        |line: &str| parse(&format!("cluster = \"lab\"\n[governor]\n{line}\n")).unwrap_err();
+    assert!(wrong("at_once = 0").contains("from 1 to"));
+    assert!(wrong("breaker_failures = 11").contains("no breaker would ever open"));
+    assert!(wrong("group.r1.at_onc = 1").contains("did you mean governor.group.r1.at_once?"));
+}

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::vital::Vital;
-use crate::api::{self, Admin, Faces, Feed, Pages, Parts, Token};
+use crate::api::{self, Admin, Faces, Feed, Pages, Parts, RailGauges, Token};
 use crate::boot::{self, BootPlaneConfig, BootTable, Loaders};
 use crate::boot_link::{self, BootBook};
 use crate::config::Config;
@@ -176,6 +176,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         handle,
         store: store.health(),
         metrics,
+        shown: RailGauges::default(),
     };
     start_api(config, pages, Arc::new(images), token, epoch, &shared).await?;
     let (cluster, version) = (&config.cluster, env!("CARGO_PKG_VERSION"));
@@ -267,6 +268,7 @@ fn build_engine(
         seed: u64::from_le_bytes(seed),
     };
     let mut engine = Engine::new(engine_config, schema.clone(), clock.now());
+    engine.set_guards(config.guards.clone());
     if let Some(signer) = keys.take_signer() {
         engine.set_signer(signer);
     }

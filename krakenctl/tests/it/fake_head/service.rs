@@ -254,6 +254,15 @@ impl Admin for Service {
         world.written(names)
     }
 
+    async fn lift(
+        &self,
+        request: Request<v1::LiftRequest>,
+    ) -> Result<Response<v1::LiftResponse>, Status> {
+        let _world = self.enter("lift", &request)?;
+        let lifted = request.into_inner().what.is_some();
+        Ok(Response::new(v1::LiftResponse { lifted }))
+    }
+
     async fn list_pending(
         &self,
         request: Request<v1::ListPendingRequest>,

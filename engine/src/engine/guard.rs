@@ -1,0 +1,264 @@
+//! Whether a mutation may fire on a node at this instant, and if not, why and what lifts that (DESIGN 3, "Guard rails").
+//!
+//! Asked before an intent is logged, again when it is durable, and by `explain`: so what explains a hold is what holds. The rules that look
+//! at one node are here, those that look at many in [`rails`](super::rails).
+
+use std::time::Duration;
+
+use super::discover::FROZEN;
+use super::governor::{Gate, Shut};
+use super::others::View;
+use super::rails::Rails;
+use super::{Engine, Role};
+use crate::mutation::Mutation;
+use crate::mutation::progress::Healing;
+use crate::mutation::report::Hold;
+use crate::state::{Node, Value, core};
+use crate::time::Instant;
+
+/// Why a mutation may not fire now.
+pub(super) struct Held {
+    pub(super) hold: Hold,
+    /// When it ends by itself and nobody else says so.
+    pub(super) until: Option<Instant>,
+    /// Where the node waits to be told that it may try again.
+    pub(super) gate: Option<Gate>,
+}
+
+/// What the guard rails look at.
+pub(super) struct Guard<'a> {
+    pub(super) engine: GuardView,
+    pub(super) node: &'a Node,
+    pub(super) confirmed: bool,
+    pub(super) silent_since: Option<Instant>,
+    pub(super) rails: &'a Rails,
+    pub(super) others: View<'a>,
+}
+
+/// The engine's part of a [`Guard`], copied so that a node's runtime can be borrowed beside it.
+#[derive(Clone, Copy)]
+pub(super) struct GuardView {
+    role: Role,
+    pub(super) frozen: bool,
+    started: Instant,
+    pub(super) now: Instant,
+    healing: Healing,
+    dead: Duration,
+}
+
+impl GuardView {
+    pub(super) fn healing(&self) -> &Healing {
+        &self.healing
+    }
+}
+
+impl Engine {
+    pub(super) fn guard_view(&self) -> GuardView {
+        GuardView {
+            role: self.config.role,
+            frozen: self.frozen,
+            started: self.started,
+            now: self.now,
+            healing: self.config.healing,
+            dead: self.sessions.config.dead,
+        }
+    }
+}
+
+/// Where a node waits that these holds keep from firing: nowhere if something else has to change first, which plans it anew.
+pub(super) fn waits_at(held: &[Held]) -> Option<Gate> {
+    let first = held.first()?.gate.clone()?;
+    held.iter().all(|held| held.gate.is_some()).then_some(first)
+}
+
+impl Guard<'_> {
+    /// Everything that keeps `mutation` from firing now.
+    pub(super) fn holds(&self, mutation: &Mutation) -> Vec<Held> {
+        let mut held = Vec::new();
+        self.frozen(&mut held);
+        self.unconfirmed(mutation, &mut held);
+        if mutation.disruptive {
+            self.running(&mut held);
+            self.mass_failure(&mut held);
+        }
+        self.breaker(mutation, &mut held);
+        self.others(mutation, &mut held);
+        self.governor(mutation, &mut held);
+        held
+    }
+
+    fn release(&self) -> String {
+        format!("krakenctl node release {}", self.node.name)
+    }
+
+    fn frozen(&self, held: &mut Vec<Held>) {
+        let name = &self.node.name;
+        if self.engine.frozen {
+            let text = "the cluster is frozen".to_owned();
+            held.push(Held::new("frozen", text, "krakenctl thaw"));
+        }
+        if self.node.frozen || self.node.cfg.get(FROZEN) == Some(&Value::Bool(true)) {
+            let lift = format!("krakenctl thaw {name}");
+            held.push(Held::new("frozen", format!("node {name} is frozen"), lift));
+        }
+    }
+
+    fn unconfirmed(&self, mutation: &Mutation, held: &mut Vec<Held>) {
+        let view = &self.engine;
+        if !matches!(view.role, Role::Head { .. }) || self.confirmed {
+            return;
+        }
+        let was_in_sync = self.node.last_known.dsc.text(core::RUN_STATE) == Some(core::SYNC);
+        let settles = view.started
+            + if mutation.disruptive {
+                view.healing.settle
+            } else {
+                view.dead
+            };
+        let asks_only = mutation
+            .mutates
+            .iter()
+            .all(|change| change.url.as_str() == core::PHYS_STATE && change.from.contains(&None));
+        if view.now < settles && (mutation.disruptive || was_in_sync) && !asks_only {
+            let text =
+                "this head has just started and waits for the node's agent to come back".to_owned();
+            let lift = format!(
+                "its agent's join, or {:?} after the start",
+                settles.since(view.started)
+            );
+            held.push(Held::new("unconfirmed", text, lift).until(settles));
+        }
+    }
+
+    /// What may run on the node.
+    fn running(&self, held: &mut Vec<Held>) {
+        let (view, name, release) = (&self.engine, &self.node.name, self.release());
+        if self.node.is_busy() {
+            let text = format!("node {name} is BUSY: a job runs on it");
+            let lift = format!("the end of the job, or {release}");
+            held.push(Held::new("busy", text, lift));
+        }
+        if let Some(since) = self.silent_since {
+            let until = since + view.healing.silent_hold;
+            if view.now < until {
+                let text = format!("node {name} fell silent while in SYNC and may still run");
+                let lift = format!(
+                    "its return, power found off, {release}, or {:?}",
+                    until.since(view.now)
+                );
+                held.push(Held::new("silent", text, lift).until(until));
+            }
+        }
+    }
+
+    fn mass_failure(&self, held: &mut Vec<Held>) {
+        if let Some(suspect) = self.rails.mass.suspect() {
+            let text = format!(
+                "{} of {} nodes fell silent at once: this head suspects itself or its network",
+                suspect.lost.len(),
+                suspect.of
+            );
+            let lift = "the return of most of them, or krakenctl thaw --mass-failure";
+            held.push(Held::new("mass_failure", text, lift).at(Gate::Mass));
+        }
+    }
+
+    fn breaker(&self, mutation: &Mutation, held: &mut Vec<Held>) {
+        let breakers = &self.rails.breakers;
+        let now = self.engine.now;
+        let Some(retry) = breakers.held(&mutation.id, Some(self.node.id), now) else {
+            return;
+        };
+        let failed = breakers.failed(&mutation.id).count();
+        let text = format!(
+            "{} failed on {failed} nodes and is frozen for all",
+            mutation.id
+        );
+        let by_itself = match retry {
+            Some(at) => format!("one try of a node in {:.0?}", at.since(now)),
+            None => "the success of the one node that tries it".to_owned(),
+        };
+        let lift = format!("krakenctl thaw --mutation {}, or {by_itself}", mutation.id);
+        held.push(Held::new("breaker", text, lift).at(Gate::Breaker(mutation.id.clone())));
+    }
+
+    fn others(&self, mutation: &Mutation, held: &mut Vec<Held>) {
+        // An agent sees nobody but itself: its parent tells it.
+        if self.engine.role == Role::Agent {
+            return;
+        }
+        for others in &mutation.requires_of {
+            let obstacle = self.rails.others.obstacle(others, self.node, self.others);
+            if let Some((gate, text, lift)) = obstacle {
+                held.push(Held::new("other_nodes", text, lift).at(gate));
+            }
+        }
+    }
+
+    fn governor(&self, mutation: &Mutation, held: &mut Vec<Held>) {
+        let (rails, now) = (self.rails, self.engine.now);
+        let governor = &rails.governor;
+        let Some((gate, shut)) = governor.refusal(self.node, mutation, rails, now) else {
+            return;
+        };
+        let whose = match &gate {
+            Gate::Group(group) => format!("group @{group}"),
+            Gate::Mutation(mutation) => format!("mutation {mutation}"),
+            _ => "the cluster".to_owned(),
+        };
+        let nodes = |count: usize| match count {
+            1 => "1 node".to_owned(),
+            count => format!("{count} nodes"),
+        };
+        let (text, lift) = match &shut {
+            Shut::Slots { of, by } => {
+                let by = self.others.name(*by);
+                let among = if *of == 1 { "" } else { " among others" };
+                (
+                    format!(
+                        "{whose} lets {} be disrupted at once: {by}{among}",
+                        nodes(*of as usize)
+                    ),
+                    format!("{by} being where its Cfg wants it"),
+                )
+            }
+            Shut::Rate { of, opens } => (
+                format!("{whose} lets {} be disrupted a minute", nodes(*of)),
+                format!("time: the next may go in {:.0?}", opens.since(now)),
+            ),
+            Shut::Gap { opens } => (
+                "machines are switched on one after the other".to_owned(),
+                format!("time: the next is due in {:.0?}", opens.since(now)),
+            ),
+        };
+        let lift = match governor.ahead(self.node.id) {
+            0 => lift,
+            before => format!("{lift}; {} before this one", nodes(before)),
+        };
+        held.push(Held::new("governor", text, lift).at(gate));
+    }
+}
+
+impl Held {
+    fn new(kind: &'static str, text: String, lifted_by: impl Into<String>) -> Self {
+        Self {
+            hold: Hold {
+                kind,
+                text,
+                lifted_by: lifted_by.into(),
+            },
+            until: None,
+            gate: None,
+        }
+    }
+
+    fn until(mut self, until: Instant) -> Self {
+        self.until = Some(until);
+        self
+    }
+
+    fn at(mut self, gate: Gate) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+}

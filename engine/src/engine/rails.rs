@@ -1,0 +1,324 @@
+//! The guard rails that look beyond one node, put together: governor, breakers, mass failure, conditions on others (DESIGN 3).
+//!
+//! `guard` asks them before each firing; here the engine tells them what happened, and lets those who waited try again.
+
+use std::collections::BTreeMap;
+
+use super::Engine;
+use super::breaker::{Breakers, Breaking, Tripped};
+use super::governor::{Gate, Governor, Limits, Opening, Sizes};
+use super::groups::Groups;
+use super::mass::MassGuard;
+use super::others::{OthersIndex, View};
+use super::timers::Timer;
+use crate::event::{Event, Lift};
+use crate::mutation::{Mutation, MutationId};
+use crate::state::{Node, NodeId};
+use crate::time::Instant;
+
+/// Nodes that are asked to try again in one go; the rest follows at once, in the next one, so that nothing else waits for them.
+const MAX_WOKEN: usize = 256;
+
+/// Most nodes that an alarm names.
+const MAX_NAMED: usize = 8;
+
+/// What an operator sets of the guard rails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guards {
+    /// How much may be disrupted, and how fast.
+    pub limits: Limits,
+    /// When a mutation that fails on many nodes is tried on no more.
+    pub breaking: Breaking,
+    /// A parent that loses more than this percentage of its children at once suspects itself; `None`: 20.
+    pub mass_percent: Option<u32>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rails {
+    pub(super) governor: Governor,
+    pub(super) breakers: Breakers,
+    pub(super) mass: MassGuard,
+    pub(super) groups: Groups,
+    pub(super) others: OthersIndex,
+    pub(super) nodes: usize,
+    /// Why nodes are held, for those that are.
+    held: BTreeMap<NodeId, Vec<&'static str>>,
+    held_by_kind: BTreeMap<&'static str, usize>,
+}
+
+/// How the guard rails stand, for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RailsReport {
+    /// Held nodes by kind of hold.
+    pub holds: BTreeMap<&'static str, usize>,
+    /// Slots taken, by the limit's name.
+    pub slots: BTreeMap<String, usize>,
+    /// Nodes that wait, by what they wait for.
+    pub waiting: BTreeMap<String, usize>,
+    /// Mutations whose breaker is open.
+    pub open_breakers: Vec<MutationId>,
+    /// Whether a mass failure holds everything disruptive.
+    pub mass_failure: bool,
+}
+
+impl Sizes for Rails {
+    fn behind(&self, gate: &Gate) -> usize {
+        match gate {
+            Gate::Group(group) => self.groups.len(group),
+            _ => self.nodes,
+        }
+    }
+}
+
+impl Rails {
+    /// Notes why a node is held; nothing: it is not.
+    pub(super) fn note_held(&mut self, node: NodeId, mut kinds: Vec<&'static str>) {
+        kinds.sort_unstable();
+        kinds.dedup();
+        let before = match kinds.is_empty() {
+            true => self.held.remove(&node),
+            false => self.held.insert(node, kinds.clone()),
+        };
+        for kind in kinds {
+            *self.held_by_kind.entry(kind).or_default() += 1;
+        }
+        for kind in before.into_iter().flatten() {
+            if let Some(count) = self.held_by_kind.get_mut(kind) {
+                *count -= 1;
+            }
+        }
+    }
+
+    fn opening(&self, gate: &Gate, view: View<'_>, now: Instant) -> Opening {
+        let open = match gate {
+            Gate::Others(key) => return self.others.opening(key, view),
+            Gate::Mass => self.mass.suspect().is_none(),
+            Gate::Breaker(mutation) => self.breakers.held(mutation, None, now).is_none(),
+            limited => self.governor.shut(limited, self, now).is_none(),
+        };
+        if open { Opening::Open } else { Opening::Shut }
+    }
+
+    /// When the first gate opens by itself at which somebody waits.
+    fn next_opening(&self, now: Instant) -> Option<Instant> {
+        let opens = self.governor.queues().filter_map(|(gate, _)| match gate {
+            Gate::Breaker(mutation) => self.breakers.next_try(mutation),
+            gate => self.governor.shut(gate, self, now)?.opens(),
+        });
+        opens.min()
+    }
+
+    /// Forgets a node that is gone.
+    fn forget(&mut self, node: &Node, now: Instant) {
+        self.governor.leave(node.id);
+        self.governor.release(node.id);
+        self.breakers.forget(node.id, now);
+        self.note_held(node.id, Vec::new());
+        self.groups
+            .changed(node.id, &node.groups, &Default::default());
+    }
+
+    /// An intent to fire passes.
+    pub(super) fn pass(&mut self, node: &Node, mutation: &Mutation, now: Instant) {
+        self.governor.pass(node, mutation, now);
+        self.breakers.started(&mutation.id, node.id);
+    }
+
+    /// The intent came to nothing.
+    pub(super) fn give_back(&mut self, node: NodeId, mutation: &MutationId, now: Instant) {
+        self.governor.give_back(node, mutation);
+        self.breakers.given_up(mutation, node, now);
+    }
+}
+
+impl Engine {
+    /// Sets the guard rails: at the start, or when an operator changes them.
+    pub fn set_guards(&mut self, guards: Guards) {
+        self.rails.governor.limit(guards.limits);
+        self.rails.breakers.configure(guards.breaking);
+        let percent = guards.mass_percent.unwrap_or(super::mass::PERCENT);
+        self.rails.mass.configure(percent);
+    }
+
+    /// Whether there is nothing to lift.
+    pub fn is_lifted(&self, lift: &Lift) -> bool {
+        match lift {
+            Lift::Breaker(mutation) => !self.rails.breakers.open().any(|open| open == mutation),
+            Lift::MassFailure => self.rails.mass.suspect().is_none(),
+        }
+    }
+
+    /// How the guard rails stand.
+    pub fn rails_report(&self) -> RailsReport {
+        let rails = &self.rails;
+        let by_name = |gate: &Gate, count| (gate.to_string(), count);
+        RailsReport {
+            holds: rails.held_by_kind.clone(),
+            slots: rails.governor.slots().map(|(g, n)| by_name(g, n)).collect(),
+            waiting: rails
+                .governor
+                .queues()
+                .map(|(gate, count)| by_name(gate, count))
+                .collect(),
+            open_breakers: rails.breakers.open().cloned().collect(),
+            mass_failure: rails.mass.suspect().is_some(),
+        }
+    }
+
+    pub(super) fn others_view(&self) -> View<'_> {
+        View {
+            me: self.config.me,
+            tree: &self.tree,
+            graph: self.planner.graph(),
+            groups: &self.rails.groups,
+        }
+    }
+
+    /// A node came into the tree.
+    pub(super) fn rails_added(&mut self, id: NodeId) {
+        if let Some(node) = self.tree.get(id) {
+            let groups = node.groups.clone();
+            self.rails.groups.changed(id, &Default::default(), &groups);
+        }
+        self.rails.nodes = self.tree.len().saturating_sub(1);
+        self.rails_changed(id);
+    }
+
+    /// A node left the tree.
+    pub(super) fn rails_removed(&mut self, node: &Node) {
+        self.rails.forget(node, self.now);
+        self.rails.nodes = self.tree.len().saturating_sub(1);
+        self.accounted_for(node.id);
+        self.rails_changed(node.id);
+    }
+
+    /// Values or groups of a node changed: conditions on it may hold now, or no longer.
+    pub(super) fn rails_changed(&mut self, id: NodeId) {
+        let view = View {
+            me: self.config.me,
+            tree: &self.tree,
+            graph: self.planner.graph(),
+            groups: &self.rails.groups,
+        };
+        self.rails.others.changed(id, view);
+    }
+
+    /// Other mutations are declared.
+    pub(super) fn rails_declared(&mut self) {
+        let graph = self.planner.graph().clone();
+        let view = View {
+            me: self.config.me,
+            tree: &self.tree,
+            graph: &graph,
+            groups: &self.rails.groups,
+        };
+        self.rails.others.declare(graph.set(), view);
+    }
+
+    /// An attempt ended: a breaker may open or close.
+    pub(super) fn outcome(&mut self, node: NodeId, mutation: &MutationId, good: bool) {
+        match self.rails.breakers.outcome(mutation, node, good, self.now) {
+            None => {}
+            Some(Tripped::Opened { failed, of }) => {
+                let names: Vec<String> = failed.iter().map(|id| self.name_of(*id)).collect();
+                let shown = names[..names.len().min(MAX_NAMED)].join(", ");
+                let text = format!(
+                    "{mutation} failed on {} of the last {of} nodes that tried it ({shown}): nobody else tries it until `krakenctl thaw --mutation {mutation}`, or until one node may try it in {:?}",
+                    names.len(),
+                    self.rails
+                        .breakers
+                        .next_try(mutation)
+                        .map_or(Default::default(), |retry| retry.since(self.now))
+                );
+                self.alarm("breaker", text, false);
+            }
+            Some(Tripped::Closed) => {
+                let text = format!("{mutation} worked again: everybody may try it");
+                self.alarm("breaker", text, true);
+            }
+        }
+    }
+
+    /// A child that was in SYNC fell silent.
+    pub(super) fn child_lost(&mut self, child: NodeId) {
+        let (alive, dead) = (self.sessions.count(), self.sessions.config.dead);
+        let begins = self.rails.mass.lost(child, alive, dead, self.now);
+        if let (true, Some(suspect)) = (begins, self.rails.mass.suspect()) {
+            let text = format!(
+                "{} of {} nodes fell silent at once: this head suspects itself or its network and starts nothing disruptive until most of them are back, or until `krakenctl thaw --mass-failure`",
+                suspect.lost.len(),
+                suspect.of
+            );
+            self.alarm("mass_failure", text, false);
+        }
+    }
+
+    /// A child joined, was found switched off, was released, or is gone.
+    pub(super) fn accounted_for(&mut self, child: NodeId) {
+        if self.rails.mass.found(child) {
+            let text = "most of the nodes that fell silent are accounted for".to_owned();
+            self.alarm("mass_failure", text, true);
+        }
+    }
+
+    /// An operator lifts a guard rail.
+    pub(super) fn lift(&mut self, lift: &Lift) {
+        match lift {
+            Lift::Breaker(mutation) => {
+                if self.rails.breakers.thaw(mutation) {
+                    let text = format!("an operator lets everybody try {mutation} again");
+                    self.alarm("breaker", text, true);
+                }
+            }
+            Lift::MassFailure => {
+                if self.rails.mass.lift() {
+                    let text = "an operator says that this head is not at fault".to_owned();
+                    self.alarm("mass_failure", text, true);
+                }
+            }
+        }
+    }
+
+    /// Lets nodes try again whose gate is open; whether any does.
+    pub(super) fn wake_waiting(&mut self) -> bool {
+        if self.woken >= MAX_WOKEN {
+            // More may be ready: at once, but after whatever else there is to do.
+            self.timers.set(Timer::Rails, Some(self.now));
+            return false;
+        }
+        let view = View {
+            me: self.config.me,
+            tree: &self.tree,
+            graph: self.planner.graph(),
+            groups: &self.rails.groups,
+        };
+        let now = self.now;
+        let rails = &self.rails;
+        match rails
+            .governor
+            .next_in_line(|gate| rails.opening(gate, view, now))
+        {
+            Some(node) => {
+                self.rails.governor.leave(node);
+                self.woken += 1;
+                self.dirty.insert(node);
+                true
+            }
+            None => {
+                let at = self.rails.next_opening(now);
+                self.timers.set(Timer::Rails, at);
+                false
+            }
+        }
+    }
+
+    pub(super) fn name_of(&self, id: NodeId) -> String {
+        let node = self.tree.get(id);
+        node.map_or_else(|| id.to_string(), |node| node.name.to_string())
+    }
+
+    fn alarm(&mut self, kind: &'static str, text: String, over: bool) {
+        self.event(Event::Alarm { kind, text, over });
+    }
+}
