@@ -286,6 +286,8 @@ const BOOT: [&str; 5] = [
     "core/INITtoSYNC",
 ];
 
+mod faults;
+
 #[test]
 fn an_unknown_node_takes_the_whole_path_once() {
     let mut head = Head::new();
