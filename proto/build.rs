@@ -12,6 +12,7 @@ const SCHEMA: &[&str] = &[
     "kraken/v1/sync.proto",
     "kraken/v1/module.proto",
     "kraken/v1/image.proto",
+    "kraken/v1/plan.proto",
     "kraken/v1/admin.proto",
     "kraken/ext/v1/core.proto",
     "kraken/ext/v1/ipv4.proto",

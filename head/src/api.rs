@@ -8,7 +8,10 @@
 mod admin;
 mod auth;
 mod convert;
+mod differences;
+mod ops;
 mod pages;
+mod plan;
 mod select;
 mod watch;
 

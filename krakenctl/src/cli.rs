@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   krakenctl node list                          all nodes: power, agent, image
   krakenctl node set n[1-4] /RunState=SYNC -w  switch on, boot, join, and wait for it
+  krakenctl plan n[1-4] /PhysState=POWER_OFF   what would that do? Nothing is written
   krakenctl node explain n3                    why is it where it is, what would move it?
   krakenctl node watch @rack1                  every change, as it happens
   krakenctl pending list                       machines that asked for a boot and belong to no node
@@ -56,7 +57,7 @@ pub(crate) enum Command {
     /// What the head's modules can change
     #[command(subcommand)]
     Mutation(mutation::Command),
-    /// Which mutations would lead from one state to another
+    /// What nodes would do: now, after a change, or from files
     Plan(plan::PlanArgs),
     /// Versions of this program and of the head
     Version(version::VersionArgs),

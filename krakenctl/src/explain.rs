@@ -105,7 +105,8 @@ impl ReportView {
     }
 }
 
-fn step_view(step: &v1::ReportStep, shown: &Shown) -> StepView {
+/// One step, for programs.
+pub(crate) fn step_view(step: &v1::ReportStep, shown: &Shown) -> StepView {
     StepView {
         mutation: step.mutation.clone(),
         context: context_word(step.context()),
@@ -299,7 +300,7 @@ fn values_table(report: &v1::Report, shown: &Shown) -> Table {
     table
 }
 
-fn steps_table(report: &v1::Report, shown: &Shown) -> Table {
+pub(crate) fn steps_table(report: &v1::Report, shown: &Shown) -> Table {
     let mut table = Table::new(["", "", "MUTATION", "CHANGES", "BY", ""]);
     for (at, step) in report.steps.iter().enumerate() {
         let current = report.current as usize;

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! arguments ─▶ cli ─▶ node/* pending image freeze mutation version ─▶ Admin API of a head
-//!                     plan (needs no head)                          ◀─ output: tables, JSON, YAML, CSV, names
+//!                     plan (--offline needs no head)                          ◀─ output: tables, JSON, YAML, CSV, names
 //! ```
-//! Pure: `names` `template` `sequence` `value` `view` `explain` `mirror` `wait` `document`. Shells: `connect`, `output`, `node/*`.
+//! Pure: `names` `template` `sequence` `value` `view` `explain` `what_if` `mirror` `wait` `document`. Shells: `connect`, `output`, `node/*`.
 
 mod cli;
 mod complete;
@@ -28,6 +28,7 @@ mod value;
 mod version;
 mod view;
 mod wait;
+mod what_if;
 mod write;
 
 use std::process::ExitCode;
@@ -120,7 +121,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Pending(command) => pending::run(command, context).await,
         Command::Image(command) => image::run(command, context).await,
         Command::Mutation(command) => mutation::run(command, context).await,
-        Command::Plan(args) => plan::run(&args, context),
+        Command::Plan(args) => plan::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
         Command::Completion { shell } => {
             context.screen.print(&complete::registration(shell)?)?;

@@ -6,7 +6,7 @@ mod explain;
 mod follow;
 mod list;
 mod progress;
-mod set;
+pub(crate) mod set;
 mod show;
 pub(crate) mod spec;
 mod watch;

@@ -1,11 +1,11 @@
-//! `plan --offline`: which mutations would lead from one state to another, without a head.
+//! `plan`: what nodes would do, by the head's own word (see `what_if`), or from files: `plan --offline`, without a head.
 //!
-//! The planner is the one that heads run (`engine::mutation`), and strict here: every mutated url with a value in the Cfg file is a goal. A live
+//! Offline, the planner is the one that heads run (`engine::mutation`), and strict here: every mutated url with a value in the Cfg file is a goal. A live
 //! node sets goals aside that exclude each other.
 
 mod state_file;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine::extension::{Schema, nearest};
 use engine::mutation::file::load_dir;
@@ -13,40 +13,58 @@ use engine::mutation::graph::{GraphError, MutationGraph};
 use engine::mutation::path::Plan;
 use engine::mutation::{MutationContext, UrlChange};
 use engine::state::Values;
+use proto::v1;
 use serde::Serialize;
 
-use crate::Context;
 use crate::exit::{Exit, Failure};
+use crate::node::set;
 use crate::output::{Format, Paint, Table, Tone};
 use crate::scenario::Scenarios;
+use crate::{Context, complete, what_if, write};
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The state files are flat YAML maps from StateUrl to value, such as `/PhysState: POWER_OFF`. What is absent, null or a zero is \
-unknown in Dsc and \"don't care\" in Cfg. What no module can report (`/Platform`) is taken from Cfg.
+With URL=VALUE or --unset, the head answers what such a write would lead to: which values would change, and the mutations that each group \
+of nodes would take, with what they cost and what would hold them. It checks as a real write is checked, and writes nothing. Without \
+them it tells what the nodes are about to do. `krakenctl node set ... --dry-run` gives the same answer.
 
-Exit codes: 0 converged, 8 there is a path, 1 there is none, 2 the input is not acceptable. With -o dot: 0.
+With --offline no head is asked. The state files are flat YAML maps from StateUrl to value, such as `/PhysState: POWER_OFF`. What is \
+absent, null or a zero is unknown in Dsc and \"don't care\" in Cfg. What no module can report (`/Platform`) is taken from Cfg.
+
+Exit codes: 0 nothing to do, 8 there is something, 1 there is no path, 3 no path for some nodes, 2 the input is not acceptable. With -o dot: 0.
 
 Examples:
+  krakenctl plan n[1-64] /PhysState=POWER_OFF
+  krakenctl plan @rack1 /image/name=demo --unset /PhysState -o json
+  krakenctl plan @*                                what everybody is about to do
   krakenctl plan --offline --mutations DIR --dsc dsc.yaml --cfg cfg.yaml
   krakenctl plan --offline --mutations DIR --dsc dsc.yaml --cfg cfg.yaml -o dot | dot -Tsvg > states.svg
   krakenctl plan --scenario power_off.txt      every case of a file, with the sets in the folder sets/ beside it")]
 pub(crate) struct PlanArgs {
+    /// Node set
+    #[arg(add = complete::nodes(), required_unless_present_any = ["offline", "scenario"], conflicts_with = "offline")]
+    nodes: Option<String>,
+    /// What would be set
+    #[arg(add = complete::assignments(), value_name = "URL=VALUE")]
+    values: Vec<String>,
+    /// What would be unset
+    #[arg(long, value_name = "URL", add = complete::urls(), requires = "nodes")]
+    unset: Vec<String>,
     /// Plan from files, without a head
-    #[arg(long, required_unless_present = "scenario", requires_all = ["mutations", "dsc", "cfg"])]
+    #[arg(long, requires_all = ["mutations", "dsc", "cfg"])]
     offline: bool,
     /// Directory of mutation files (*.toml)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "offline")]
     mutations: Option<PathBuf>,
     /// What the node is: a YAML file, or - for standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "offline")]
     dsc: Option<PathBuf>,
     /// What the node should be: a YAML file, or - for standard input
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "offline")]
     cfg: Option<PathBuf>,
     /// Plan every case of a scenario file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["offline", "mutations", "dsc", "cfg", "output"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "offline", "mutations", "dsc", "cfg", "output"])]
     scenario: Option<PathBuf>,
     /// How to print the plan
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -63,9 +81,9 @@ enum PlanFormat {
     Json,
     /// For programs.
     Yaml,
-    /// The steps alone, one a line.
+    /// The steps alone, one a line; of a head: the nodes that would change, or are on their way.
     Name,
-    /// The states that can be reached, for Graphviz; the path is bold.
+    /// The states that can be reached, for Graphviz; the path is bold (--offline).
     Dot,
 }
 
@@ -81,13 +99,54 @@ struct PlanView {
 }
 
 /// Plans and prints.
-pub(crate) fn run(args: &PlanArgs, context: &Context) -> Result<Exit, Failure> {
+pub(crate) async fn run(args: PlanArgs, context: &Context) -> Result<Exit, Failure> {
     if let Some(file) = &args.scenario {
         return scenarios(&Scenarios::load(file)?, context);
     }
-    let (Some(mutations), Some(dsc), Some(cfg)) = (&args.mutations, &args.dsc, &args.cfg) else {
-        return Err(Failure::usage("name --mutations, --dsc and --cfg"));
+    match (&args.nodes, &args.mutations, &args.dsc, &args.cfg) {
+        (None, Some(mutations), Some(dsc), Some(cfg)) => {
+            offline((mutations, dsc, cfg), args.output, context)
+        }
+        (Some(nodes), ..) => live(nodes, &args, context).await,
+        _ => Err(Failure::usage(
+            "a node set is wanted, --offline with its files, or --scenario",
+        )),
+    }
+}
+
+/// Asks a head.
+async fn live(nodes: &str, args: &PlanArgs, context: &Context) -> Result<Exit, Failure> {
+    let nodes = write::node_set(nodes)?;
+    let format = match args.output {
+        PlanFormat::Table => Format::Table,
+        PlanFormat::Json => Format::Json,
+        PlanFormat::Yaml => Format::Yaml,
+        PlanFormat::Name => Format::Name,
+        PlanFormat::Dot => {
+            return Err(Failure::usage(
+                "-o dot draws plans from files: it needs --offline",
+            ));
+        }
     };
+    let changes = set::changes(&args.values, &[], &args.unset, context)?;
+    let request = if changes.is_empty() {
+        v1::PlanRequest { nodes, write: None }
+    } else {
+        set::plan_request(v1::SetNodesRequest {
+            nodes,
+            changes,
+            ..v1::SetNodesRequest::default()
+        })
+    };
+    what_if::show(context, request, format).await
+}
+
+/// Plans from files.
+fn offline(
+    (mutations, dsc, cfg): (&Path, &Path, &Path),
+    format: PlanFormat,
+    context: &Context,
+) -> Result<Exit, Failure> {
     let unacceptable = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
     let schema = Schema::built_in();
     let set = load_dir(mutations, &schema).map_err(|error| unacceptable(&error))?;
@@ -100,7 +159,7 @@ pub(crate) fn run(args: &PlanArgs, context: &Context) -> Result<Exit, Failure> {
     let plan = graph.plan(&dsc, &cfg);
     let (view, exit) = view(&plan);
     let screen = &context.screen;
-    match args.output {
+    match format {
         PlanFormat::Table => {
             screen.print(&page(&graph, &plan, screen.paint))?;
         }

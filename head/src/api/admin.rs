@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
-use super::convert;
 use super::select::{TreeInventory, read_each};
 use super::watch::{self, Feed};
+use super::{convert, plan};
 use crate::boot::MacAddr;
 use crate::modules::ImageStore;
 use crate::nodeset::{NodeSet, is_group_name};
@@ -52,11 +52,11 @@ pub(crate) struct Parts {
 
 /// See the module.
 #[derive(Clone)]
-pub(crate) struct Admin(Arc<Parts>);
+pub(crate) struct Admin(pub(super) Arc<Parts>);
 
-type Answer<T> = Result<Response<T>, Status>;
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
-fn stopped<T>(_: T) -> Status {
+pub(super) fn stopped<T>(_: T) -> Status {
     Status::unavailable("the head is stopping")
 }
 
@@ -66,7 +66,7 @@ impl Admin {
         Self(Arc::new(parts))
     }
 
-    async fn select(&self, nodes: &str) -> Result<Vec<(NodeName, NodeId)>, Status> {
+    pub(super) async fn select(&self, nodes: &str) -> Result<Vec<(NodeName, NodeId)>, Status> {
         let set = NodeSet::parse(nodes).map_err(convert::no_nodes)?;
         let found = self
             .0
@@ -81,7 +81,10 @@ impl Admin {
     }
 
     /// As [`select`](Self::select), for changes: no node set must not mean all nodes.
-    async fn select_named(&self, nodes: &str) -> Result<Vec<(NodeName, NodeId)>, Status> {
+    pub(super) async fn select_named(
+        &self,
+        nodes: &str,
+    ) -> Result<Vec<(NodeName, NodeId)>, Status> {
         if nodes.trim().is_empty() {
             return Err(Status::invalid_argument(
                 "no node is named; all nodes are @*",
@@ -155,7 +158,7 @@ fn author<T>(request: &Request<T>) -> String {
         .unwrap_or_default()
 }
 
-fn check_groups(groups: &[String]) -> Result<(), Status> {
+pub(super) fn check_groups(groups: &[String]) -> Result<(), Status> {
     match groups.iter().find(|group| !is_group_name(group)) {
         Some(bad) => Err(Status::invalid_argument(format!(
             "{bad:?} is no group name: use letters, digits and ._-"
@@ -226,45 +229,14 @@ impl AdminService for Admin {
     ) -> Answer<WriteResponse> {
         let author = author(&request);
         let request = request.into_inner();
-        let nodes = self.select_named(&request.nodes).await?;
-        self.write(
-            author,
-            request.options,
-            nodes
-                .into_iter()
-                .map(|(_, id)| WriteOp::Delete(id))
-                .collect(),
-        )
-        .await
+        let ops = self.delete_ops(&request).await?;
+        self.write(author, request.options, ops).await
     }
 
     async fn set_nodes(&self, request: Request<v1::SetNodesRequest>) -> Answer<WriteResponse> {
         let author = author(&request);
         let request = request.into_inner();
-        check_groups(&request.add_groups)?;
-        let written = |change| convert::written(&self.0.schema, change);
-        let changes: Vec<_> = request
-            .changes
-            .into_iter()
-            .map(written)
-            .collect::<Result<_, _>>()?;
-        let (add, remove) = (request.add_groups, request.remove_groups);
-        let mut ops = Vec::new();
-        for (_, node) in self.select_named(&request.nodes).await? {
-            if !changes.is_empty() {
-                ops.push(WriteOp::Set {
-                    node,
-                    changes: changes.clone(),
-                });
-            }
-            if !add.is_empty() || !remove.is_empty() {
-                ops.push(WriteOp::Groups {
-                    node,
-                    add: add.clone(),
-                    remove: remove.clone(),
-                });
-            }
-        }
+        let ops = self.set_ops(&request).await?;
         self.write(author, request.options, ops).await
     }
 
@@ -281,21 +253,13 @@ impl AdminService for Admin {
 
     async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Answer<WriteResponse> {
         let author = author(&request);
-        let v1::FreezeRequest {
-            nodes,
-            freeze: frozen,
-            options,
-        } = request.into_inner();
-        let ops = if nodes.trim().is_empty() {
-            vec![WriteOp::FreezeCluster(frozen)]
-        } else {
-            let nodes = self.select_named(&nodes).await?;
-            nodes
-                .into_iter()
-                .map(|(_, node)| WriteOp::Freeze { node, frozen })
-                .collect()
-        };
-        self.write(author, options, ops).await
+        let request = request.into_inner();
+        let ops = self.freeze_ops(&request).await?;
+        self.write(author, request.options, ops).await
+    }
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
+        plan::plan(self, request.into_inner()).await
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {

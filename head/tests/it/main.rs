@@ -5,6 +5,7 @@ mod child;
 mod crash;
 mod full_disk;
 mod join;
+mod plan;
 mod rig;
 mod start;
 mod watch;

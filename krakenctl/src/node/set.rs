@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use engine::state::StateUrl;
 use proto::v1;
-use serde::Serialize;
 
 use super::progress;
 use crate::exit::{Exit, Failure};
-use crate::output::Table;
-use crate::value::{self, Shown};
+use crate::value;
 use crate::wait::Goal;
 use crate::write::{self, LimitArgs, WriteArgs, Written};
-use crate::{Context, complete, connect, names, view};
+use crate::{Context, complete, connect, names, what_if};
 
 /// Longest value read from a file; the longest a node can have (state.proto).
 const MAX_VALUE_FILE_BYTES: u64 = engine::state::MAX_VALUE_BYTES as u64;
@@ -83,7 +81,7 @@ struct HowArgs {
     /// Longest wait
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = connect::parse_duration)]
     timeout: Duration,
-    /// Print what would change, and change nothing: exit code 8, or 0 if nothing would
+    /// Print what would change and what nodes would do then, as `krakenctl plan` does, and write nothing: exit code 8, or 0 if nothing would
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
     #[command(flatten)]
@@ -101,6 +99,30 @@ struct Wanted {
 }
 
 pub(crate) async fn set(args: SetArgs, context: &Context) -> Result<Exit, Failure> {
+    let group = |group: &String| group.trim_start_matches('@').to_owned();
+    let wanted = Wanted {
+        changes: changes(&args.values, &args.from_file, &[], context)?,
+        add_groups: args.add_group.iter().map(group).collect(),
+        remove_groups: args.remove_group.iter().map(group).collect(),
+    };
+    apply(&args.nodes, wanted, &args.how, "set", context).await
+}
+
+pub(crate) async fn unset(args: UnsetArgs, context: &Context) -> Result<Exit, Failure> {
+    let wanted = Wanted {
+        changes: changes(&[], &[], &args.urls, context)?,
+        ..Wanted::default()
+    };
+    apply(&args.nodes, wanted, &args.how, "unset", context).await
+}
+
+/// What was typed as `URL=VALUE`, `URL=FILE` and `URL` alone, each url once.
+pub(crate) fn changes(
+    values: &[String],
+    from_file: &[String],
+    unset: &[String],
+    context: &Context,
+) -> Result<Vec<v1::ValueChange>, Failure> {
     let schema = context.shown.schema();
     let mut changes: BTreeMap<StateUrl, v1::ValueChange> = BTreeMap::new();
     let mut add = |url: StateUrl, text: &str| -> Result<(), Failure> {
@@ -110,35 +132,31 @@ pub(crate) async fn set(args: SetArgs, context: &Context) -> Result<Exit, Failur
         }
         Ok(())
     };
-    for assignment in &args.values {
+    for assignment in values {
         let (url, text) = value::split_assignment(assignment)?;
         add(url, text)?;
     }
-    for assignment in &args.from_file {
+    for assignment in from_file {
         let (url, path) = value::split_assignment(assignment)?;
         add(url, &read_value(Path::new(path))?)?;
     }
-    let group = |group: &String| group.trim_start_matches('@').to_owned();
-    let wanted = Wanted {
-        changes: changes.into_values().collect(),
-        add_groups: args.add_group.iter().map(group).collect(),
-        remove_groups: args.remove_group.iter().map(group).collect(),
-    };
-    apply(&args.nodes, wanted, &args.how, "set", context).await
-}
-
-pub(crate) async fn unset(args: UnsetArgs, context: &Context) -> Result<Exit, Failure> {
-    let mut wanted = Wanted::default();
-    for url in &args.urls {
+    for url in unset {
         if let Some((url, _)) = url.split_once('=') {
             return Err(Failure::usage(format!(
-                "{url}: `node unset` takes urls alone"
+                "{url}: what is unset has no value: give the url alone"
             )));
         }
-        let url = value::parse_url(url)?.to_string();
-        wanted.changes.push(v1::ValueChange { url, value: None });
+        add(value::parse_url(url)?, "")?;
     }
-    apply(&args.nodes, wanted, &args.how, "unset", context).await
+    Ok(changes.into_values().collect())
+}
+
+/// The question what this request would lead to.
+pub(crate) fn plan_request(request: v1::SetNodesRequest) -> v1::PlanRequest {
+    v1::PlanRequest {
+        nodes: String::new(),
+        write: Some(v1::plan_request::Write::Set(request)),
+    }
 }
 
 async fn apply(
@@ -148,35 +166,34 @@ async fn apply(
     verb: &str,
     context: &Context,
 ) -> Result<Exit, Failure> {
-    let mut nodes = write::node_set(nodes)?;
-    let mut head = context.head().await?;
-    let disruptive = wanted
-        .changes
-        .iter()
-        .any(|change| is_disruptive(&change.url));
-    let mut names = Vec::new();
-    if how.wait || how.dry_run || how.limit.limit(disruptive).is_some() {
-        let found = write::resolve(&mut head, &nodes).await?;
-        if how.dry_run {
-            return dry_run(&found, &wanted, how, context);
-        }
-        names = found.into_iter().map(|node| node.name).collect();
-        how.limit
-            .approve(context, "change", &names, disruptive)
-            .await?;
-        nodes = names::fold(&names);
-    }
-    let goals = if how.wait {
-        goals(&mut head, &wanted).await?
-    } else {
-        Vec::new()
-    };
-    let request = v1::SetNodesRequest {
-        nodes,
+    let mut request = v1::SetNodesRequest {
+        nodes: write::node_set(nodes)?,
         changes: wanted.changes,
         add_groups: wanted.add_groups,
         remove_groups: wanted.remove_groups,
         options: how.write.options(),
+    };
+    if how.dry_run {
+        return what_if::show(context, plan_request(request), how.write.output).await;
+    }
+    let mut head = context.head().await?;
+    let disruptive = request
+        .changes
+        .iter()
+        .any(|change| is_disruptive(&change.url));
+    let mut names = Vec::new();
+    if how.wait || how.limit.limit(disruptive).is_some() {
+        let found = write::resolve(&mut head, &request.nodes).await?;
+        names = found.into_iter().map(|node| node.name).collect();
+        how.limit
+            .approve(context, "change", &names, disruptive)
+            .await?;
+        request.nodes = names::fold(&names);
+    }
+    let goals = if how.wait {
+        goals(&mut head, &request.changes).await?
+    } else {
+        Vec::new()
     };
     write::check_size(&request)?;
     let written = Written::from(head.set_nodes(request).await?.into_inner());
@@ -202,7 +219,10 @@ fn is_disruptive(url: &str) -> bool {
 }
 
 /// What can be waited for: values that mutations change, or that nodes report.
-async fn goals(head: &mut connect::Head, wanted: &Wanted) -> Result<Vec<Goal>, Failure> {
+async fn goals(
+    head: &mut connect::Head,
+    changes: &[v1::ValueChange],
+) -> Result<Vec<Goal>, Failure> {
     let mutations = head
         .list_mutations(v1::ListMutationsRequest {})
         .await?
@@ -214,8 +234,7 @@ async fn goals(head: &mut connect::Head, wanted: &Wanted) -> Result<Vec<Goal>, F
             .flat_map(|mutation| &mutation.mutates)
             .any(|change| change.url == url)
     };
-    let set = wanted
-        .changes
+    let set = changes
         .iter()
         .filter_map(|change| Some((&change.url, change.value.clone()?)));
     Ok(set
@@ -243,103 +262,4 @@ fn read_value(path: &Path) -> Result<String, Failure> {
     // Editors end a file with a newline that is no part of a password.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
-}
-
-/// One change of a dry run, for programs. Field names are an interface.
-#[derive(Debug, Serialize)]
-struct Difference {
-    node: String,
-    url: String,
-    from: serde_json::Value,
-    to: serde_json::Value,
-}
-
-fn dry_run(
-    nodes: &[v1::Node],
-    wanted: &Wanted,
-    how: &HowArgs,
-    context: &Context,
-) -> Result<Exit, Failure> {
-    let shown = &context.shown;
-    let mut differences = Vec::new();
-    let mut table = Table::new(["NODE", "URL", "FROM", "TO"]);
-    for node in nodes {
-        let rows = values_changed(node, wanted, shown)
-            .into_iter()
-            .chain(groups_changed(node, wanted));
-        for (difference, from, to) in rows {
-            table.row(
-                [&node.name, &difference.url, &from, &to]
-                    .into_iter()
-                    .map(|text| text.as_str().into())
-                    .collect(),
-            );
-            differences.push(difference);
-        }
-    }
-    let exit = if differences.is_empty() {
-        Exit::Ok
-    } else {
-        Exit::Pending
-    };
-    context.screen.list(
-        how.write.output,
-        &differences,
-        |difference| difference.node.clone(),
-        || table,
-    )?;
-    let changed: std::collections::BTreeSet<&str> = differences
-        .iter()
-        .map(|difference| difference.node.as_str())
-        .collect();
-    context.note(&match changed.len() {
-        0 => "nothing would change".to_owned(),
-        n => format!(
-            "{} would change: {}",
-            view::count(n, "node"),
-            names::fold(changed)
-        ),
-    });
-    Ok(exit)
-}
-
-type Row = (Difference, String, String);
-
-fn values_changed(node: &v1::Node, wanted: &Wanted, shown: &Shown) -> Vec<Row> {
-    let json = |url: &str, value: Option<&v1::Value>| {
-        value.map_or(serde_json::Value::Null, |value| shown.json(url, value))
-    };
-    let changed = wanted.changes.iter().filter_map(|change| {
-        let (url, to) = (&change.url, change.value.as_ref());
-        let from = view::get(view::cfg(node), url);
-        (from != to).then(|| {
-            let difference = Difference {
-                node: node.name.clone(),
-                url: url.clone(),
-                from: json(url, from),
-                to: json(url, to),
-            };
-            (difference, shown.text(url, from), shown.text(url, to))
-        })
-    });
-    changed.collect()
-}
-
-fn groups_changed(node: &v1::Node, wanted: &Wanted) -> Option<Row> {
-    let mut groups: Vec<String> = node.groups.clone();
-    groups.retain(|group| !wanted.remove_groups.contains(group));
-    groups.extend(wanted.add_groups.iter().cloned());
-    groups.sort();
-    groups.dedup();
-    let mut old = node.groups.clone();
-    old.sort();
-    (old != groups).then(|| {
-        let difference = Difference {
-            node: node.name.clone(),
-            url: "groups".to_owned(),
-            from: old.clone().into(),
-            to: groups.clone().into(),
-        };
-        (difference, old.join(","), groups.join(","))
-    })
 }

@@ -27,6 +27,9 @@ pub(crate) struct World {
     pub(crate) epoch: u64,
     pub(crate) frozen: bool,
     pub(crate) reports: BTreeMap<String, v1::Report>,
+    /// The answer to every `Plan`, and what was asked last.
+    pub(crate) plan: v1::PlanResponse,
+    pub(crate) planned: v1::PlanRequest,
     pub(crate) pending: Vec<v1::Pending>,
     pub(crate) images: Vec<v1::Image>,
     pub(crate) mutations: v1::MutationSet,

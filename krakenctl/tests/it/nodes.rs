@@ -1,6 +1,8 @@
 //! Nodes: add, list, show, set, unset, delete.
 
-use crate::fake_head::{FakeHead, Run, change};
+use proto::v1;
+
+use crate::fake_head::{FakeHead, Run, change, text};
 
 #[test]
 fn nodes_come_and_go() {
@@ -113,30 +115,65 @@ fn names_come_from_standard_input() {
 }
 
 #[test]
-fn a_dry_run_changes_nothing_and_tells_what_would() {
+fn a_dry_run_asks_for_the_plan_and_writes_nothing() {
     let head = FakeHead::start();
     head.run(&["node", "add", "n[1-2]", "/RunState=SYNC"])
         .ends(0);
-    let run = head
-        .run(&[
-            "node",
-            "set",
-            "n[1-2]",
-            "/RunState=INIT",
-            "--add-group",
-            "x",
-            "--dry-run",
-        ])
-        .ends(8);
+    head.world().plan = v1::PlanResponse {
+        revision: 2,
+        changes: vec![v1::Difference {
+            nodes: "n[1-2]".into(),
+            count: 2,
+            what: "/RunState".into(),
+            old: Some(text("SYNC")),
+            new: Some(text("INIT")),
+        }],
+        groups: Vec::new(),
+    };
+    let args = [
+        "node",
+        "set",
+        "n[1-2]",
+        "/RunState=INIT",
+        "--add-group",
+        "@x",
+        "--dry-run",
+    ];
+    let run = head.run(&args).ends(8);
     assert!(
-        run.out.contains("n2    /RunState  SYNC  INIT"),
+        run.out.contains("n[1-2]  /RunState  SYNC  INIT"),
         "{}",
         run.out
     );
-    assert!(run.out.contains("n2    groups     -     x"), "{}", run.out);
-    assert_eq!(run.err, "2 nodes would change: n[1-2]\n");
-    head.run(&["node", "set", "n1", "/RunState=SYNC", "--dry-run"])
-        .ends(0);
+    assert!(
+        run.err.contains("nothing was written (revision 2)"),
+        "{}",
+        run.err
+    );
+    let Some(v1::plan_request::Write::Set(asked)) = head.world().planned.write.clone() else {
+        panic!("a write is asked about")
+    };
+    assert_eq!(
+        (asked.nodes.as_str(), &asked.changes[..]),
+        ("n[1-2]", &[change("/RunState", "INIT")][..])
+    );
+    assert_eq!(asked.add_groups, ["x"]);
+    let plan = head.run(&["plan", "n[1-2]", "/RunState=INIT"]).ends(8);
+    assert_eq!((plan.out, plan.err), (run.out, run.err));
+    let names = head
+        .run(&[
+            "node",
+            "unset",
+            "n[1-2]",
+            "/RunState",
+            "--dry-run",
+            "-o",
+            "name",
+        ])
+        .ends(8);
+    assert_eq!(names.out, "n1\nn2\n");
+    head.run(&["node", "set", "n7", "/RunState=SYNC", "--dry-run"])
+        .ends(4);
     head.run(&["node", "add", "n9", "--dry-run"]).ends(8);
     let calls = head.world().calls.clone();
     assert_eq!(
@@ -189,6 +226,14 @@ fn secrets_go_in_and_do_not_come_out() {
     let file = head.folder.path().join("secret");
     std::fs::write(&file, "hunter2\n").expect("file");
     let from = format!("/power/password={}", file.display());
+    // Even of a head that does not keep the secret.
+    head.world().plan.changes.push(v1::Difference {
+        nodes: "n1".into(),
+        count: 1,
+        what: "/power/password".into(),
+        old: None,
+        new: Some(text("hunter2")),
+    });
     let dry = head
         .run(&["node", "set", "n1", "--from-file", &from, "--dry-run"])
         .ends(8);

@@ -1,8 +1,13 @@
-//! `plan --offline` as a process: what goes where, and the exit codes. No head is involved.
+//! `plan` as a process: what goes where, and the exit codes; of files without a head, and of a head that answers what the test says.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use proto::v1;
+use proto::v1::Outcome;
+
+use crate::fake_head::{FakeHead, text};
 
 const SETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/scenarios/sets");
 
@@ -120,4 +125,143 @@ fn bad_input_is_a_matter_of_usage() {
         file.display()
     );
     assert!(error.contains(&expect), "{error}");
+}
+
+fn step(mutation: &str, disruptive: bool) -> v1::ReportStep {
+    v1::ReportStep {
+        mutation: mutation.into(),
+        context: v1::MutationContext::Child.into(),
+        disruptive,
+        changes: vec![v1::UrlChange {
+            url: "/PhysState".into(),
+            from: vec![v1::OptionalValue {
+                value: Some(text("POWER_ON")),
+            }],
+            to: Some(v1::OptionalValue {
+                value: Some(text("POWER_OFF")),
+            }),
+        }],
+        ..v1::ReportStep::default()
+    }
+}
+
+fn group(nodes: &str, count: u32, outcome: Outcome, steps: Vec<v1::ReportStep>) -> v1::PlanGroup {
+    v1::PlanGroup {
+        nodes: nodes.into(),
+        count,
+        outcome: outcome.into(),
+        steps,
+        ..v1::PlanGroup::default()
+    }
+}
+
+#[test]
+fn a_head_tells_what_groups_of_nodes_would_do() {
+    let head = FakeHead::start();
+    let mut busy = group(
+        "n[1-60]",
+        60,
+        Outcome::Path,
+        vec![step("power/ONtoOFF", true)],
+    );
+    busy.holds.push(v1::GroupHold {
+        hold: Some(v1::Hold {
+            kind: "busy".into(),
+            text: "node n[5-7] is BUSY: a job runs on it".into(),
+            lifted_by: "the end of the job".into(),
+        }),
+        nodes: "n[5-7]".into(),
+        count: 3,
+        mutation: "power/ONtoOFF".into(),
+    });
+    busy.estimate = Some(v1::PlanEstimate {
+        reboots: 0,
+        busy: "n[5-7]".into(),
+        busy_count: 3,
+    });
+    busy.interrupts.push("image/IDLEtoACTIVE".into());
+    head.world().plan = v1::PlanResponse {
+        revision: 7,
+        changes: Vec::new(),
+        groups: vec![busy, group("n[61-64]", 4, Outcome::Converged, Vec::new())],
+    };
+    let run = head.run(&["plan", "n[1-64]"]).ends(8);
+    let expect = "\
+n[1-60] (60 nodes)  1 step
+     #  MUTATION       CHANGES                           BY
+  -> 1  power/ONtoOFF  /PhysState POWER_ON -> POWER_OFF  its parent  disruptive
+  stops     image/IDLEtoACTIVE
+  estimate  3 nodes run jobs: n[5-7]
+  held      busy, before power/ONtoOFF: n[5-7]: node n[5-7] is BUSY: a job runs on it
+            lifted by: the end of the job
+
+n[61-64] (4 nodes)  nothing to do
+";
+    // The table of steps is the one of `explain`, and tested there.
+    let without_table = |page: &str| -> String {
+        let lines = page
+            .lines()
+            .filter(|line| !line.contains("CHANGES") && !line.contains("->"));
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    assert_eq!(without_table(&run.out), without_table(expect));
+    assert!(
+        run.out.contains("/PhysState POWER_ON -> POWER_OFF") && run.out.contains("disruptive"),
+        "{}",
+        run.out
+    );
+    assert_eq!(
+        run.err,
+        "60 nodes would move; nothing is written (revision 7)\n"
+    );
+    let json = head.run(&["plan", "n[1-64]", "-o", "json"]).ends(8).json();
+    assert_eq!(json["groups"][0]["nodes"], "n[1-60]");
+    assert_eq!(json["groups"][0]["holds"][0]["kind"], "busy");
+    assert_eq!(json["groups"][0]["estimate"]["busy_count"], 3);
+    assert_eq!(json["groups"][0]["steps"][0]["mutation"], "power/ONtoOFF");
+    assert_eq!(
+        head.run(&["plan", "n[1-64]", "-o", "name"])
+            .ends(8)
+            .out
+            .lines()
+            .count(),
+        60
+    );
+}
+
+#[test]
+fn the_exit_code_tells_who_could_not() {
+    let head = FakeHead::start();
+    for (groups, code) in [
+        (vec![], 0),
+        (vec![group("n1", 1, Outcome::Converged, vec![])], 0),
+        (
+            vec![group("n1", 1, Outcome::Held, vec![step("a/b", false)])],
+            8,
+        ),
+        (vec![group("n1", 1, Outcome::NoPath, vec![])], 1),
+        (
+            vec![
+                group("n1", 1, Outcome::NoPath, vec![]),
+                group("n2", 1, Outcome::Path, vec![step("a/b", false)]),
+            ],
+            3,
+        ),
+    ] {
+        head.world().plan = v1::PlanResponse {
+            revision: 1,
+            changes: Vec::new(),
+            groups,
+        };
+        head.run(&["plan", "n[1-2]"]).ends(code);
+    }
+    for bad in [
+        &["plan"][..],
+        &["plan", "n1", "--offline"],
+        &["plan", "--offline"],
+        &["plan", "n1", "/RunState=SINK"],
+        &["plan", "n1", "-o", "dot"],
+    ] {
+        head.run(bad).ends(2);
+    }
 }

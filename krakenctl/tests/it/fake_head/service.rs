@@ -229,6 +229,18 @@ impl Admin for Service {
         world.written(names)
     }
 
+    async fn plan(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<v1::PlanResponse>, Status> {
+        let mut world = self.enter("plan", &request)?;
+        world.planned = request.into_inner();
+        if let Some(v1::plan_request::Write::Set(set)) = &world.planned.write {
+            world.select(&set.nodes)?;
+        }
+        Ok(Response::new(world.plan.clone()))
+    }
+
     async fn explain(
         &self,
         request: Request<v1::ExplainRequest>,

@@ -1,0 +1,90 @@
+//! `Plan`: what a write would lead to (DESIGN 3, "Explain"). The engine answers; here requests and answers are translated.
+
+use engine::engine::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
+use engine::extension::Schema;
+use engine::state::NodeId;
+use proto::v1;
+use proto::v1::plan_request::Write;
+use tonic::Response;
+
+use super::admin::{Admin, Answer, stopped};
+use super::convert;
+use super::differences::{Folded, differences};
+
+/// Answers a request.
+pub(super) async fn plan(admin: &Admin, request: v1::PlanRequest) -> Answer<v1::PlanResponse> {
+    let (ops, nodes) = match &request.write {
+        Some(Write::Set(set)) => (admin.set_ops(set).await?, None),
+        Some(Write::Delete(delete)) => (admin.delete_ops(delete).await?, None),
+        Some(Write::Freeze(freeze)) => {
+            // What is frozen are the nodes of the cluster, then.
+            let all = freeze.nodes.trim().is_empty().then_some("");
+            (admin.freeze_ops(freeze).await?, all)
+        }
+        None => (Vec::new(), Some(request.nodes.as_str())),
+    };
+    let nodes: Vec<NodeId> = match nodes {
+        Some(nodes) => admin
+            .select(nodes)
+            .await?
+            .into_iter()
+            .map(|(_, id)| id)
+            .collect(),
+        None => Vec::new(),
+    };
+    let asked = admin
+        .0
+        .handle
+        .query(move |engine, now| engine.what_if(&ops, &nodes, now));
+    let what = asked
+        .await
+        .map_err(stopped)?
+        .map_err(|error| convert::not_written(&error))?;
+    Ok(Response::new(response(&admin.0.schema, &what)))
+}
+
+fn response(schema: &Schema, what: &WhatIf) -> v1::PlanResponse {
+    v1::PlanResponse {
+        revision: what.revision,
+        changes: differences(schema, &what.changes, &what.names),
+        groups: what
+            .groups
+            .iter()
+            .map(|group| of_group(schema, group))
+            .collect(),
+    }
+}
+
+fn of_group(schema: &Schema, group: &PlanGroup) -> v1::PlanGroup {
+    let report = convert::report(schema, &group.report);
+    let (nodes, busy) = (Folded::of(&group.nodes), Folded::of(&group.busy));
+    v1::PlanGroup {
+        nodes: nodes.text,
+        count: nodes.count,
+        outcome: report.outcome,
+        steps: report.steps,
+        holds: group.holds.iter().map(of_hold).collect(),
+        interrupts: group.interrupts.iter().map(ToString::to_string).collect(),
+        reason: report.reason,
+        estimate: Some(v1::PlanEstimate {
+            reboots: u32::try_from(group.reboots).unwrap_or(u32::MAX),
+            busy: busy.text,
+            busy_count: busy.count,
+        }),
+    }
+}
+
+fn of_hold(held: &GroupHold) -> v1::GroupHold {
+    let nodes = Folded::of(&held.nodes);
+    let named = |text: &str| text.replace(NODE_MARK, &nodes.text);
+    v1::GroupHold {
+        hold: Some(v1::Hold {
+            kind: held.hold.kind.to_owned(),
+            text: named(&held.hold.text),
+            lifted_by: named(&held.hold.lifted_by),
+        }),
+        mutation: held.mutation.to_string(),
+        count: nodes.count,
+        nodes: nodes.text,
+    }
+}

@@ -1,0 +1,160 @@
+//! What a write would lead to, asked of a real head: nothing is written, and what was told comes true.
+
+use proto::v1;
+use proto::v1::plan_request::Write;
+use tonic::Code;
+
+use crate::rig::{Client, Rig, add, change, list, node, set};
+
+/// Power control that is never used: the cluster is frozen.
+const POWER: &str =
+    "[power]\ncommand = { on = [\"false\"], off = [\"false\"], status = [\"false\"] }\n";
+
+async fn plan(
+    client: &mut Client,
+    nodes: &str,
+    changes: Vec<v1::ValueChange>,
+) -> Result<v1::PlanResponse, tonic::Status> {
+    let set = v1::SetNodesRequest {
+        nodes: nodes.into(),
+        changes,
+        ..v1::SetNodesRequest::default()
+    };
+    let request = v1::PlanRequest {
+        nodes: String::new(),
+        write: Some(Write::Set(set)),
+    };
+    client.plan(request).await.map(tonic::Response::into_inner)
+}
+
+fn steps(steps: &[v1::ReportStep]) -> Vec<&str> {
+    steps.iter().map(|step| step.mutation.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_plan_writes_nothing_and_comes_true() {
+    let rig = Rig::new(POWER);
+    let (_head, mut client) = rig.start().await;
+    let freeze = v1::FreezeRequest {
+        freeze: true,
+        ..v1::FreezeRequest::default()
+    };
+    client.freeze(freeze).await.unwrap();
+    let driver = [("/power/driver", "COMMAND"), ("/power/password", "old")];
+    let nodes = (1..=4).map(|i| node(&format!("n{i}"), if i < 4 { &driver } else { &[] }));
+    add(&mut client, nodes.collect()).await.unwrap();
+    let before = list(&mut client, "@*").await.unwrap();
+
+    let wanted = || vec![set("/RunState", "SYNC"), set("/power/password", "hunter2")];
+    let told = plan(&mut client, "n[1-4]", wanted()).await.unwrap();
+    assert_eq!(told.revision, 3);
+    let lines: Vec<_> = told
+        .changes
+        .iter()
+        .map(|line| (line.nodes.as_str(), line.count, line.what.as_str()))
+        .collect();
+    let expect = [
+        ("n[1-4]", 4, "/RunState"),
+        ("n4", 1, "/power/password"),
+        ("n[1-3]", 3, "/power/password"),
+    ];
+    assert_eq!(lines, expect);
+    assert!(!format!("{told:?}").contains("hunter2"), "{told:?}");
+    let groups: Vec<_> = told
+        .groups
+        .iter()
+        .map(|group| (group.nodes.as_str(), group.outcome()))
+        .collect();
+    assert_eq!(
+        groups,
+        [("n[1-3]", v1::Outcome::Held), ("n4", v1::Outcome::NoPath)]
+    );
+    assert_eq!(told.groups[0].steps.len(), 5, "{told:?}");
+    assert_eq!(told.groups[0].estimate.as_ref().unwrap().reboots, 1);
+    let hold = told.groups[0].holds[0].hold.as_ref().unwrap();
+    assert_eq!(
+        (hold.kind.as_str(), hold.lifted_by.as_str()),
+        ("frozen", "krakenctl thaw")
+    );
+    assert!(
+        told.groups[1].reason.contains("/power/driver"),
+        "{}",
+        told.groups[1].reason
+    );
+
+    assert_eq!(list(&mut client, "@*").await.unwrap(), before);
+    let version = client
+        .get_version(v1::GetVersionRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(version.revision, 3);
+
+    change(&mut client, "n[1-4]", wanted()).await.unwrap();
+    let request = v1::ExplainRequest {
+        nodes: "n[1-4]".into(),
+    };
+    let reports = client.explain(request).await.unwrap().into_inner().reports;
+    for report in &reports[..3] {
+        assert_eq!(steps(&report.steps), steps(&told.groups[0].steps));
+    }
+    assert_eq!(reports[3].reason, told.groups[1].reason);
+    // Without a write: the same, now at hand.
+    let request = v1::PlanRequest {
+        nodes: "n[1-4]".into(),
+        write: None,
+    };
+    let now = client.plan(request).await.unwrap().into_inner();
+    assert_eq!((now.groups.len(), now.changes.len()), (2, 0));
+    assert_eq!(steps(&now.groups[0].steps), steps(&told.groups[0].steps));
+    // Nothing new is wanted, and nothing is told to change.
+    let again = plan(&mut client, "n[1-4]", vec![set("/RunState", "SYNC")])
+        .await
+        .unwrap();
+    assert_eq!(again.changes, []);
+}
+
+#[tokio::test]
+async fn a_plan_is_refused_as_its_write_would_be() {
+    let rig = Rig::new("");
+    let (_head, mut client) = rig.start().await;
+    let mac = [("/ipv4/boot/mac", "52:54:00:00:00:01")];
+    add(&mut client, vec![node("n1", &mac), node("n2", &[])])
+        .await
+        .unwrap();
+    let taken = plan(
+        &mut client,
+        "n2",
+        vec![set("/ipv4/boot/mac", "52:54:00:00:00:01")],
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists);
+    let typo = plan(&mut client, "n2", vec![set("/runstate", "SYNC")])
+        .await
+        .unwrap_err();
+    assert!(typo.message().contains("did you mean /RunState?"), "{typo}");
+    let nobody = plan(&mut client, "n7", vec![set("/RunState", "SYNC")])
+        .await
+        .unwrap_err();
+    assert_eq!(nobody.code(), Code::NotFound);
+    let delete = v1::DeleteNodesRequest {
+        nodes: "n1".into(),
+        options: None,
+    };
+    let request = v1::PlanRequest {
+        nodes: String::new(),
+        write: Some(Write::Delete(delete)),
+    };
+    let told = client.plan(request).await.unwrap().into_inner();
+    let lines: Vec<_> = told
+        .changes
+        .iter()
+        .map(|line| (line.nodes.as_str(), line.what.as_str(), line.new.is_some()))
+        .collect();
+    assert_eq!(
+        lines,
+        [("n1", "node", false), ("n1", "/ipv4/boot/mac", false)]
+    );
+    assert_eq!(list(&mut client, "n*").await.unwrap().len(), 2);
+}

@@ -1,0 +1,378 @@
+//! A [`PlanResponse`](v1::PlanResponse) as people and programs read it: what a write would change and lead to. `plan` and every `--dry-run`
+//! end here. Nothing is decided here: the head checked, planned and grouped.
+
+use std::fmt::Write;
+
+use proto::v1;
+use proto::v1::Outcome;
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::explain::{self, StepView};
+use crate::output::{Cell, Format, Paint, Table, Tone, printable};
+use crate::value::Shown;
+use crate::{Context, names, view};
+
+/// Longest node set shown in a headline; a rack of odd names is longer than anybody reads.
+const MAX_SHOWN: usize = 200;
+
+/// A plan for JSON and YAML. Field names are an interface.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct WhatIfView {
+    pub(crate) revision: u64,
+    pub(crate) changes: Vec<DifferenceView>,
+    pub(crate) groups: Vec<GroupView>,
+}
+
+/// One change that several nodes share. Field names are an interface.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct DifferenceView {
+    /// Node set; empty: the cluster.
+    pub(crate) nodes: String,
+    pub(crate) count: u32,
+    /// A url, or "node", "frozen", "group NAME", "label NAME".
+    pub(crate) what: String,
+    pub(crate) from: serde_json::Value,
+    pub(crate) to: serde_json::Value,
+}
+
+/// Nodes that would do the same.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct GroupView {
+    nodes: String,
+    count: u32,
+    outcome: &'static str,
+    steps: Vec<StepView>,
+    holds: Vec<GroupHoldView>,
+    interrupts: Vec<String>,
+    reason: String,
+    estimate: EstimateView,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct GroupHoldView {
+    kind: String,
+    text: String,
+    lifted_by: String,
+    mutation: String,
+    nodes: String,
+    count: u32,
+}
+
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+struct EstimateView {
+    reboots: u32,
+    /// Nodes on which a job runs and whose plan has a disruptive step.
+    busy: String,
+    busy_count: u32,
+}
+
+/// Asks the head what a write would lead to, prints it, and says by the exit code what would happen.
+pub(crate) async fn show(
+    context: &Context,
+    request: v1::PlanRequest,
+    format: Format,
+) -> Result<Exit, Failure> {
+    crate::write::check_size(&request)?;
+    let mut head = context.head().await?;
+    let response = head.plan(request).await?.into_inner();
+    print(context, &response, format)?;
+    Ok(exit(&response))
+}
+
+/// 0: nothing would happen, 8: something would, 3 and 1: some or all that had to do something could not.
+fn exit(response: &v1::PlanResponse) -> Exit {
+    let stuck =
+        |group: &&v1::PlanGroup| matches!(group.outcome(), Outcome::NoPath | Outcome::Parked);
+    let moves = |group: &v1::PlanGroup| !group.steps.is_empty() || group.outcome() == Outcome::Path;
+    let stuck_groups = response.groups.iter().filter(stuck).count();
+    let others = response.groups.iter().filter(|group| !stuck(group));
+    match (stuck_groups, others.clone().any(moves)) {
+        (0, false) if response.changes.is_empty() => Exit::Ok,
+        (0, _) => Exit::Pending,
+        (_, true) => Exit::Partial,
+        (n, false) if n < response.groups.len() => Exit::Partial,
+        _ => Exit::Failure,
+    }
+}
+
+fn print(context: &Context, response: &v1::PlanResponse, format: Format) -> Result<(), Failure> {
+    let (shown, screen) = (&context.shown, &context.screen);
+    match format {
+        Format::Table | Format::Wide => {
+            screen.print(&page(response, shown, screen.paint))?;
+            context.note(&closing(response));
+        }
+        Format::Json | Format::Yaml => {
+            let view = WhatIfView::new(response, shown);
+            screen.item(format, &view, String::new)?;
+        }
+        Format::Csv => {
+            let views: Vec<DifferenceView> = views(&response.changes, shown);
+            screen.list(
+                format,
+                &views,
+                |_| String::new(),
+                || table(&response.changes, shown),
+            )?;
+        }
+        Format::Name => screen.list(format, &changed(response), Clone::clone, Table::default)?,
+    }
+    Ok(())
+}
+
+/// Names of the nodes that would change, or, where nothing is written, of those that are on their way.
+fn changed(response: &v1::PlanResponse) -> Vec<String> {
+    let changes = response.changes.iter().map(|change| &change.nodes);
+    let moving = response
+        .groups
+        .iter()
+        .filter(|group| !group.steps.is_empty());
+    let sets: Vec<&String> = match response.changes.is_empty() {
+        false => changes.collect(),
+        true => moving.map(|group| &group.nodes).collect(),
+    };
+    let names = sets.into_iter().filter_map(|set| names::expand(set).ok());
+    let mut names: Vec<String> = names.flatten().collect();
+    names.sort_by(|a, b| (names::numbers_in(a), a).cmp(&(names::numbers_in(b), b)));
+    names.dedup();
+    names
+}
+
+impl WhatIfView {
+    pub(crate) fn new(response: &v1::PlanResponse, shown: &Shown) -> Self {
+        Self {
+            revision: response.revision,
+            changes: views(&response.changes, shown),
+            groups: response
+                .groups
+                .iter()
+                .map(|group| group_view(group, shown))
+                .collect(),
+        }
+    }
+}
+
+/// Changes for programs.
+pub(crate) fn views(changes: &[v1::Difference], shown: &Shown) -> Vec<DifferenceView> {
+    let json = |what: &str, value: Option<&v1::Value>| {
+        value.map_or(serde_json::Value::Null, |value| shown.json(what, value))
+    };
+    let view = |change: &v1::Difference| DifferenceView {
+        nodes: change.nodes.clone(),
+        count: change.count,
+        what: change.what.clone(),
+        from: json(&change.what, change.old.as_ref()),
+        to: json(&change.what, change.new.as_ref()),
+    };
+    changes.iter().map(view).collect()
+}
+
+fn group_view(group: &v1::PlanGroup, shown: &Shown) -> GroupView {
+    let hold = |held: &v1::GroupHold| {
+        let hold = held.hold.clone().unwrap_or_default();
+        GroupHoldView {
+            kind: hold.kind,
+            text: hold.text,
+            lifted_by: hold.lifted_by,
+            mutation: held.mutation.clone(),
+            nodes: held.nodes.clone(),
+            count: held.count,
+        }
+    };
+    let estimate = group.estimate.clone().unwrap_or_default();
+    GroupView {
+        nodes: group.nodes.clone(),
+        count: group.count,
+        outcome: explain::outcome_word(group.outcome()),
+        steps: group
+            .steps
+            .iter()
+            .map(|step| explain::step_view(step, shown))
+            .collect(),
+        holds: group.holds.iter().map(hold).collect(),
+        interrupts: group.interrupts.clone(),
+        reason: group.reason.clone(),
+        estimate: EstimateView {
+            reboots: estimate.reboots,
+            busy: estimate.busy,
+            busy_count: estimate.busy_count,
+        },
+    }
+}
+
+/// Changes for people: one line each.
+pub(crate) fn table(changes: &[v1::Difference], shown: &Shown) -> Table {
+    let mut table = Table::new(["NODES", "WHAT", "FROM", "TO"]);
+    for change in changes {
+        let nodes = if change.nodes.is_empty() {
+            "the cluster"
+        } else {
+            &change.nodes
+        };
+        let (from, to) = (
+            word(change, change.old.as_ref(), shown),
+            word(change, change.new.as_ref(), shown),
+        );
+        let row = [short(nodes), change.what.clone(), from, to];
+        table.row(row.into_iter().map(Cell::from).collect());
+    }
+    table
+}
+
+fn word(change: &v1::Difference, value: Option<&v1::Value>, shown: &Shown) -> String {
+    if change.what.starts_with('/') || change.what.starts_with("label ") {
+        return shown.text(&change.what, value);
+    }
+    if value.is_some() { "yes" } else { "no" }.to_owned()
+}
+
+/// A node set, cut where nobody reads on.
+pub(crate) fn short(nodes: &str) -> String {
+    if nodes.len() <= MAX_SHOWN {
+        return printable(nodes);
+    }
+    let kept: String = nodes.chars().take(MAX_SHOWN).collect();
+    printable(&kept) + "..."
+}
+
+/// Everything, for a terminal.
+fn page(response: &v1::PlanResponse, shown: &Shown, paint: Paint) -> String {
+    let mut out = String::new();
+    if !response.changes.is_empty() {
+        out += &table(&response.changes, shown).render(false, paint);
+    }
+    for group in &response.groups {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        group_page(&mut out, group, shown, paint);
+    }
+    out
+}
+
+fn group_page(out: &mut String, group: &v1::PlanGroup, shown: &Shown, paint: Paint) {
+    let name = paint.text(&short(&group.nodes), Tone::Bold);
+    let (headline, tone) = headline(group);
+    let count = view::count(group.count as usize, "node");
+    line(
+        out,
+        &format!("{name} ({count})  {}", paint.text(&headline, tone)),
+    );
+    if !group.steps.is_empty() {
+        let report = v1::Report {
+            steps: group.steps.clone(),
+            ..v1::Report::default()
+        };
+        let steps = explain::steps_table(&report, shown).render(false, paint);
+        steps
+            .lines()
+            .for_each(|step| line(out, &format!("  {step}")));
+    }
+    for (title, text) in [
+        ("stops", group.interrupts.join(", ")),
+        ("estimate", estimate(group)),
+        ("reason", group.reason.clone()),
+    ] {
+        if !text.is_empty() {
+            line(out, &format!("  {title:<10}{}", printable(&text)));
+        }
+    }
+    for held in &group.holds {
+        let Some(hold) = &held.hold else { continue };
+        let who = if held.count == group.count {
+            String::new()
+        } else {
+            format!("{}: ", short(&held.nodes))
+        };
+        let kind = paint.text(&printable(&hold.kind), Tone::Warn);
+        line(
+            out,
+            &format!(
+                "  {:<10}{kind}, before {}: {who}{}",
+                "held",
+                printable(&held.mutation),
+                printable(&hold.text)
+            ),
+        );
+        if !hold.lifted_by.is_empty() {
+            line(
+                out,
+                &format!("  {:<10}lifted by: {}", "", printable(&hold.lifted_by)),
+            );
+        }
+    }
+}
+
+fn headline(group: &v1::PlanGroup) -> (String, Tone) {
+    match group.outcome() {
+        Outcome::Converged => ("nothing to do".to_owned(), Tone::Good),
+        Outcome::Path => (view::count(group.steps.len(), "step"), Tone::Warn),
+        Outcome::Held => (
+            format!(
+                "{}, held before the first",
+                view::count(group.steps.len(), "step")
+            ),
+            Tone::Warn,
+        ),
+        Outcome::NoPath => (
+            "no path: nothing that is known leads there".to_owned(),
+            Tone::Bad,
+        ),
+        Outcome::Parked => ("parked: attempts are used up".to_owned(), Tone::Bad),
+        Outcome::Unspecified => (
+            "this head's answer is newer than this krakenctl".to_owned(),
+            Tone::Plain,
+        ),
+    }
+}
+
+/// What it costs, as far as the head can tell.
+fn estimate(group: &v1::PlanGroup) -> String {
+    let estimate = group.estimate.clone().unwrap_or_default();
+    let mut parts = Vec::new();
+    if estimate.reboots > 0 {
+        parts.push(view::count(estimate.reboots as usize, "power-on"));
+    }
+    if estimate.busy_count > 0 {
+        let mut text = String::new();
+        let verb = if estimate.busy_count == 1 {
+            "runs a job"
+        } else {
+            "run jobs"
+        };
+        let _ = write!(
+            text,
+            "{} {verb}: {}",
+            view::count(estimate.busy_count as usize, "node"),
+            short(&estimate.busy)
+        );
+        parts.push(text);
+    }
+    parts.join(", ")
+}
+
+/// What comes to standard error behind a page.
+fn closing(response: &v1::PlanResponse) -> String {
+    let count: usize = response
+        .groups
+        .iter()
+        .filter(|group| !group.steps.is_empty())
+        .map(|group| group.count as usize)
+        .sum();
+    let moves = match count {
+        0 => "no mutation would fire".to_owned(),
+        n => format!("{} would move", view::count(n, "node")),
+    };
+    let changes = if response.changes.is_empty() {
+        "nothing is written"
+    } else {
+        "nothing was written"
+    };
+    format!("{moves}; {changes} (revision {})", response.revision)
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text.trim_end_matches(' '));
+    out.push('\n');
+}
