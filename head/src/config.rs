@@ -5,6 +5,7 @@
 
 mod document;
 mod governor;
+mod modules;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use engine::sync::SyncConfig;
 use crate::boot::ClientArch;
 use document::{Document, MAX_CONFIG_BYTES, Raw};
 pub(crate) use document::{Origin, Problem, Shown};
+pub(crate) use modules::{Limits, ModuleConfig, is_name};
 
 /// Where the file lies when nobody says so.
 pub(crate) const DEFAULT_FILE: &str = "/etc/kraken/head.toml";
@@ -53,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) guards: Guards,
     /// Power control.
     pub(crate) power: Power,
+    /// Modules out of process.
+    pub(crate) modules: Vec<ModuleConfig>,
     /// What was read, for `config show`.
     pub(crate) shown: Vec<Shown>,
 }
@@ -211,6 +215,7 @@ impl Config {
             engine: healing(&mut doc),
             guards: governor::guards(&mut doc),
             power: power(&mut doc),
+            modules: modules::read(&mut doc),
             shown: Vec::new(),
         };
         let (shown, problems) = doc.finish();

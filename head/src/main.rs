@@ -53,6 +53,9 @@ enum Command {
     /// Looks at the configuration without starting anything
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Runs a module's program within its limits; the head calls this
+    #[command(hide = true)]
+    ModuleExec(modules::Confined),
 }
 
 #[derive(Subcommand)]
@@ -65,6 +68,9 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::ModuleExec(confined)) = &arguments.command {
+        return confined.exec();
+    }
     let config = match Config::read(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
@@ -84,6 +90,6 @@ fn main() -> ExitCode {
             print!("{}", config.show(&arguments.config));
             ExitCode::SUCCESS
         }
-        None => run::main(config, &arguments.config),
+        Some(Command::ModuleExec(_)) | None => run::main(config, &arguments.config),
     }
 }

@@ -3,14 +3,10 @@
 //! A module declares mutations, and carries out those that the engine fires. It never writes state: what it finds goes back as
 //! discoveries. Each file has the declaration on top and the actor below; nothing here waits, actors have their own tasks.
 
-#![cfg_attr(
-    not(test),
-    allow(dead_code, reason = "modules from elsewhere come with their runners")
-)]
-
 mod core;
 mod datafile;
 mod declare;
+mod external;
 mod image;
 mod power;
 mod pxe;
@@ -28,11 +24,13 @@ use engine::extension::Schema;
 use engine::mutation::graph::GraphError;
 use engine::mutation::{Dependency, Mutation, MutationId, MutationSet, file};
 use engine::state::{Change, NodeId, StateUrl};
+use proto::v1;
 use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
 pub(crate) use self::core::Core;
 pub(crate) use datafile::{DataFiles, watch_files};
+pub(crate) use external::{Confined, External, Setup};
 pub(crate) use image::{ImageStore, Images, SystemImage};
 pub(crate) use power::{Observed, Power, check_template};
 pub(crate) use pxe::Pxe;
@@ -288,6 +286,26 @@ impl Modules {
         };
         info!(module = name, generation = set.generation, "module removed");
         self.reports.send(Input::Declare(set)).await;
+    }
+
+    /// Whether a module of the head itself has this name.
+    pub(crate) fn is_taken(&self, name: &str) -> bool {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.modules.get(name).is_some_and(|entry| entry.built_in) || name == "service"
+    }
+
+    /// All modules that are declared, by name.
+    pub(crate) fn list(&self) -> Vec<v1::ModuleInfo> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let info = |(name, entry): (&String, &Entry)| v1::ModuleInfo {
+            name: name.clone(),
+            kind: v1::module_info::Kind::BuiltIn.into(),
+            state: "RUN".into(),
+            up: true,
+            mutations: u32::try_from(entry.declared.mutations.len()).unwrap_or(u32::MAX),
+            ..v1::ModuleInfo::default()
+        };
+        table.modules.iter().map(info).collect()
     }
 
     /// Hands a mutation to its module. One that no module here carries out is left to its timeout, or to whoever else discovers it.

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use crate::api::Feed;
 use crate::boot_link::BootBook;
 use crate::event_log::EventLog;
-use crate::modules::Modules;
+use crate::modules::{External, Modules};
 use crate::requests::Requests;
 use crate::store::StoreWorker;
 use crate::sync::SyncHub;
@@ -98,7 +98,9 @@ pub(crate) async fn follow_events(
     schema: Arc<Schema>,
     feed: Feed,
     mut book: BootBook,
+    external: External,
 ) {
+    let me = handle.query(|engine, _| engine.me()).await.ok();
     let names = handle.query(|engine, _| {
         engine
             .tree()
@@ -111,6 +113,9 @@ pub(crate) async fn follow_events(
     while let Some(event) = events.recv().await {
         log.write(&event, &names);
         book.follow(&event, &handle).await;
+        if matches!(&event, Event::Cfg { node, .. } if Some(*node) == me) {
+            external.configure();
+        }
         feed.record(&mut names, &event, &handle, &schema).await;
     }
 }

@@ -108,11 +108,9 @@ async fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let mut running = start::start(&config).await?;
     let ended = wait(&mut running, file).await;
     running.stop.cancel();
-    if timeout(STOP_TIMEOUT, running.boot_plane.wait())
-        .await
-        .is_err()
-    {
-        warn!("the boot plane does not end in time");
+    let servers = async { tokio::join!(running.boot_plane.wait(), running.modules.ended()) };
+    if timeout(STOP_TIMEOUT, servers).await.is_err() {
+        warn!("the boot plane or a module does not end in time");
     }
     // What is queued becomes durable first.
     running.store.stop();

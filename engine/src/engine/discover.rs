@@ -78,6 +78,10 @@ impl Engine {
                 why: format!("{}: {why}", discovery.source),
             });
         }
+        if node == self.config.me {
+            // Nobody has to come back for it: what reports it is this process.
+            self.confirm(node);
+        }
         self.apply_dsc(node, good);
     }
 

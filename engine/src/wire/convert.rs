@@ -5,6 +5,7 @@
 
 mod frame;
 mod join;
+mod module;
 mod mutation;
 mod node;
 mod report;
@@ -18,6 +19,7 @@ pub use join::{
     challenge_to_proto, join_hello_from_proto, join_hello_to_proto, proof_from_proto,
     proof_to_proto, refused_from_proto, refused_to_proto,
 };
+pub use module::{Declared, MAX_QUERY, declared_from_proto, mutate_to_proto};
 pub use mutation::{
     context_to_proto, mutation_from_proto, mutation_set_from_proto, mutation_set_to_proto,
     mutation_to_proto, url_change_to_proto,

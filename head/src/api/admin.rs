@@ -19,7 +19,7 @@ use super::select::{TreeInventory, read_each};
 use super::watch::{self, Feed};
 use super::{convert, plan};
 use crate::boot::MacAddr;
-use crate::modules::ImageStore;
+use crate::modules::{External, ImageStore};
 use crate::nodeset::{NodeSet, is_group_name};
 use crate::pending::HoldingList;
 use crate::requests::Requests;
@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) pending: HoldingList,
     /// System images.
     pub(crate) images: Arc<ImageStore>,
+    /// Modules out of process.
+    pub(crate) external: External,
     /// Name of the cluster.
     pub(crate) cluster: String,
     /// This start's number.
@@ -394,5 +396,13 @@ impl AdminService for Admin {
             .handle
             .query(|engine, _| wire::mutation_set_to_proto(engine.graph().set()));
         read.await.map(Response::new).map_err(stopped)
+    }
+
+    async fn list_modules(
+        &self,
+        _: Request<v1::ListModulesRequest>,
+    ) -> Answer<v1::ListModulesResponse> {
+        let modules = self.0.external.list();
+        Ok(Response::new(v1::ListModulesResponse { modules }))
     }
 }

@@ -28,8 +28,8 @@ use crate::boot::{self, BootPlaneConfig, BootTable, Loaders};
 use crate::boot_link::{self, BootBook};
 use crate::config::Config;
 use crate::modules::{
-    Core, DataFiles, ImageStore, Images, Module, Modules, Observed, Power, Pxe, Reports,
-    watch_files,
+    Core, DataFiles, External, ImageStore, Images, Module, Modules, Observed, Power, Pxe, Reports,
+    Setup, watch_files,
 };
 use crate::outputs::{EventQueue, Outputs, follow_events};
 use crate::pending::HoldingList;
@@ -56,6 +56,8 @@ pub(super) struct Running {
     pub(super) vital: Vital,
     /// The servers of the boot plane.
     pub(super) boot_plane: TaskTracker,
+    /// Modules out of process.
+    pub(super) modules: External,
     /// Stopped last.
     pub(super) store: StoreWorker,
 }
@@ -103,7 +105,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         Arc::clone(&schema),
         config.state_dir.clone(),
     );
-    let modules = Arc::new(Modules::new(built_in, files.clone(), reports));
+    let modules = Arc::new(Modules::new(built_in, files.clone(), reports.clone()));
     let folder = config.state_dir.join("mutations");
     let declared = modules.declared(&folder, &schema)?;
 
@@ -147,12 +149,32 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     }
     discover_self(me, &handle).await?;
 
+    let setup = Setup {
+        modules: Arc::clone(&modules),
+        reports,
+        handle: handle.clone(),
+        schema: Arc::clone(&shared.schema),
+        clock,
+        me,
+        name: config.name.clone(),
+        run_dir: config.run_dir.clone(),
+        stop: shared.stop.clone(),
+    };
+    let external = External::start(setup, &config.modules).await?;
+
     let mut book = BootBook::new(Arc::clone(&shared.table), &config.boot);
     book.fill(&handle).await;
     let (schema, feed) = (Arc::clone(&shared.schema), shared.feed.clone());
     vital.spawn(
         "events",
-        follow_events(happened, handle.clone(), schema, feed, book),
+        follow_events(
+            happened,
+            handle.clone(),
+            schema,
+            feed,
+            book,
+            external.clone(),
+        ),
     );
     vital.spawn("reports", forward(reported, handle.clone()));
     vital.spawn(
@@ -168,6 +190,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         Arc::clone(&reload),
     );
     vital.spawn("mutation files", files);
+    vital.spawn("module sockets", external.clone().look_for_sockets());
     vital.spawn("sync connections", children.connections);
     vital.spawn("sync datagrams", children.datagrams);
     vital.spawn("metrics", upkeep(metrics.clone()));
@@ -178,7 +201,15 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         metrics,
         shown: RailGauges::default(),
     };
-    start_api(config, pages, Arc::new(images), token, epoch, &shared).await?;
+    start_api(
+        config,
+        pages,
+        (Arc::new(images), external.clone()),
+        token,
+        epoch,
+        &shared,
+    )
+    .await?;
     let (cluster, version) = (&config.cluster, env!("CARGO_PKG_VERSION"));
     info!(cluster, name = %config.name, epoch, sync_port, version, "kraken-head is ready");
     Ok(Running {
@@ -186,6 +217,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         stop: shared.stop,
         vital,
         boot_plane,
+        modules: external,
         store,
     })
 }
@@ -443,7 +475,7 @@ fn start_boot_plane(
 async fn start_api(
     config: &Config,
     pages: Pages,
-    images: Arc<ImageStore>,
+    (images, external): (Arc<ImageStore>, External),
     token: Token,
     epoch: u64,
     shared: &Shared,
@@ -455,6 +487,7 @@ async fn start_api(
         feed: shared.feed.clone(),
         pending: shared.pending.clone(),
         images,
+        external,
         cluster: config.cluster.clone(),
         epoch,
     });

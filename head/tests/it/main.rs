@@ -6,6 +6,7 @@ mod crash;
 mod full_disk;
 mod join;
 mod plan;
+mod modules;
 mod rig;
 mod start;
 mod watch;

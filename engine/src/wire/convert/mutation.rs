@@ -13,7 +13,7 @@ use crate::mutation::{
     Condition, Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet,
     NumberRange, Others, OthersCondition, UrlChange,
 };
-use crate::state::{MAX_VALUES, Number, Value};
+use crate::state::{MAX_VALUES, Number, StateUrl, Value};
 
 /// Longest name of a module or a mutation.
 const MAX_NAME_BYTES: usize = 64;
@@ -263,6 +263,19 @@ pub fn mutation_set_from_proto(set: v1::MutationSet) -> Result<MutationSet, Conv
     if let Some(pair) = mutations.windows(2).find(|pair| pair[0].id == pair[1].id) {
         return Err(Fault::Twice(pair[0].id.to_string())).within("mutations");
     }
+    let dependencies = dependencies_from_proto(set.dependencies)?;
+    let discoverables = discoverables_from_proto(set.discoverables)?;
+    Ok(MutationSet {
+        generation: set.generation,
+        mutations,
+        dependencies,
+        discoverables,
+    })
+}
+
+pub(super) fn dependencies_from_proto(
+    dependencies: Vec<v1::Dependency>,
+) -> Result<Vec<Dependency>, ConvertError> {
     let dependency = |dependency: v1::Dependency| {
         Ok(Dependency {
             url: url_from_proto(&dependency.url).within("url")?,
@@ -274,23 +287,22 @@ pub fn mutation_set_from_proto(set: v1::MutationSet) -> Result<MutationSet, Conv
             )?,
         })
     };
-    let mut dependencies = convert_items("dependencies", MAX_VALUES, set.dependencies, dependency)?;
+    let mut dependencies = convert_items("dependencies", MAX_VALUES, dependencies, dependency)?;
     dependencies.sort();
-    if let Some(pair) = dependencies
+    match dependencies
         .windows(2)
         .find(|pair| pair[0].url == pair[1].url)
     {
-        return Err(Fault::Twice(pair[0].url.to_string())).within("dependencies");
+        Some(pair) => Err(Fault::Twice(pair[0].url.to_string())).within("dependencies"),
+        None => Ok(dependencies),
     }
-    let mut discoverables = convert_items("discoverables", MAX_VALUES, set.discoverables, |url| {
+}
+
+pub(super) fn discoverables_from_proto(urls: Vec<String>) -> Result<Vec<StateUrl>, ConvertError> {
+    let mut urls = convert_items("discoverables", MAX_VALUES, urls, |url| {
         url_from_proto(&url)
     })?;
-    discoverables.sort();
-    discoverables.dedup();
-    Ok(MutationSet {
-        generation: set.generation,
-        mutations,
-        dependencies,
-        discoverables,
-    })
+    urls.sort();
+    urls.dedup();
+    Ok(urls)
 }

@@ -343,4 +343,23 @@ impl Admin for Service {
         let world = self.enter("list_mutations", &request)?;
         Ok(Response::new(world.mutations.clone()))
     }
+
+    async fn list_modules(
+        &self,
+        request: Request<v1::ListModulesRequest>,
+    ) -> Result<Response<v1::ListModulesResponse>, Status> {
+        let _world = self.enter("list_modules", &request)?;
+        let wild = v1::ModuleInfo {
+            name: "fan".into(),
+            kind: v1::module_info::Kind::Process.into(),
+            state: "RUN".into(),
+            failures: 3,
+            last_error: "its process ended (exit status: 1)".into(),
+            mutations: 2,
+            ..v1::ModuleInfo::default()
+        };
+        Ok(Response::new(v1::ListModulesResponse {
+            modules: vec![wild],
+        }))
+    }
 }

@@ -1,0 +1,495 @@
+//! Modules out of process: those that the configuration names, which the head starts and keeps running, and those that put a socket into
+//! `<run_dir>/modules.d` (DESIGN 3, fault F32).
+//!
+//! - `keeper`: one task a module: starts it, speaks with it, starts it again.
+//! - `link`, `spawn`, `processes`: its socket, its process, and what that uses.
+//! - `status`: how it is doing.
+//! - [`Services`]: the mutations that start and stop modules, so that they converge as everything else does: `/services/NAME/state`.
+//!
+//! What a module may say is `engine::wire::module`'s business.
+
+mod keeper;
+mod link;
+mod processes;
+mod spawn;
+mod status;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use engine::driver::{Clock, Handle};
+use engine::event::Fire;
+use engine::extension::Schema;
+use engine::mutation::{MutationContext, MutationId, UrlChange};
+use engine::state::{Change, NodeId, NodeName, Value};
+use engine::wire::convert::Declared;
+use nix::unistd::{Uid, User};
+use proto::v1;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use self::keeper::{Keeper, Order};
+pub(crate) use self::spawn::Confined;
+use self::status::{ERROR, INIT, RUN, STOP, Status};
+use super::{Declaration, DeclareError, Module, Modules, Reports};
+use crate::config::{ModuleConfig, is_name};
+
+/// Orders that may wait for a keeper: a mutation of every node of the largest cluster we promise.
+const MAX_ORDERS: usize = 16_384;
+/// How often `modules.d` is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// Most modules with sockets of their own.
+const MAX_SOCKETS: usize = 64;
+/// A module that starts has its time to listen and to declare; one that stops, that of SIGTERM.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What keepers share.
+struct Shared {
+    modules: Arc<Modules>,
+    reports: Reports,
+    handle: Handle,
+    schema: Arc<Schema>,
+    clock: Clock,
+    me: NodeId,
+    name: NodeName,
+    stop: CancellationToken,
+}
+
+/// What the head gives its modules.
+pub(crate) struct Setup {
+    /// The registry.
+    pub(crate) modules: Arc<Modules>,
+    /// To the engine.
+    pub(crate) reports: Reports,
+    /// The engine.
+    pub(crate) handle: Handle,
+    /// What values there are.
+    pub(crate) schema: Arc<Schema>,
+    /// The engine's clock.
+    pub(crate) clock: Clock,
+    /// The head's node.
+    pub(crate) me: NodeId,
+    /// Its name.
+    pub(crate) name: NodeName,
+    /// For sockets.
+    pub(crate) run_dir: PathBuf,
+    /// Cancelled when the head stops.
+    pub(crate) stop: CancellationToken,
+}
+
+/// All modules out of process. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct External {
+    shared: Arc<Shared>,
+    run_dir: PathBuf,
+    hosted: Arc<Mutex<BTreeMap<String, Arc<Hosted>>>>,
+    tasks: TaskTracker,
+}
+
+/// One module, as the registry and the API see it.
+struct Hosted {
+    name: String,
+    kind: v1::module_info::Kind,
+    orders: mpsc::Sender<Order>,
+    declaration: Mutex<Declaration>,
+    status: Mutex<Status>,
+    reports: Reports,
+    me: std::sync::Weak<Self>,
+}
+
+impl External {
+    /// Starts the configured modules, and looks for sockets of others.
+    ///
+    /// # Errors
+    /// A folder cannot be made; a user is not known.
+    pub(crate) async fn start(setup: Setup, configured: &[ModuleConfig]) -> anyhow::Result<Self> {
+        let external = Self {
+            shared: Arc::new(Shared {
+                modules: setup.modules,
+                reports: setup.reports,
+                handle: setup.handle,
+                schema: setup.schema,
+                clock: setup.clock,
+                me: setup.me,
+                name: setup.name,
+                stop: setup.stop,
+            }),
+            run_dir: setup.run_dir,
+            hosted: Arc::default(),
+            tasks: TaskTracker::new(),
+        };
+        for module in configured {
+            external.keep_program(module)?;
+        }
+        external.declare_services().await;
+        Ok(external)
+    }
+
+    /// How all modules are doing, the head's own among them.
+    pub(crate) fn list(&self) -> Vec<v1::ModuleInfo> {
+        let mut list = self.shared.modules.list();
+        list.retain(|info| !self.lock().contains_key(&info.name));
+        let hosted: Vec<Arc<Hosted>> = self.lock().values().cloned().collect();
+        list.extend(
+            hosted
+                .iter()
+                .map(|hosted| hosted.status().info(&hosted.name, hosted.kind)),
+        );
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+
+    /// The Cfg of the head's own node has changed, and with it perhaps modules' configuration.
+    pub(crate) fn configure(&self) {
+        for hosted in self.lock().values() {
+            // One that is behind asks for its configuration when it is started.
+            let _ = hosted.orders.try_send(Order::Configure);
+        }
+    }
+
+    /// Waits until all modules have ended.
+    pub(crate) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Looks for sockets of modules that somebody else runs, until the head stops.
+    pub(crate) async fn look_for_sockets(self) {
+        let folder = self.run_dir.join("modules.d");
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            looks.tick().await;
+            for (name, socket) in sockets(&folder) {
+                if self.lock().contains_key(&name) {
+                    continue;
+                }
+                if self.shared.modules.is_taken(&name) {
+                    warn!(
+                        module = name,
+                        "a module's socket has the name of one of this head's own modules and is left alone"
+                    );
+                    continue;
+                }
+                info!(module = name, socket = %socket.display(), "module found");
+                let allowed = vec![0, Uid::effective().as_raw()];
+                let kind = v1::module_info::Kind::Socket;
+                self.keep(name, kind, None, socket, allowed);
+                self.declare_services().await;
+            }
+        }
+    }
+
+    fn keep_program(&self, module: &ModuleConfig) -> anyhow::Result<()> {
+        let name = &module.name;
+        anyhow::ensure!(
+            !self.shared.modules.is_taken(name),
+            "[modules.{name}]: the head has a module of its own of that name; choose another one"
+        );
+        let user = match &module.user {
+            Some(user) => Some(
+                User::from_name(user)
+                    .ok()
+                    .flatten()
+                    .with_context(|| format!("[modules.{name}] user = {user:?}: there is no such user; make one with `useradd --system {user}`"))?,
+            ),
+            None => None,
+        };
+        let all = self.run_dir.join("modules");
+        make_dir(&all, 0o711)?;
+        let own = all.join(name);
+        make_dir(&own, 0o700)?;
+        let mut allowed = vec![0, Uid::effective().as_raw()];
+        if let Some(user) = &user {
+            allowed.push(user.uid.as_raw());
+            std::os::unix::fs::chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                .with_context(|| format!("cannot give {} to user {}", own.display(), user.name))?;
+        }
+        let is_root = user
+            .as_ref()
+            .map_or(Uid::effective(), |user| user.uid)
+            .is_root();
+        let limits = &module.limits;
+        info!(
+            module = name,
+            memory_mib = limits.memory >> 20,
+            pids = limits.pids,
+            discoveries_per_second = limits.discoveries_per_second,
+            held_by = if is_root {
+                "rlimits (memory) and a look a second (memory, pids): set `user` so that the kernel bounds pids"
+            } else {
+                "rlimits and a look a second"
+            },
+            "module limits"
+        );
+        let kind = v1::module_info::Kind::Process;
+        self.keep(
+            name.clone(),
+            kind,
+            Some(module.clone()),
+            own.join("sock"),
+            allowed,
+        );
+        Ok(())
+    }
+
+    fn keep(
+        &self,
+        name: String,
+        kind: v1::module_info::Kind,
+        program: Option<ModuleConfig>,
+        socket: PathBuf,
+        allowed: Vec<u32>,
+    ) {
+        let (sender, orders) = mpsc::channel(MAX_ORDERS);
+        let hosted = Arc::new_cyclic(|me| Hosted {
+            name: name.clone(),
+            kind,
+            orders: sender,
+            declaration: Mutex::default(),
+            status: Mutex::default(),
+            reports: self.shared.reports.clone(),
+            me: me.clone(),
+        });
+        self.lock().insert(name.clone(), Arc::clone(&hosted));
+        let keeper = Keeper::new(
+            Arc::clone(&self.shared),
+            hosted,
+            orders,
+            program,
+            socket,
+            allowed,
+        );
+        let external = self.clone();
+        self.tasks.spawn(async move {
+            keeper.run().await;
+            if !external.shared.stop.is_cancelled() {
+                external.lock().remove(&name);
+                external.shared.modules.remove(&name).await;
+                external.declare_services().await;
+            }
+        });
+    }
+
+    /// Declares the mutations that start and stop the modules there are.
+    async fn declare_services(&self) {
+        let names: Vec<String> = self.lock().keys().cloned().collect();
+        let services = Services {
+            external: self.clone(),
+            names,
+        };
+        if let Err(error) = self.shared.modules.put(Arc::new(services)).await {
+            warn!(%error, "modules cannot be started and stopped by their state");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Hosted>>> {
+        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Whether an operator wants this module to run; one that nobody speaks of runs, for what it declares is not known before.
+    async fn wanted(&self, module: &str) -> bool {
+        let url = format!("/services/{module}/state");
+        let me = self.me;
+        let read = self.handle.query(move |engine, _| {
+            let cfg = engine.tree().get(me).map(|node| &node.cfg);
+            cfg.and_then(|cfg| cfg.text(&url)) == Some(STOP)
+        });
+        !read.await.unwrap_or_default()
+    }
+
+    async fn config(
+        &self,
+        module: &str,
+        program: Option<&ModuleConfig>,
+    ) -> BTreeMap<String, Value> {
+        let me = self.me;
+        let read = self
+            .handle
+            .query(move |engine, _| engine.tree().get(me).map(|node| node.cfg.clone()));
+        let cfg = read.await.ok().flatten().unwrap_or_default();
+        keeper::merged(module, program, &cfg)
+    }
+}
+
+impl Hosted {
+    fn status(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the module declares, and tells the engine.
+    async fn declare(&self, shared: &Shared, declared: Declared) -> Result<(), DeclareError> {
+        let declaration = Declaration {
+            mutations: declared.mutations,
+            dependencies: declared.dependencies,
+            discoverables: declared.discoverables,
+        };
+        {
+            let mut status = self.status();
+            status.version = declared.version;
+            status.mutations = declaration.mutations.len();
+        }
+        let Some(me) = self.me.upgrade() else {
+            return Ok(());
+        };
+        let old = std::mem::replace(
+            &mut *self
+                .declaration
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            declaration,
+        );
+        let result = shared.modules.put(me).await;
+        if result.is_err() {
+            *self
+                .declaration
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = old;
+        }
+        result
+    }
+
+    /// Reports how the module is doing as values of the head's node.
+    async fn report(&self, shared: &Shared) {
+        let values = self.status().values(&self.name);
+        shared.reports.discover(shared.me, "service", values).await;
+    }
+
+    fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+}
+
+impl Module for Hosted {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn declaration(&self) -> Declaration {
+        self.declaration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn fire(&self, fire: Fire) {
+        if let Err(error) = self.orders.try_send(Order::Fire(Box::new(fire.clone()))) {
+            let (reports, name) = (self.reports.clone(), self.name.clone());
+            let why = match error {
+                mpsc::error::TrySendError::Full(_) => "too many mutations wait for it",
+                mpsc::error::TrySendError::Closed(_) => "it is gone",
+            };
+            tokio::spawn(async move { reports.fail(&fire, format!("module {name}: {why}")).await });
+        }
+    }
+
+    fn interrupt(&self, node: NodeId, mutation: &MutationId, attempt: u64) {
+        // A module that is behind by so much learns by its timeouts.
+        self.order(Order::Interrupt(node, mutation.clone(), attempt));
+    }
+}
+
+/// Starting and stopping modules, as mutations of the head's own node.
+struct Services {
+    external: External,
+    names: Vec<String>,
+}
+
+impl Module for Services {
+    fn name(&self) -> &str {
+        "service"
+    }
+
+    fn declaration(&self) -> Declaration {
+        let mut declaration = Declaration::default();
+        for name in &self.names {
+            let Ok(url) = format!("/services/{name}/state").parse() else {
+                continue;
+            };
+            let mut declare = |verb: &str, from: &[&str], to: &str, timeout| {
+                let known = |text: &str| (!text.is_empty()).then(|| Value::text(text));
+                declaration.mutations.push(engine::mutation::Mutation {
+                    id: status::service_mutation(name, verb),
+                    mutates: vec![UrlChange {
+                        url: engine::state::StateUrl::clone(&url),
+                        from: from.iter().map(|text| known(text)).collect(),
+                        to: known(to),
+                    }],
+                    timeout: Some(timeout),
+                    fail_to: vec![Change {
+                        url: url.clone(),
+                        value: known(ERROR),
+                    }],
+                    ..super::declare::mutation("service", verb, MutationContext::SelfNode).done()
+                });
+            };
+            declare("START", &["", STOP, INIT, ERROR], RUN, START_TIMEOUT);
+            declare("STOP", &["", RUN, INIT, ERROR], STOP, STOP_TIMEOUT);
+        }
+        declaration
+    }
+
+    fn fire(&self, fire: Fire) {
+        let hosted = status::of_service(&fire.mutation).and_then(|(name, start)| {
+            let hosted = self.external.lock().get(name).cloned();
+            hosted.map(|hosted| (hosted, start))
+        });
+        let taken = hosted.is_some_and(|(hosted, start)| hosted.order(Order::Want(start)));
+        if !taken {
+            let reports = self.external.shared.reports.clone();
+            tokio::spawn(async move {
+                reports
+                    .fail(
+                        &fire,
+                        "there is no such module here, or it is behind".into(),
+                    )
+                    .await
+            });
+        }
+    }
+
+    // A module that is no longer wanted gets another mutation.
+    fn interrupt(&self, _: NodeId, _: &MutationId, _: u64) {}
+}
+
+/// The sockets in a folder, by the names of their modules.
+fn sockets(folder: &Path) -> Vec<(String, PathBuf)> {
+    use std::os::unix::fs::FileTypeExt;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(4 * MAX_SOCKETS)
+    {
+        let name = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.strip_suffix(".sock"))
+            .map(str::to_owned);
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        if let Some(name) = name.filter(|name| is_socket && is_name(name)) {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    found.truncate(MAX_SOCKETS);
+    found
+}
+
+fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("cannot make {}", path.display()))
+}

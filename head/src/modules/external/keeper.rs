@@ -1,0 +1,599 @@
+//! Keeps one module running: starts it, speaks with it, and starts it again when it fails (fault F32).
+//!
+//! ```text
+//!           START, or at the head's start        declared
+//!   STOP ──────────────────────────────▶ INIT ────────────▶ RUN ◀──────────┐
+//!     ▲                                                      │ ends, hangs,│ declares
+//!     │ STOP                                                 ▼ breaks rules│
+//!     └────────────── from everywhere           wait 0.5 s, 1 s, … 60 s ───┘
+//!                                               after 8 failures in a row: ERROR, then every 5 min
+//! ```
+//!
+//! A failure leaves `state` at RUN, as a service manager keeps a service that it restarts: what the operator wants is being done, and `up`
+//! says whether it answers. A mutation for a module that waits to be started again starts it at once.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::event::{Fire, Input};
+use engine::mutation::MutationId;
+use engine::state::{NodeId, StateUrl, Value, Values};
+use engine::wire::convert::{mutate_to_proto, values_to_proto};
+use engine::wire::module::{ModuleEvent, ModuleHost, Place};
+use proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, error, info, warn};
+
+use super::link::{DialError, Link, dial, words};
+use super::spawn::Process;
+use super::status::{ERROR, INIT, RUN, STOP};
+use super::{Hosted, Shared};
+use crate::config::{Limits, ModuleConfig};
+
+/// First wait before a failed module is started again; doubles.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// Longest wait, until the breaker opens.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// So many failures in a row open the breaker: two minutes of trying.
+const BREAKER: u32 = 8;
+/// Wait while the breaker is open.
+const BREAKER_WAIT: Duration = Duration::from_secs(300);
+/// A module that ran so long starts its count of failures anew.
+const STEADY: Duration = Duration::from_secs(60);
+/// Time from the start of a program to its socket.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often the socket is looked for.
+const LISTEN_POLL: Duration = Duration::from_millis(50);
+/// How often a module's use of the machine is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Mutations that may wait for a module that is being started.
+const MAX_WAITING: usize = 16_384;
+
+/// What a keeper is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    Fire(Box<Fire>),
+    Interrupt(NodeId, MutationId, u64),
+    /// Start it, or stop it.
+    Want(bool),
+    /// The configuration has changed.
+    Configure,
+}
+
+/// Why a module's life is over.
+enum End {
+    /// It was told to stop.
+    Stopped,
+    /// The head stops.
+    Head,
+    Failed(String),
+}
+
+/// See the module.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    hosted: Arc<Hosted>,
+    orders: mpsc::Receiver<Order>,
+    /// The program; `None`: somebody else runs it.
+    program: Option<ModuleConfig>,
+    socket: PathBuf,
+    /// Who may speak for it.
+    allowed: Vec<u32>,
+    waiting: VecDeque<Fire>,
+    wanted: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        hosted: Arc<Hosted>,
+        orders: mpsc::Receiver<Order>,
+        program: Option<ModuleConfig>,
+        socket: PathBuf,
+        allowed: Vec<u32>,
+    ) -> Self {
+        Self {
+            shared,
+            hosted,
+            orders,
+            program,
+            socket,
+            allowed,
+            waiting: VecDeque::new(),
+            wanted: true,
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.hosted.name
+    }
+
+    /// Until the head stops; a module that somebody else runs, until its socket is gone.
+    pub(super) async fn run(mut self) {
+        self.wanted = self.shared.wanted(self.name()).await;
+        loop {
+            if !self.wanted {
+                self.fail_waiting("the module is stopped").await;
+                self.show(|status| status.state = STOP).await;
+                if !self.rest(None).await {
+                    return;
+                }
+                continue;
+            }
+            self.show(|status| {
+                if status.in_a_row == 0 {
+                    status.state = INIT;
+                }
+            })
+            .await;
+            let begun = Instant::now();
+            let end = self.live().await;
+            let lived = begun.elapsed();
+            self.show(|status| {
+                status.disconnected();
+                if lived >= STEADY {
+                    status.in_a_row = 0;
+                }
+            })
+            .await;
+            let why = match end {
+                End::Head => return,
+                End::Stopped => continue,
+                End::Failed(why) => why,
+            };
+            if self.program.is_none() && !self.socket.exists() {
+                info!(
+                    module = self.name(),
+                    "its socket is gone, and so is the module"
+                );
+                return;
+            }
+            let failures = self.failed(&why).await;
+            let wait = match failures {
+                BREAKER.. => BREAKER_WAIT,
+                n => BACKOFF
+                    .saturating_mul(1 << (n - 1).min(16))
+                    .min(BACKOFF_MAX),
+            };
+            if !self.rest(Some(wait)).await {
+                return;
+            }
+        }
+    }
+
+    async fn failed(&mut self, why: &str) -> u32 {
+        let mut failures = 0;
+        self.show(|status| {
+            status.failed(why);
+            failures = status.in_a_row;
+            status.state = if failures >= BREAKER { ERROR } else { RUN };
+        })
+        .await;
+        metrics::counter!("kraken_module_failures_total", "module" => self.name().to_owned())
+            .increment(1);
+        if failures == BREAKER {
+            error!(
+                module = self.name(),
+                why,
+                "the module has failed {failures} times in a row: it is tried again every {BREAKER_WAIT:?}"
+            );
+        } else {
+            warn!(
+                module = self.name(),
+                why, failures, "the module has failed and is started again"
+            );
+        }
+        failures
+    }
+
+    /// Waits for so long, or for ever, unless an order makes it worth while to start at once. False: the head stops.
+    async fn rest(&mut self, wait: Option<Duration>) -> bool {
+        let end = wait.map(|wait| Instant::now() + wait);
+        loop {
+            let order = tokio::select! {
+                () = self.shared.stop.cancelled() => return false,
+                () = async { sleep_until(end.unwrap_or_else(Instant::now)).await }, if end.is_some() => return true,
+                order = self.orders.recv() => order,
+            };
+            match order {
+                None => return false,
+                Some(Order::Want(true)) => {
+                    self.wanted = true;
+                    return true;
+                }
+                Some(Order::Want(false)) => {
+                    self.wanted = false;
+                    return true;
+                }
+                Some(Order::Fire(fire)) => {
+                    let broken = self.hosted.status().in_a_row >= BREAKER;
+                    if !self.wanted || broken {
+                        let why = if broken {
+                            "it has failed too often"
+                        } else {
+                            "it is stopped"
+                        };
+                        self.refuse(&fire, why).await;
+                    } else {
+                        self.queue(*fire).await;
+                        return true;
+                    }
+                }
+                Some(Order::Interrupt(node, mutation, attempt)) => {
+                    self.forget(node, &mutation, attempt)
+                }
+                Some(Order::Configure) => {}
+            }
+        }
+    }
+
+    /// One life, from start to end.
+    async fn live(&mut self) -> End {
+        let mut process = None;
+        if let Some(program) = &self.program {
+            let _ = std::fs::remove_file(&self.socket);
+            match Process::start(program, &self.socket) {
+                Ok(started) => {
+                    let pid = started.pid();
+                    info!(module = self.name(), pid, "module started");
+                    self.show(|status| status.pid = Some(pid)).await;
+                    process = Some(started);
+                }
+                Err(error) => {
+                    return End::Failed(format!(
+                        "{} cannot be started: {error}",
+                        program.command[0]
+                    ));
+                }
+            }
+        }
+        let end = match self.connect(&mut process).await {
+            Ok((link, host)) => self.session(link, host, &mut process).await,
+            Err(end) => end,
+        };
+        if let Some(process) = process {
+            process.end().await;
+        }
+        end
+    }
+
+    /// Waits for the module to listen, and makes the call.
+    async fn connect(&mut self, process: &mut Option<Process>) -> Result<(Link, ModuleHost), End> {
+        let deadline = Instant::now() + LISTEN_TIMEOUT;
+        loop {
+            let config = self.shared.config(self.name(), self.program.as_ref()).await;
+            let mut host = ModuleHost::new(self.place(), &config, self.shared.clock.now());
+            let hello = std::iter::from_fn(|| host.poll_transmit()).collect();
+            let dialed = tokio::select! {
+                dialed = dial(&self.socket, &self.allowed, hello) => dialed,
+                why = ended(process) => return Err(End::Failed(why)),
+                () = self.shared.stop.cancelled() => return Err(End::Head),
+            };
+            match dialed {
+                Ok(link) => return Ok((link, host)),
+                Err(DialError::Absent { .. }) if Instant::now() < deadline && process.is_some() => {
+                }
+                Err(error) => {
+                    return Err(End::Failed(end_words(process, &error.to_string()).await));
+                }
+            }
+            tokio::select! {
+                () = sleep(LISTEN_POLL) => {}
+                why = ended(process) => return Err(End::Failed(why)),
+                () = self.shared.stop.cancelled() => return Err(End::Head),
+                order = self.orders.recv() => match order {
+                    None => return Err(End::Head),
+                    Some(Order::Want(false)) => {
+                        self.wanted = false;
+                        return Err(End::Stopped);
+                    }
+                    Some(Order::Fire(fire)) => self.queue(*fire).await,
+                    Some(Order::Interrupt(node, mutation, attempt)) => self.forget(node, &mutation, attempt),
+                    Some(Order::Want(true) | Order::Configure) => {}
+                },
+            }
+        }
+    }
+
+    fn place(&self) -> Place {
+        let limits = self
+            .program
+            .as_ref()
+            .map_or_else(Limits::default, |program| program.limits);
+        Place {
+            module: self.name().to_owned(),
+            host: self.shared.me,
+            host_name: self.shared.name.clone(),
+            on_node: false,
+            values_per_second: limits.discoveries_per_second,
+        }
+    }
+
+    /// Speaks with the module until one of both ends it.
+    async fn session(
+        &mut self,
+        mut link: Link,
+        mut host: ModuleHost,
+        process: &mut Option<Process>,
+    ) -> End {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let end = loop {
+            if let Some(end) = self.flush(&mut link, &mut host).await {
+                break end;
+            }
+            let now = self.shared.clock.now();
+            let may_read = host.may_read(now);
+            let due = host.poll_timeout(now).since(now);
+            tokio::select! {
+                message = link.from.message(), if may_read => match message {
+                    Ok(Some(message)) => host.handle_message(message, self.shared.clock.now()),
+                    Ok(None) => break End::Failed(end_words(process, "it ended the call").await),
+                    Err(status) => break End::Failed(end_words(process, &words(&status)).await),
+                },
+                () = sleep(due) => host.handle_timeout(self.shared.clock.now()),
+                why = ended(process) => break End::Failed(why),
+                _ = looks.tick() => {
+                    if let (Some(process), Some(program)) = (&*process, &self.program)
+                        && let Some(why) = process.excess(program)
+                    {
+                        break End::Failed(why);
+                    }
+                }
+                () = self.shared.stop.cancelled() => break End::Head,
+                order = self.orders.recv() => match order {
+                    None => break End::Head,
+                    Some(Order::Want(true)) => self.hosted.report(&self.shared).await,
+                    Some(Order::Want(false)) => {
+                        self.wanted = false;
+                        break End::Stopped;
+                    }
+                    Some(Order::Fire(fire)) if self.hosted.status().up => self.tell(&mut host, &fire),
+                    Some(Order::Fire(fire)) => self.queue(*fire).await,
+                    Some(Order::Interrupt(node, mutation, attempt)) => {
+                        self.forget(node, &mutation, attempt);
+                        host.interrupt(node, &mutation, attempt);
+                    }
+                    Some(Order::Configure) => {
+                        let config = self.shared.config(self.name(), self.program.as_ref()).await;
+                        host.configure(&config);
+                    }
+                },
+            }
+        };
+        for (node, mutation, attempt) in host.told() {
+            let text = match &end {
+                End::Failed(why) => format!("module {} failed while at it: {why}", self.name()),
+                End::Stopped | End::Head => {
+                    format!("module {} was stopped while at it", self.name())
+                }
+            };
+            let mutation = mutation.clone();
+            self.shared
+                .reports
+                .send(Input::MutationFailed {
+                    node,
+                    mutation,
+                    attempt,
+                    text,
+                })
+                .await;
+        }
+        end
+    }
+
+    /// Carries out what came of a message, and sends what there is to send.
+    async fn flush(&mut self, link: &mut Link, host: &mut ModuleHost) -> Option<End> {
+        let mut end = None;
+        while let Some(event) = host.poll_event() {
+            match event {
+                ModuleEvent::Declared(declared) => {
+                    if let Err(error) = self.hosted.declare(&self.shared, declared).await {
+                        error!(module = self.name(), %error, "its declaration is not taken");
+                        host.refuse(format!("declaration: {error}"), self.shared.clock.now());
+                        end = Some(End::Failed(format!(
+                            "its declaration is not taken: {error}"
+                        )));
+                        continue;
+                    }
+                    self.show(|status| {
+                        status.state = RUN;
+                        status.up = true;
+                    })
+                    .await;
+                    while let Some(fire) = self.waiting.pop_front() {
+                        self.tell(host, &fire);
+                    }
+                }
+                ModuleEvent::Discovered { node, changes } => {
+                    let source = self.name().to_owned();
+                    self.shared.reports.discover(node, source, changes).await;
+                }
+                ModuleEvent::Failed {
+                    node,
+                    mutation,
+                    attempt,
+                    text,
+                } => {
+                    self.shared
+                        .reports
+                        .send(Input::MutationFailed {
+                            node,
+                            mutation,
+                            attempt,
+                            text,
+                        })
+                        .await;
+                }
+                ModuleEvent::Line { level, node, text } => self.log(level, node, &text),
+                ModuleEvent::Asked { id, nodes, urls } => {
+                    let result = self.query(host, id, nodes, urls).await;
+                    host.answer(result);
+                }
+                ModuleEvent::Odd(text) => warn!(module = self.name(), text, "odd module"),
+                ModuleEvent::End(why) => end = Some(End::Failed(why)),
+            }
+        }
+        while let Some(message) = host.poll_transmit() {
+            if link.to.try_send(message).is_err() && end.is_none() {
+                end = Some(End::Failed("it takes no more messages".into()));
+            }
+        }
+        self.hosted.status().count(self.name(), host.counts());
+        end
+    }
+
+    fn tell(&self, host: &mut ModuleHost, fire: &Fire) {
+        let hidden = |url: &StateUrl| self.hides(url);
+        let cfg = host.scope().filter(&fire.cfg, &[], hidden);
+        let dsc = host.scope().filter(&fire.dsc, &[], hidden);
+        let mutate = mutate_to_proto(fire, &cfg, &dsc, self.shared.clock.now());
+        debug!(module = self.name(), node = %fire.name, mutation = %fire.mutation, "told");
+        host.fire(fire, mutate);
+    }
+
+    fn hides(&self, url: &StateUrl) -> bool {
+        let shown = self
+            .program
+            .as_ref()
+            .is_some_and(|program| program.secrets.contains(url));
+        !shown
+            && self
+                .shared
+                .schema
+                .field(url)
+                .is_some_and(|field| field.secret)
+    }
+
+    async fn query(
+        &self,
+        host: &ModuleHost,
+        id: u64,
+        nodes: Vec<NodeId>,
+        urls: Vec<StateUrl>,
+    ) -> v1::QueryResult {
+        let read = self.shared.handle.query(move |engine, _| {
+            let wanted = |id: &NodeId| nodes.is_empty() || nodes.contains(id);
+            let found = engine.tree().iter().filter(|node| wanted(&node.id));
+            found
+                .map(|node| {
+                    (
+                        node.id,
+                        node.name.clone(),
+                        node.cfg.clone(),
+                        node.dsc.clone(),
+                    )
+                })
+                .collect::<Vec<_>>()
+        });
+        let hidden = |url: &StateUrl| self.hides(url);
+        let filtered =
+            |values: &Values| Some(values_to_proto(&host.scope().filter(values, &urls, hidden)));
+        match read.await {
+            Ok(found) => {
+                let nodes = found
+                    .into_iter()
+                    .map(|(node, name, cfg, dsc)| v1::QueriedNode {
+                        node_id: node.as_bytes().to_vec(),
+                        node_name: name.to_string(),
+                        cfg: filtered(&cfg),
+                        dsc: filtered(&dsc),
+                    });
+                v1::QueryResult {
+                    id,
+                    nodes: nodes.collect(),
+                    error: String::new(),
+                }
+            }
+            Err(error) => v1::QueryResult {
+                id,
+                nodes: Vec::new(),
+                error: error.to_string(),
+            },
+        }
+    }
+
+    fn log(&self, level: v1::module_log::Level, node: Option<NodeId>, text: &str) {
+        let (module, node) = (self.name(), node.map(|node| node.to_string()));
+        use v1::module_log::Level;
+        match level {
+            Level::Error => error!(module, node, text, "module log"),
+            Level::Warn => warn!(module, node, text, "module log"),
+            Level::Info | Level::Unspecified => info!(module, node, text, "module log"),
+            Level::Debug => debug!(module, node, text, "module log"),
+        }
+    }
+
+    async fn queue(&mut self, fire: Fire) {
+        if self.waiting.len() >= MAX_WAITING {
+            return self.refuse(&fire, "too many mutations wait for it").await;
+        }
+        self.waiting.push_back(fire);
+    }
+
+    fn forget(&mut self, node: NodeId, mutation: &MutationId, attempt: u64) {
+        let is_it = |fire: &Fire| {
+            fire.node == node && fire.mutation == *mutation && fire.attempt == attempt
+        };
+        self.waiting.retain(|fire| !is_it(fire));
+    }
+
+    async fn fail_waiting(&mut self, why: &str) {
+        while let Some(fire) = self.waiting.pop_front() {
+            self.refuse(&fire, why).await;
+        }
+    }
+
+    async fn refuse(&self, fire: &Fire, why: &str) {
+        let name = self.name();
+        let text = format!(
+            "module {name} does not run: {why}; see krakenctl module list, start it with krakenctl node set {} /services/{name}/state=RUN",
+            self.shared.name
+        );
+        self.shared.reports.fail(fire, text).await;
+    }
+
+    async fn show(&self, change: impl FnOnce(&mut super::status::Status)) {
+        change(&mut self.hosted.status());
+        let up = f64::from(u8::from(self.hosted.status().up));
+        metrics::gauge!("kraken_module_up", "module" => self.name().to_owned()).set(up);
+        self.hosted.report(&self.shared).await;
+    }
+}
+
+/// The end of the module's process, if the head started it.
+async fn ended(process: &mut Option<Process>) -> String {
+    match process {
+        Some(process) => process.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why the call ended: how the process did, if that comes within a moment.
+async fn end_words(process: &mut Option<Process>, why: &str) -> String {
+    match tokio::time::timeout(Duration::from_secs(1), ended(process)).await {
+        Ok(ended) => ended,
+        Err(_) => why.to_owned(),
+    }
+}
+
+/// What `/services/NAME/config/*` of a node says, over what the configuration file says.
+pub(super) fn merged(
+    module: &str,
+    program: Option<&ModuleConfig>,
+    cfg: &Values,
+) -> std::collections::BTreeMap<String, Value> {
+    let mut config = program
+        .map(|program| program.config.clone())
+        .unwrap_or_default();
+    let below = format!("/services/{module}/config/");
+    for (url, value) in cfg.iter() {
+        if let Some(key) = url.as_str().strip_prefix(&below) {
+            config.insert(key.to_owned(), value.clone());
+        }
+    }
+    config
+}

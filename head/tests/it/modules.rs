@@ -1,0 +1,239 @@
+//! Modules out of process against a real head: what they can do, and that one that goes wrong hurts nobody else (fault F32).
+
+use std::path::PathBuf;
+
+use proto::v1::{self, ModuleInfo, module_info};
+
+use crate::rig::{self, Client, Head, Rig, eventually};
+
+/// The module in `head/examples`, which cargo builds with the tests.
+fn example() -> PathBuf {
+    let target = PathBuf::from(env!("CARGO_BIN_EXE_kraken-head"));
+    let path = target.parent().expect("a folder").join("examples/module");
+    assert!(
+        path.exists(),
+        "{} is not there: `cargo test -p head` builds it, `--test it` alone does not; run `cargo build -p head --examples`",
+        path.display()
+    );
+    path
+}
+
+/// A head with a good module and one that misbehaves until the file `mended` is there.
+async fn head_with(misbehave: &str, limits: &str) -> (Rig, Head, Client) {
+    let rig = Rig::new("");
+    let (program, until) = (example(), rig.path("mended"));
+    rig.configure(&format!(
+        "[modules.good]\ncommand = [{program:?}]\n\
+         [modules.wild]\ncommand = [{program:?}]\nlimits = {{ {limits} }}\n\
+         config = {{ misbehave = {misbehave:?}, until = {until:?} }}\n",
+    ));
+    let (head, client) = rig.start().await;
+    (rig, head, client)
+}
+
+async fn modules(client: &mut Client) -> Vec<ModuleInfo> {
+    let answer = client.list_modules(v1::ListModulesRequest {}).await;
+    answer.expect("modules").into_inner().modules
+}
+
+async fn module(client: &Client, name: &str) -> ModuleInfo {
+    let found = modules(&mut client.clone()).await;
+    let found = found.into_iter().find(|module| module.name == name);
+    found.expect("the module is known")
+}
+
+async fn wait_module(
+    client: &Client,
+    name: &str,
+    what: &str,
+    is: impl Fn(&ModuleInfo) -> bool,
+) -> ModuleInfo {
+    eventually(&format!("module {name}: {what}"), || async {
+        Some(module(client, name).await).filter(&is)
+    })
+    .await
+}
+
+/// The mutation that both modules carry out, by the good one.
+async fn tag(client: &mut Client, node: &str) {
+    rig::add(client, vec![rig::node(node, &[("/Platform", "tagged")])])
+        .await
+        .expect("added");
+    rig::wait_dsc(client, node, "/Platform", Some("tagged")).await;
+}
+
+/// The bad module fails as it should, the good one carries on, and when the cause is gone the bad one works again by itself.
+async fn hurts_nobody(misbehave: &str, limits: &str, words: &str) {
+    let (rig, head, mut client) = head_with(misbehave, limits).await;
+    let failed = wait_module(&client, "wild", "fails", |module| module.failures > 0).await;
+    assert!(failed.last_error.contains(words), "{:?}", failed.last_error);
+    let good = wait_module(&client, "good", "runs", |module| module.up).await;
+    // Of two that can do the same the first by name is asked.
+    tag(&mut client, "n1").await;
+    std::fs::write(rig.path("mended"), "").expect("file");
+    wait_module(&client, "wild", "recovers by itself", |module| module.up).await;
+    rig::wait_dsc(&client, "head", "/services/wild/state", Some("RUN")).await;
+    let (before, after) = (good, module(&client, "good").await);
+    assert_eq!(
+        (before.pid, after.failures),
+        (after.pid, 0),
+        "the good one was left alone"
+    );
+    drop(head);
+}
+
+#[tokio::test]
+async fn a_module_declares_mutates_and_is_configured_while_it_runs() {
+    let rig = Rig::new("");
+    let program = example();
+    rig.configure(&format!(
+        "[modules.good]\ncommand = [{program:?}]\nconfig = {{ greeting = \"a\" }}\n"
+    ));
+    let (head, mut client) = rig.start().await;
+    let info = wait_module(&client, "good", "runs", |module| module.up).await;
+    assert_eq!(
+        (info.kind(), info.mutations, info.version.as_str()),
+        (module_info::Kind::Process, 1, "example")
+    );
+    tag(&mut client, "n1").await;
+    rig::change(
+        &mut client,
+        "head",
+        vec![rig::set("/services/good/config/greeting", "hello")],
+    )
+    .await
+    .expect("set");
+    head.logged("greeting is \\\"hello\\\"").await;
+
+    // Stopped and started as everything else is brought where it should be.
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("RUN")).await;
+    rig::change(
+        &mut client,
+        "head",
+        vec![rig::set("/services/good/state", "STOP")],
+    )
+    .await
+    .expect("set");
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("STOP")).await;
+    let stopped = module(&client, "good").await;
+    assert_eq!((stopped.up, stopped.pid, stopped.failures), (false, 0, 0));
+    let explain = v1::ExplainRequest {
+        nodes: "head".into(),
+    };
+    let report = client
+        .explain(explain.clone())
+        .await
+        .expect("explain")
+        .into_inner()
+        .reports
+        .remove(0);
+    assert_eq!(report.outcome(), v1::Outcome::Converged);
+    rig::change(
+        &mut client,
+        "head",
+        vec![rig::set("/services/good/state", "RUN")],
+    )
+    .await
+    .expect("set");
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("RUN")).await;
+    tag(&mut client, "n2").await;
+    let (status, _) = head.terminate();
+    assert!(status.success());
+    assert!(
+        !PathBuf::from(format!("/proc/{}", info.pid)).exists(),
+        "no module outlives its head"
+    );
+}
+
+#[tokio::test]
+async fn a_socket_in_the_folder_is_a_module_until_it_goes() {
+    let rig = Rig::new("");
+    let folder = rig.path("run/modules.d");
+    std::fs::create_dir_all(&folder).expect("folder");
+    let socket = folder.join("site.sock");
+    let mut process = tokio::process::Command::new(example())
+        .env("KRAKEN_MODULE_SOCKET", &socket)
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the module starts");
+    let (_head, mut client) = rig.start().await;
+    eventually("the module is found", || async {
+        let mut client = client.clone();
+        modules(&mut client)
+            .await
+            .into_iter()
+            .find(|module| module.name == "site" && module.up)
+    })
+    .await;
+    tag(&mut client, "n1").await;
+    process.kill().await.expect("kill");
+    std::fs::remove_file(&socket).expect("socket");
+    eventually("the module is forgotten", || async {
+        let mut client = client.clone();
+        let gone = !modules(&mut client)
+            .await
+            .iter()
+            .any(|module| module.name == "site");
+        gone.then_some(())
+    })
+    .await;
+    let set = client
+        .list_mutations(v1::ListMutationsRequest {})
+        .await
+        .expect("set")
+        .into_inner();
+    assert!(
+        !set.mutations
+            .iter()
+            .any(|mutation| mutation.module == "site")
+    );
+}
+
+#[tokio::test]
+async fn f32_a_module_that_crashes_hurts_nobody() {
+    hurts_nobody("crash", "", "its process ended (signal: 6").await;
+}
+
+#[tokio::test]
+async fn f32_a_module_that_exits_with_0_is_started_again() {
+    hurts_nobody("exit", "", "its process ended (exit status: 0)").await;
+}
+
+#[tokio::test]
+async fn f32_a_module_that_hangs_is_found_out() {
+    hurts_nobody("hang", "", "no answer").await;
+}
+
+#[tokio::test]
+async fn f32_a_module_that_talks_garbage_is_cut_off() {
+    hurts_nobody("garbage", "", "/PhysState is not declared").await;
+}
+
+#[tokio::test]
+async fn f32_an_oversized_message_is_refused() {
+    hurts_nobody("large", "", "message length too large").await;
+}
+
+#[tokio::test]
+async fn f32_a_module_that_forks_is_ended_with_all_its_processes() {
+    hurts_nobody("fork", "pids = 12", "processes and threads, more than 12").await;
+}
+
+#[tokio::test]
+async fn f32_a_module_that_eats_memory_is_ended() {
+    hurts_nobody("eat", "memory = \"64MiB\"", "of memory, more than 64").await;
+}
+
+#[tokio::test]
+async fn f32_a_flood_is_cut_at_the_rate() {
+    let (_rig, head, mut client) = head_with("flood", "discoveries_per_second = 50").await;
+    head.logged("it reports more than 50 values a second").await;
+    wait_module(&client, "wild", "cut", |module| module.values_cut > 100).await;
+    // The head answers and the other module works while it lasts.
+    wait_module(&client, "good", "runs", |module| module.up).await;
+    rig::add(&mut client, vec![rig::node("n1", &[])])
+        .await
+        .expect("added");
+    let bad = module(&client, "wild").await;
+    assert_eq!(bad.failures, 0, "{}", bad.last_error);
+}
