@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::complete::Shell;
 
 use crate::connect::ConnectArgs;
-use crate::{freeze, image, mutation, node, pending, plan, version};
+use crate::{freeze, image, module, mutation, node, pending, plan, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,6 +54,9 @@ pub(crate) enum Command {
     /// System images
     #[command(subcommand)]
     Image(image::Command),
+    /// What carries mutations out: the head's modules, and new ones
+    #[command(subcommand)]
+    Module(module::Command),
     /// What the head's modules can change
     #[command(subcommand)]
     Mutation(mutation::Command),

@@ -15,6 +15,7 @@ mod explain;
 mod freeze;
 mod image;
 mod mirror;
+mod module;
 mod mutation;
 mod names;
 mod node;
@@ -120,6 +121,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Thaw(args) => freeze::thaw(args, context).await,
         Command::Pending(command) => pending::run(command, context).await,
         Command::Image(command) => image::run(command, context).await,
+        Command::Module(command) => module::run(command, context).await,
         Command::Mutation(command) => mutation::run(command, context).await,
         Command::Plan(args) => plan::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
