@@ -7,6 +7,7 @@ mod full_disk;
 mod join;
 mod modules;
 mod plan;
+mod python;
 mod rig;
 mod start;
 mod watch;
