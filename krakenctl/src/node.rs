@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Add(add::AddArgs),
     /// Delete nodes
     Delete(delete::DeleteArgs),
+    /// Switch nodes off and on once, as carefully as any power-off
+    Reboot(delete::RebootArgs),
     /// Let parked nodes try again
     Release(delete::ReleaseArgs),
 }
@@ -46,6 +48,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Fai
         Command::Watch(args) => watch::run(args, context).await,
         Command::Add(args) => add::run(args, context).await,
         Command::Delete(args) => delete::delete(args, context).await,
+        Command::Reboot(args) => delete::reboot(args, context).await,
         Command::Release(args) => delete::release(args, context).await,
     }
 }

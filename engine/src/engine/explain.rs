@@ -35,6 +35,9 @@ impl Engine {
         let next = report.steps.first().filter(|step| !step.in_flight);
         if let Some(next) = next.map(|step| step.mutation.clone()) {
             report.holds = self.holds(id, &next, now);
+        } else if let Some(end) = self.withheld_end(id) {
+            // What the node is on its way to is not let through yet, so it was not told.
+            report.holds = self.holds(id, &end, now);
         }
         if let Some(parked) = progress.parked() {
             report.outcome = Outcome::Parked;
@@ -53,6 +56,15 @@ impl Engine {
                 age: now.since(failure.at),
             })
             .collect();
+        if super::reboot::is_asked(&node.cfg) {
+            let text = format!(
+                "a reboot is asked for: off first, then what Cfg says; `krakenctl node unset {} /Reboot` takes it back",
+                node.name
+            );
+            let more = std::mem::take(&mut report.reason);
+            let between = if more.is_empty() { "" } else { "; " };
+            report.reason = format!("{text}{between}{more}");
+        }
         report.waits_for = waits_for(&report);
         self.scrub(&mut report);
         Some(report)

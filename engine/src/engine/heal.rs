@@ -4,7 +4,7 @@
 use super::commit::Then;
 use super::guard::{Guard, waits_at};
 use super::others::View;
-use super::{Engine, Role, Runtime};
+use super::{Engine, Role, Runtime, reboot};
 use crate::event::{CommitError, Event, Fire, MutationEvent, Output, Record};
 use crate::mutation::path::Plan;
 use crate::mutation::progress::{Action, Current, Phase, timeout_text};
@@ -35,7 +35,7 @@ impl Engine {
             confirmed,
             silent_since,
         } = runtime;
-        *plan = self.planner.plan(&node.dsc, &node.cfg);
+        *plan = self.planner.plan(&node.dsc, &reboot::wanted(&node.cfg));
         let graph = self.planner.graph();
         let own = id == self.config.me;
         let (mut wake, mut gate, mut kinds) = (None, None, Vec::new());
@@ -74,15 +74,17 @@ impl Engine {
             kinds.push("backoff");
         }
         let on_its_way = matches!(plan.plan, Plan::Path(_)) && progress.parked().is_none();
-        let settled = !on_its_way && progress.current().is_none();
+        let reboots = reboot::is_asked(&node.cfg);
+        let was_off = reboots && node.dsc.text(core::PHYS_STATE) == Some(core::POWER_OFF);
+        let settled = !on_its_way && progress.current().is_none() && !was_off;
         let wake = [wake, progress.next_timeout(&plan.plan, now)]
             .into_iter()
             .flatten()
             .min();
         if let Some(gate) = gate {
             // Looked at again for another reason, it keeps its place.
-            let since = waited.filter(|(at, _)| *at == gate);
-            let since = since.map_or(now, |(_, since)| since);
+            let since = waited.as_ref().filter(|(at, _)| *at == gate);
+            let since = since.map_or(now, |(_, since)| *since);
             self.rails.governor.wait(gate, node, since);
         }
         self.rails.note_held(id, kinds);
@@ -92,6 +94,12 @@ impl Engine {
         }
         if settled {
             self.rails.governor.release(id);
+        }
+        if matches!(self.config.role, Role::Head { .. }) {
+            self.let_drain(id, waited);
+        }
+        if was_off && matches!(self.config.role, Role::Head { .. }) {
+            self.rebooted(id);
         }
     }
 

@@ -179,7 +179,7 @@ impl<'e> Groups<'e> {
         let engine = self.engine;
         let new_dsc = engine.dsc_after_cfg(node);
         let dsc = new_dsc.as_ref().unwrap_or(&node.dsc);
-        let plan = self.planner.plan(dsc, &node.cfg);
+        let plan = self.planner.plan(dsc, &super::reboot::wanted(&node.cfg));
         let runtime = engine.runtimes.get(&node.id);
         let mut progress =
             runtime.map_or_else(Progress::default, |runtime| runtime.progress.clone());

@@ -16,6 +16,8 @@ fn schema() -> Schema {
         discoverable: true,
         unit: String::new(),
         doc: String::new(),
+        zero: String::new(),
+        node_reads: false,
     };
     let names = ["PHYS_UNKNOWN", "POWER_OFF", "POWER_ON", "PHYS_HANG"];
     let mut schema = Schema::default();

@@ -14,6 +14,8 @@ fn schema() -> Schema {
         discoverable: true,
         unit: String::new(),
         doc: String::new(),
+        zero: String::new(),
+        node_reads: false,
     };
     let int = Kind::Int {
         min: 0,

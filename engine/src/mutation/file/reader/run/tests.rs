@@ -18,6 +18,8 @@ fn schema() -> Schema {
         discoverable: false,
         unit: String::new(),
         doc: String::new(),
+        zero: String::new(),
+        node_reads: false,
     };
     let mut schema = Schema::default();
     let names = ["PHYS_UNKNOWN", "POWER_OFF", "POWER_ON", "PHYS_HANG"];
@@ -91,7 +93,7 @@ error = "/m/error""#,
         (poll.every, poll.timeout),
         (Duration::from_secs(10), Duration::from_secs(20))
     );
-    assert_eq!(poll.requires[0].any_of.len(), 2);
+    assert_eq!(poll.requires[0].values().len(), 2);
     assert_eq!(poll.readings.len(), 3);
     assert_eq!(poll.readings[0].pattern, Pattern::Line("on".into()));
     assert_eq!(poll.readings[0].unless.len(), 1);
