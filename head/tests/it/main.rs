@@ -4,6 +4,7 @@ mod api;
 mod child;
 mod crash;
 mod full_disk;
+mod ipmitool;
 mod join;
 mod modules;
 mod plan;
