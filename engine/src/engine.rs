@@ -19,7 +19,6 @@ mod others;
 #[cfg(feature = "files")]
 mod play;
 mod rails;
-mod reboot;
 mod session;
 mod stage;
 mod timers;
@@ -39,10 +38,10 @@ pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use crate::event::{Event, Input, Output};
 use crate::extension::Schema;
 use crate::mutation::graph::{GraphError, MutationGraph};
-use crate::mutation::path::{Plan, PlanResult, Planner};
+use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Healing, Progress};
 use crate::mutation::{MutationContext, MutationId, MutationSet};
-use crate::state::{Node, NodeId, StateUrl, Tree, Values};
+use crate::state::{Node, NodeId, StateUrl, Tree, Values, core};
 use crate::sync::SyncConfig;
 use crate::sync::join::Grant;
 use crate::sync::signature::CfgSigner;
@@ -109,10 +108,6 @@ pub struct Engine {
     commits: Commits,
     sessions: Sessions,
     rails: Rails,
-    /// Until when the write is awaited that ends a node's reboot.
-    rebooted: BTreeMap<NodeId, Instant>,
-    /// The wall clock as somebody told it last, for our own writes in history.
-    wall_ms: u64,
     /// Nodes that were asked to try again since the last input.
     woken: usize,
     /// How often a node was planned anew, for tests of what an event costs.
@@ -149,8 +144,6 @@ impl Engine {
             timers,
             commits: Commits::default(),
             rails: Rails::default(),
-            rebooted: BTreeMap::new(),
-            wall_ms: 0,
             woken: 0,
             #[cfg(test)]
             advanced: 0,
@@ -175,8 +168,7 @@ impl Engine {
         let id = node.id;
         // Whatever was known of it but that it is off: an agent may run behind a cut cable, in SYNC or silent before this head started.
         let may_run = !node.last_known.dsc.is_empty()
-            && node.last_known.dsc.text(crate::state::core::PHYS_STATE)
-                != Some(crate::state::core::POWER_OFF);
+            && node.last_known.dsc.text(core::PHYS_STATE) != Some(core::POWER_OFF);
         if self.tree.insert(node).is_ok() {
             self.add_runtime(id);
             if let Some(runtime) = self.runtimes.get_mut(&id) {
@@ -211,10 +203,7 @@ impl Engine {
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         self.now = now;
         match input {
-            Input::Write(write) => {
-                self.wall_ms = self.wall_ms.max(write.now_ms);
-                self.commits.queue_write(write);
-            }
+            Input::Write(write) => self.commits.queue_write(write),
             Input::Committed { commit, result } => self.committed(commit, result),
             Input::Discover(discovery) => self.discovered(discovery),
             Input::MutationFailed {
@@ -226,6 +215,7 @@ impl Engine {
             Input::Declare(set) => self.declare(&set),
             Input::Release(nodes) => self.release(&nodes),
             Input::Lift(lift) => self.lift(&lift),
+            Input::Retry(nodes) => self.retry(&nodes),
             Input::Arm(grant) => self.arm(grant),
             Input::FetchGrant {
                 request,
@@ -339,15 +329,18 @@ impl Engine {
     }
 
     fn add_runtime(&mut self, node: NodeId) {
+        let (high, low) = node.as_bytes().split_at(8);
+        let seed = [high, low]
+            .into_iter()
+            .filter_map(|half| half.try_into().ok())
+            .fold(self.config.seed, |seed, half| {
+                (seed ^ u64::from_le_bytes(half)).rotate_left(17)
+            });
         self.runtimes.insert(
             node,
             Runtime {
-                progress: Progress::default(),
-                plan: Arc::new(PlanResult {
-                    plan: Plan::Converged,
-                    goal: Values::default(),
-                    suspended: Vec::new(),
-                }),
+                progress: Progress::with_seed(seed),
+                plan: Arc::default(),
                 confirmed: false,
                 silent_since: None,
             },
@@ -357,7 +350,6 @@ impl Engine {
     }
 
     fn declare(&mut self, set: &MutationSet) {
-        let set = &set.clone().with_drain();
         match MutationGraph::new(set) {
             Ok(graph) => {
                 self.parents_word = parents_word(set);
@@ -392,6 +384,20 @@ impl Engine {
                 if matches!(self.config.role, Role::Head { .. }) {
                     self.end_session(*node, "an operator released the node");
                 }
+            }
+        }
+    }
+
+    fn retry(&mut self, nodes: &[NodeId]) {
+        for id in nodes {
+            if let Some(runtime) = self.runtimes.get_mut(id) {
+                runtime.progress.release();
+                self.dirty.insert(*id);
+            }
+            let node = self.tree.get(*id);
+            if node.is_some_and(|node| node.dsc.get(core::PARKED).is_some()) {
+                // It is the agent that gave up: it joins again, and a join forgets its attempts.
+                self.end_session(*id, "an operator wants the node to try again");
             }
         }
     }

@@ -54,10 +54,12 @@ pub enum Input {
     },
     /// The declared mutations changed.
     Declare(MutationSet),
-    /// Forget the attempts of these nodes and try again.
+    /// Forget everything that holds these nodes back, and try again: failed attempts, a job that was last seen, their silence.
     Release(Vec<NodeId>),
     /// An operator lifts a guard rail of the whole cluster.
     Lift(Lift),
+    /// Forget only the failed attempts of these nodes, and try again.
+    Retry(Vec<NodeId>),
     /// The pxe module arms a node: a grant is made durable, then the node's boot is served.
     Arm(NewGrant),
     /// Somebody fetches a grant. `secret` replaces the grant's if it was delivered before.

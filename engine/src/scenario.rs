@@ -199,12 +199,7 @@ impl Case {
     /// A mutation set that contradicts itself.
     pub fn plan(&self, set: &MutationSet) -> Result<PlanResult, GraphError> {
         let graph = MutationGraph::new(set)?;
-        let goal = graph.effective_goal(&self.cfg);
-        Ok(PlanResult {
-            plan: graph.plan_to(&self.dsc, &self.cfg, &goal.goal),
-            goal: goal.goal,
-            suspended: goal.suspended,
-        })
+        Ok(PlanResult::new(&graph, &self.dsc, &self.cfg))
     }
 
     /// Plays the case and says why the node is where it is at its end; `None` when it was deleted.

@@ -114,6 +114,8 @@ pub(crate) struct Healing {
     pub(crate) silent_hold: Duration,
     /// Attempts of one step before the node is parked.
     pub(crate) attempts: u32,
+    /// Independent steps of one node run side by side.
+    pub(crate) parallel: bool,
 }
 
 /// `[power]`.
@@ -403,9 +405,11 @@ fn healing(doc: &mut Document<'_>) -> Healing {
         |raw| raw.duration(Duration::ZERO, Duration::from_secs(7 * 86_400)),
     );
     let attempts = doc.get_or("engine.attempts", 3, 3, |raw| Ok(raw.int(1, 1000)? as u32));
+    let parallel = doc.get_or("engine.parallel", true, true, Raw::bool);
     Healing {
         silent_hold,
         attempts,
+        parallel,
     }
 }
 

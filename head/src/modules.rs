@@ -139,6 +139,8 @@ pub(crate) struct Modules {
 #[derive(Default)]
 struct Table {
     generation: u64,
+    /// Steps of one node never run side by side.
+    one_by_one: bool,
     /// What mutation files declare.
     files: Declaration,
     modules: BTreeMap<String, Entry>,
@@ -175,6 +177,11 @@ impl Modules {
         }
     }
 
+    /// Whether nodes follow their paths strictly step by step. Before anything is declared.
+    pub(crate) fn set_one_by_one(&self, one_by_one: bool) {
+        self.write().one_by_one = one_by_one;
+    }
+
     /// What they declare, and what the mutation files of a folder declare, if there are any.
     ///
     /// # Errors
@@ -183,7 +190,7 @@ impl Modules {
         let mut table = self.write();
         let loaded = load_files(folder, schema)?;
         table.files = loaded.0;
-        self.files.put(loaded.1, Arc::new(schema.clone()));
+        self.files.put(loaded.1);
         table.generation += 1;
         let set = table.set();
         engine::Engine::check_set(&set).context("the declared mutations contradict each other")?;
@@ -194,11 +201,7 @@ impl Modules {
     ///
     /// # Errors
     /// As for [`declared`](Self::declared). Nothing changes then: what they said before stays.
-    pub(crate) async fn reload(
-        &self,
-        folder: &Path,
-        schema: &Arc<Schema>,
-    ) -> anyhow::Result<usize> {
+    pub(crate) async fn reload(&self, folder: &Path, schema: &Schema) -> anyhow::Result<usize> {
         let (declared, programs) = load_files(folder, schema)?;
         let count = declared.mutations.len();
         let _declaring = self.declaring.lock().await;
@@ -216,7 +219,7 @@ impl Modules {
             })
         };
         // The commands are there before the first mutation is fired.
-        self.files.put(programs, Arc::clone(schema));
+        self.files.put(programs);
         if let Some(set) = changed {
             self.reports.send(Input::Declare(set)).await;
         }
@@ -358,6 +361,7 @@ impl Table {
         let declared = self.modules.values().map(|entry| &entry.declared);
         let mut set = MutationSet {
             generation: self.generation,
+            one_by_one: self.one_by_one,
             ..MutationSet::default()
         };
         for declaration in declared.chain([&self.files]) {

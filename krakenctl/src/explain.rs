@@ -13,6 +13,9 @@ use crate::output::{Cell, Paint, Table, Tone, printable};
 use crate::value::{self, JsonValues, Shown};
 use crate::view;
 
+/// Attempts on a page; programs get all that the head knows.
+const MAX_ATTEMPTS: usize = 6;
+
 /// A report for JSON and YAML. Field names are an interface.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(crate) struct ReportView {
@@ -27,6 +30,8 @@ pub(crate) struct ReportView {
     pub(crate) waits_for: String,
     pub(crate) holds: Vec<HoldView>,
     pub(crate) failures: Vec<FailureView>,
+    /// The latest attempts, oldest first.
+    pub(crate) history: Vec<AttemptView>,
     pub(crate) reason: String,
 }
 
@@ -41,6 +46,8 @@ pub(crate) struct StepView {
     elapsed_ms: u64,
     timeout_ms: u64,
     changes: Vec<ChangeView>,
+    /// Indices of the steps that must be done before.
+    after: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -64,6 +71,17 @@ pub(crate) struct FailureView {
     attempt: u32,
     text: String,
     age_ms: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct AttemptView {
+    mutation: String,
+    attempt: u32,
+    /// "done", "failed", "interrupted".
+    result: String,
+    text: String,
+    age_ms: u64,
+    took_ms: u64,
 }
 
 impl ReportView {
@@ -100,8 +118,20 @@ impl ReportView {
                     age_ms: failure.age_ms,
                 })
                 .collect(),
+            history: report.history.iter().map(attempt_view).collect(),
             reason: report.reason.clone(),
         }
+    }
+}
+
+fn attempt_view(attempt: &v1::Attempt) -> AttemptView {
+    AttemptView {
+        mutation: attempt.mutation.clone(),
+        attempt: attempt.attempt,
+        result: attempt.result.clone(),
+        text: attempt.text.clone(),
+        age_ms: attempt.age_ms,
+        took_ms: attempt.took_ms,
     }
 }
 
@@ -120,6 +150,7 @@ pub(crate) fn step_view(step: &v1::ReportStep, shown: &Shown) -> StepView {
             .iter()
             .map(|change| change_view(change, shown))
             .collect(),
+        after: step.after.clone(),
     }
 }
 
@@ -212,28 +243,58 @@ pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String
             }
         }
     }
-    if !report.failures.is_empty() {
-        line(&mut out, "\nFailures");
-        for failure in &report.failures {
-            let age = value::duration(Duration::from_secs(failure.age_ms / 1000));
-            let what = format!(
-                "{} (#{}): {}",
-                failure.mutation, failure.attempt, failure.text
-            );
-            line(
-                &mut out,
-                &format!("  {:<12} {}", age + " ago", printable(&what)),
-            );
-        }
-    }
+    attempts(&mut out, report);
     if report.outcome() == Outcome::Parked {
         let name = printable(&report.node_name);
         line(
             &mut out,
-            &format!("\nTo try again: krakenctl node release {name}"),
+            &format!("\nTo try again: krakenctl node retry {name}  (or release, which lifts more)"),
         );
     }
     out
+}
+
+/// The latest attempts; of those that a head without a history tells of, the failures.
+fn attempts(out: &mut String, report: &v1::Report) {
+    let entry = |out: &mut String, age_ms: u64, what: &str| {
+        let age = value::duration(Duration::from_secs(age_ms / 1000));
+        line(out, &format!("  {:<12} {}", age + " ago", printable(what)));
+    };
+    if report.history.is_empty() && !report.failures.is_empty() {
+        line(out, "\nFailures");
+        for failure in &report.failures {
+            let (mutation, attempt) = (&failure.mutation, failure.attempt);
+            let what = format!("{mutation} (#{attempt}): {}", failure.text);
+            entry(out, failure.age_ms, &what);
+        }
+        return;
+    }
+    let older = report.history.len().saturating_sub(MAX_ATTEMPTS);
+    if report.history.is_empty() {
+        return;
+    }
+    line(
+        out,
+        match older {
+            0 => "\nAttempts",
+            _ => "\nLatest attempts (all of them: -o json)",
+        },
+    );
+    for attempt in report.history.iter().skip(older) {
+        let took = value::duration(Duration::from_millis(attempt.took_ms));
+        let number = match attempt.attempt {
+            0 => String::new(),
+            number => format!(" (#{number})"),
+        };
+        let mut what = format!(
+            "{}{number} {} after {took}",
+            attempt.mutation, attempt.result
+        );
+        if !attempt.text.is_empty() {
+            let _ = write!(what, ": {}", attempt.text);
+        }
+        entry(out, attempt.age_ms, &what);
+    }
 }
 
 fn headline(report: &v1::Report) -> (String, Tone) {
@@ -300,11 +361,35 @@ fn values_table(report: &v1::Report, shown: &Shown) -> Table {
     table
 }
 
+/// What a step must come after, as people count; a space where the order needs no word, for each step comes after the one before it.
+fn order_text(steps: &[v1::ReportStep], at: usize) -> String {
+    let is_chain = steps.iter().enumerate().all(|(at, step)| {
+        let before = at
+            .checked_sub(1)
+            .and_then(|before| u32::try_from(before).ok());
+        step.after.iter().copied().eq(before)
+    });
+    match steps.get(at) {
+        Some(step) if !is_chain => numbers(&step.after),
+        _ => " ".to_owned(),
+    }
+}
+
+/// "at once", "after 2", "after 1, 3".
+pub(crate) fn numbers(after: &[u32]) -> String {
+    let places: Vec<String> = after.iter().map(|place| (place + 1).to_string()).collect();
+    match places.is_empty() {
+        true => "at once".to_owned(),
+        false => format!("after {}", places.join(", ")),
+    }
+}
+
 pub(crate) fn steps_table(report: &v1::Report, shown: &Shown) -> Table {
-    let mut table = Table::new(["", "", "MUTATION", "CHANGES", "BY", ""]);
+    let mut table = Table::new(["", "", "MUTATION", "CHANGES", "BY", "", ""]);
     for (at, step) in report.steps.iter().enumerate() {
         let current = report.current as usize;
         let (mark, tone) = match at.cmp(&current) {
+            _ if step.in_flight => ("->", Tone::Bold),
             std::cmp::Ordering::Less => ("done", Tone::Dim),
             std::cmp::Ordering::Equal => ("->", Tone::Bold),
             std::cmp::Ordering::Greater => (" ", Tone::Plain),
@@ -320,6 +405,7 @@ pub(crate) fn steps_table(report: &v1::Report, shown: &Shown) -> Table {
             Cell::new(step.mutation.as_str(), tone),
             Cell::new(changes.join(", "), tone),
             Cell::new(carried_out_by(step.context()), tone),
+            Cell::new(order_text(&report.steps, at), tone),
             Cell::new(step_note(step), Tone::Warn),
         ]);
     }

@@ -6,6 +6,7 @@ mod explain;
 mod follow;
 mod list;
 mod progress;
+mod release;
 pub(crate) mod set;
 mod show;
 pub(crate) mod spec;
@@ -32,10 +33,10 @@ pub(crate) enum Command {
     Add(add::AddArgs),
     /// Delete nodes
     Delete(delete::DeleteArgs),
-    /// Switch nodes off and on once, as carefully as any power-off
-    Reboot(delete::RebootArgs),
-    /// Let parked nodes try again
-    Release(delete::ReleaseArgs),
+    /// Let nodes that failed try again now
+    Retry(release::RetryArgs),
+    /// Let nodes go on, whatever holds them back
+    Release(release::ReleaseArgs),
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
@@ -48,7 +49,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Fai
         Command::Watch(args) => watch::run(args, context).await,
         Command::Add(args) => add::run(args, context).await,
         Command::Delete(args) => delete::delete(args, context).await,
-        Command::Reboot(args) => delete::reboot(args, context).await,
-        Command::Release(args) => delete::release(args, context).await,
+        Command::Retry(args) => release::retry(args, context).await,
+        Command::Release(args) => release::release(args, context).await,
     }
 }

@@ -17,6 +17,7 @@ use proto::v1;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
+use crate::explain::numbers;
 use crate::node::set;
 use crate::output::{Format, Paint, Table, Tone};
 use crate::scenario::Scenarios;
@@ -94,6 +95,8 @@ struct PlanView {
     outcome: &'static str,
     /// `module/NAME`, in order; empty without a path.
     steps: Vec<String>,
+    /// For each step the indices of those that must be done before; others may run beside it.
+    after: Vec<Vec<usize>>,
     /// Why there is no path; else empty.
     reason: String,
 }
@@ -150,14 +153,14 @@ fn offline(
     let unacceptable = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
     let schema = Schema::built_in();
     let set = load_dir(mutations, &schema).map_err(|error| unacceptable(&error))?;
-    let graph = MutationGraph::new(&set.with_drain()).map_err(|error| unacceptable(&error))?;
+    let graph = MutationGraph::new(&set).map_err(|error| unacceptable(&error))?;
     let dsc = state_file::read(dsc, &schema)?;
     let cfg = state_file::read(cfg, &schema)?;
     for note in doubts(&graph, &schema, &dsc, &cfg) {
         context.note(&format!("note: {note}"));
     }
     let plan = graph.plan(&dsc, &cfg);
-    let (view, exit) = view(&plan);
+    let (view, exit) = view(&graph, &plan);
     let screen = &context.screen;
     match format {
         PlanFormat::Table => {
@@ -213,7 +216,7 @@ fn page(graph: &MutationGraph, plan: &Plan, paint: Paint) -> String {
     }
 }
 
-fn view(plan: &Plan) -> (PlanView, Exit) {
+fn view(graph: &MutationGraph, plan: &Plan) -> (PlanView, Exit) {
     let (outcome, reason, exit) = match plan {
         Plan::Converged => ("converged", String::new(), Exit::Ok),
         Plan::Path(_) => ("path", String::new(), Exit::Pending),
@@ -224,6 +227,7 @@ fn view(plan: &Plan) -> (PlanView, Exit) {
         PlanView {
             outcome,
             steps,
+            after: graph.order(plan.steps()),
             reason,
         },
         exit,
@@ -233,6 +237,9 @@ fn view(plan: &Plan) -> (PlanView, Exit) {
 /// The steps as a table.
 fn steps(graph: &MutationGraph, plan: &Plan) -> Table {
     let mut table = Table::new(["STEP", "MUTATION", "BY", "CHANGES", "NOTE"]);
+    let order = graph.order(plan.steps());
+    let mut places = order.iter().enumerate();
+    let is_chain = places.all(|(at, after)| after.iter().copied().eq(at.checked_sub(1)));
     for (index, mutation) in plan
         .steps()
         .iter()
@@ -245,17 +252,23 @@ fn steps(graph: &MutationGraph, plan: &Plan) -> Table {
             MutationContext::All => "both",
         };
         let changes: Vec<String> = mutation.mutates.iter().map(change).collect();
-        let note = if mutation.disruptive {
-            "disruptive"
-        } else {
-            ""
-        };
+        let mut notes = Vec::new();
+        if let (false, Some(after)) = (is_chain, order.get(index)) {
+            let places: Vec<u32> = after
+                .iter()
+                .filter_map(|at| u32::try_from(*at).ok())
+                .collect();
+            notes.push(numbers(&places));
+        }
+        if mutation.disruptive {
+            notes.push("disruptive".to_owned());
+        }
         table.row(vec![
             (index + 1).to_string().into(),
             mutation.id.to_string().into(),
             by.into(),
             changes.join(", ").into(),
-            note.into(),
+            notes.join(", ").into(),
         ]);
     }
     table

@@ -78,11 +78,6 @@ const NEEDS: &[Need] = &[
         Check::Program("file"),
         "showing that the agent is static",
     ),
-    need(
-        "python3-venv",
-        Check::Package,
-        "modules in Python, with grpcio from PyPI",
-    ),
     need("musl-tools", Check::Program("musl-gcc"), "the static agent"),
 ];
 

@@ -240,7 +240,6 @@ impl Engine {
         if let Some(runtime) = self.runtimes.get_mut(&id) {
             runtime.progress.release();
         }
-        self.rebooted.remove(&id);
         self.rails_changed(id);
         self.forget_after_cfg(id);
         self.push_cfg(id);
@@ -248,10 +247,10 @@ impl Engine {
     }
 
     fn delete_node(&mut self, id: NodeId) {
-        if let Some(runtime) = self.runtimes.remove(&id)
-            && let Some(current) = runtime.progress.current()
-        {
-            self.interrupt(id, current.clone());
+        if let Some(runtime) = self.runtimes.remove(&id) {
+            for current in runtime.progress.currents() {
+                self.interrupt(id, current.clone());
+            }
         }
         self.timers.set(super::timers::Timer::Step(id), None);
         self.end_session(id, "the node was deleted");
@@ -259,7 +258,6 @@ impl Engine {
         self.disarm(id);
         self.dirty.remove(&id);
         if let Some(node) = self.tree.remove(id) {
-            self.rebooted.remove(&id);
             self.rails_removed(&node);
             self.event(Event::Deleted {
                 node: id,

@@ -289,4 +289,10 @@ impl Engine {
     pub(super) fn look_again(&mut self, id: NodeId, at: Option<crate::time::Instant>) {
         self.timers.set(Timer::Step(id), at);
     }
+
+    /// The same, unless it is looked at before anyway.
+    pub(super) fn look_again_by(&mut self, id: NodeId, at: Option<crate::time::Instant>) {
+        let sooner = self.timers.at(Timer::Step(id)).into_iter().chain(at).min();
+        self.look_again(id, sooner);
+    }
 }

@@ -2,10 +2,10 @@
 
 use super::Engine;
 use super::guard::Guard;
-use crate::mutation::progress::{Phase, Progress};
-use crate::mutation::report::{Hold, Outcome, Report, ReportFailure, ReportStep};
+use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
+use crate::mutation::report::{Hold, Outcome, Report, ReportAttempt, ReportFailure};
 use crate::mutation::{Mutation, MutationContext, MutationId};
-use crate::state::{Node, NodeId};
+use crate::state::{Node, NodeId, core};
 use crate::time::Instant;
 
 /// A node as holds see it: as it is, or as a write would leave it.
@@ -31,40 +31,46 @@ impl Engine {
             self.graph(),
             &node.dsc,
         );
-        self.mark_current(&mut report, progress, now);
-        let next = report.steps.first().filter(|step| !step.in_flight);
-        if let Some(next) = next.map(|step| step.mutation.clone()) {
-            report.holds = self.holds(id, &next, now);
-        } else if let Some(end) = self.withheld_end(id) {
-            // What the node is on its way to is not let through yet, so it was not told.
-            report.holds = self.holds(id, &end, now);
+        self.mark_currents(&mut report, progress, now);
+        let ready = report.steps.iter();
+        let waiting: Vec<MutationId> = ready
+            .filter(|step| step.after.is_empty() && !step.in_flight)
+            .map(|step| step.mutation.clone())
+            .collect();
+        for next in &waiting {
+            let holds = self.holds(id, next, now);
+            let told = |hold: &Hold| report.holds.contains(hold);
+            let new: Vec<Hold> = holds.into_iter().filter(|hold| !told(hold)).collect();
+            report.holds.extend(new);
         }
         if let Some(parked) = progress.parked() {
             report.outcome = Outcome::Parked;
             report.reason = parked.into();
-        } else if !report.holds.is_empty() {
+        } else if let (Some(parked), false) = (node.dsc.text(core::PARKED), report.steps.is_empty())
+        {
+            report.outcome = Outcome::Parked;
+            report.reason = format!("the node itself gave up: {parked}");
+        } else if !report.holds.is_empty() && !report.steps.iter().any(|step| step.in_flight) {
             report.outcome = Outcome::Held;
         } else if !report.steps.is_empty() {
             report.outcome = Outcome::Path;
         }
-        report.failures = progress
-            .failures()
-            .map(|failure| ReportFailure {
-                mutation: failure.mutation.clone(),
-                attempt: failure.attempt,
-                text: failure.text.clone(),
-                age: now.since(failure.at),
+        report.history = progress
+            .history()
+            .map(|attempt| shown(attempt, now))
+            .collect();
+        let failed = |attempt: &&ReportAttempt| attempt.result == Ending::FAILED;
+        report.failures = report
+            .history
+            .iter()
+            .filter(failed)
+            .map(|attempt| ReportFailure {
+                mutation: attempt.mutation.clone(),
+                attempt: attempt.attempt,
+                text: attempt.text.clone(),
+                age: attempt.age,
             })
             .collect();
-        if super::reboot::is_asked(&node.cfg) {
-            let text = format!(
-                "a reboot is asked for: off first, then what Cfg says; `krakenctl node unset {} /Reboot` takes it back",
-                node.name
-            );
-            let more = std::mem::take(&mut report.reason);
-            let between = if more.is_empty() { "" } else { "; " };
-            report.reason = format!("{text}{between}{more}");
-        }
         report.waits_for = waits_for(&report);
         self.scrub(&mut report);
         Some(report)
@@ -75,32 +81,30 @@ impl Engine {
         let id = report.node;
         let holds = report.holds.iter_mut().map(|hold| &mut hold.text);
         let failures = report.failures.iter_mut().map(|failure| &mut failure.text);
+        let history = report.history.iter_mut().map(|attempt| &mut attempt.text);
         let texts = [&mut report.reason, &mut report.waits_for];
-        for text in texts.into_iter().chain(holds).chain(failures) {
+        for text in texts
+            .into_iter()
+            .chain(holds)
+            .chain(failures)
+            .chain(history)
+        {
             *text = self.scrubbed(id, std::mem::take(text));
         }
     }
 
-    /// Marks the step under way; puts it in front where the plan goes on from its result already.
-    fn mark_current(&self, report: &mut Report, progress: &Progress, now: Instant) {
-        let Some(current) = progress.current() else {
-            return;
-        };
-        if report
-            .steps
-            .first()
-            .is_none_or(|step| step.mutation != current.mutation)
-        {
-            let Some(declared) = self.mutation(&current.mutation) else {
-                return;
-            };
-            report.steps.insert(0, ReportStep::new(declared));
-        }
-        report.current = 0;
-        if let Some(step) = report.steps.first_mut() {
-            step.in_flight = current.phase != Phase::Intent;
-            step.attempt = current.attempt;
-            step.elapsed = now.since(current.since);
+    /// Marks the steps under way; puts those in front whose result the plan goes on from already.
+    fn mark_currents(&self, report: &mut Report, progress: &Progress, now: Instant) {
+        let currents = progress.currents().iter();
+        let under_way: Vec<MutationId> = currents.map(|current| current.mutation.clone()).collect();
+        report.lead_with(&under_way, self.graph());
+        for step in &mut report.steps {
+            let mut currents = progress.currents().iter();
+            if let Some(current) = currents.find(|current| current.mutation == step.mutation) {
+                step.in_flight = current.phase != Phase::Intent;
+                step.attempt = current.attempt;
+                step.elapsed = now.since(current.since);
+            }
         }
     }
 
@@ -155,21 +159,36 @@ impl Engine {
                     "{mutation} failed and is tried again in {:.0?}",
                     until.since(now)
                 ),
-                lifted_by: format!("time, or krakenctl node release {}", standing.node.name),
+                lifted_by: format!("time, or krakenctl node retry {}", standing.node.name),
             });
         }
         holds
     }
 }
 
+fn shown(attempt: &Attempt, now: Instant) -> ReportAttempt {
+    ReportAttempt {
+        mutation: attempt.mutation.clone(),
+        attempt: attempt.attempt,
+        result: attempt.ending.as_str(),
+        text: match &attempt.ending {
+            Ending::Failed(text) => text.to_string(),
+            Ending::Done | Ending::Interrupted => String::new(),
+        },
+        age: now.since(attempt.ended),
+        took: attempt.took(),
+    }
+}
+
 fn waits_for(report: &Report) -> String {
-    let Some(step) = report.steps.first() else {
+    let in_flight = || report.steps.iter().filter(|step| step.in_flight);
+    let Some(step) = in_flight().next().or(report.steps.first()) else {
         return String::new();
     };
     let by_node = step.context == MutationContext::SelfNode || step.attempt == 0;
     match report.outcome {
         Outcome::Parked => format!(
-            "an operator: krakenctl node release {}, or a change of its Cfg",
+            "an operator: krakenctl node retry {}, or a change of its Cfg",
             report.name
         ),
         Outcome::Held => report
@@ -177,8 +196,16 @@ fn waits_for(report: &Report) -> String {
             .first()
             .map(|hold| hold.lifted_by.clone())
             .unwrap_or_default(),
-        _ if step.in_flight && by_node => format!("the node itself to carry out {}", step.mutation),
-        _ if step.in_flight => format!("the result of {}", step.mutation),
+        _ if step.in_flight => {
+            let beside = match in_flight().count() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more beside it"),
+            };
+            match by_node {
+                true => format!("the node itself to carry out {}{beside}", step.mutation),
+                false => format!("the result of {}{beside}", step.mutation),
+            }
+        }
         _ => format!("{} to be logged and fired", step.mutation),
     }
 }

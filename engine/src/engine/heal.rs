@@ -3,13 +3,13 @@
 
 use super::commit::Then;
 use super::guard::{Guard, waits_at};
-use super::others::View;
-use super::{Engine, Role, Runtime, reboot};
+use super::others;
+use super::{Engine, Role, Runtime};
 use crate::event::{CommitError, Event, Fire, MutationEvent, Output, Record};
 use crate::mutation::path::Plan;
-use crate::mutation::progress::{Action, Current, Phase, timeout_text};
+use crate::mutation::progress::{Action, Current, Phase, View, timeout_text};
 use crate::mutation::{Mutation, MutationId};
-use crate::state::{Change, NodeId, core};
+use crate::state::{Change, NodeId, Value, core};
 
 /// Attaching to the parent: carried out by the engine itself on an agent.
 const JOIN: &str = "core/INITtoSYNC";
@@ -35,8 +35,8 @@ impl Engine {
             confirmed,
             silent_since,
         } = runtime;
-        *plan = self.planner.plan(&node.dsc, &reboot::wanted(&node.cfg));
-        let graph = self.planner.graph();
+        let under_way = progress.currents().iter().map(|current| &current.mutation);
+        *plan = self.planner.plan_on(&node.dsc, &node.cfg, under_way);
         let own = id == self.config.me;
         let (mut wake, mut gate, mut kinds) = (None, None, Vec::new());
         let guard = Guard {
@@ -45,91 +45,109 @@ impl Engine {
             confirmed: *confirmed,
             silent_since: *silent_since,
             rails: &self.rails,
-            others: View {
+            others: others::View {
                 me: self.config.me,
                 tree: &self.tree,
-                graph,
+                graph: self.planner.graph(),
                 groups: &self.rails.groups,
             },
         };
         let actions = progress.advance(
-            &plan.plan,
-            &node.dsc,
-            |mutation| {
-                let mutation = graph.mutation(mutation)?;
-                Some((mutation, carries_out(own, mutation)))
+            &View {
+                plan,
+                graph: self.planner.graph(),
+                dsc: &node.dsc,
+                healing: view.healing(),
+                now,
             },
+            |mutation| carries_out(own, mutation),
             |mutation| {
                 let held = guard.holds(mutation);
-                wake = held.iter().filter_map(|held| held.until).min();
-                gate = waits_at(&held);
-                kinds = held.iter().map(|held| held.hold.kind).collect();
+                wake = held.iter().filter_map(|held| held.until).chain(wake).min();
+                if gate.is_none() {
+                    gate = waits_at(&held);
+                } else if waits_at(&held).is_some() {
+                    // It stands at one gate only; the other one is looked at again in a while.
+                    wake = wake.into_iter().chain([now + view.healing().backoff]).min();
+                }
+                kinds.extend(held.iter().map(|held| held.hold.kind));
                 held.is_empty()
             },
-            view.healing(),
-            now,
         );
-        let first = plan.plan.steps().first();
-        if first.is_some_and(|first| progress.backs_off_until(first, now).is_some()) {
+        if plan
+            .ready()
+            .any(|ready| progress.backs_off_until(ready, now).is_some())
+        {
             kinds.push("backoff");
         }
         let on_its_way = matches!(plan.plan, Plan::Path(_)) && progress.parked().is_none();
-        let reboots = reboot::is_asked(&node.cfg);
-        let was_off = reboots && node.dsc.text(core::PHYS_STATE) == Some(core::POWER_OFF);
-        let settled = !on_its_way && progress.current().is_none() && !was_off;
-        let wake = [wake, progress.next_timeout(&plan.plan, now)]
+        let settled = !on_its_way && progress.currents().is_empty();
+        let wake = [wake, progress.next_timeout(plan, view.healing(), now)]
             .into_iter()
             .flatten()
             .min();
         if let Some(gate) = gate {
             // Looked at again for another reason, it keeps its place.
-            let since = waited.as_ref().filter(|(at, _)| *at == gate);
-            let since = since.map_or(now, |(_, since)| *since);
+            let since = waited.filter(|(at, _)| *at == gate);
+            let since = since.map_or(now, |(_, since)| since);
             self.rails.governor.wait(gate, node, since);
         }
         self.rails.note_held(id, kinds);
         self.look_again(id, wake);
+        // All are under way before the first is fired: what follows from firing one must not start another a second time.
+        let mut starting = Vec::new();
         for action in actions {
-            self.act(id, action);
+            match action {
+                Action::Done(current) => {
+                    let elapsed_ms =
+                        u64::try_from(now.since(current.since).as_millis()).unwrap_or(u64::MAX);
+                    self.mutation_event(id, &current, MutationEvent::Done { elapsed_ms });
+                    self.outcome(id, &current.mutation, true);
+                }
+                Action::Stop(current) => self.interrupt(id, current),
+                Action::Start(mutation) => {
+                    self.last_attempt += 1;
+                    if let (Some(node), Some(declared)) =
+                        (self.tree.get(id), self.planner.graph().mutation(&mutation))
+                    {
+                        self.rails.pass(node, declared, now);
+                    }
+                    self.begin(id, mutation.clone(), self.last_attempt, Phase::Intent);
+                    starting.push((mutation, self.last_attempt));
+                }
+                Action::Await(mutation) => self.begin(id, mutation, 0, Phase::Awaited),
+                Action::Park(reason) => {
+                    let reason = self.scrubbed(id, reason);
+                    self.event(Event::Parked { node: id, reason });
+                }
+            }
+        }
+        for (mutation, attempt) in starting {
+            self.start(id, mutation, attempt);
         }
         if settled {
             self.rails.governor.release(id);
         }
-        if matches!(self.config.role, Role::Head { .. }) {
-            self.let_drain(id, waited);
-        }
-        if was_off && matches!(self.config.role, Role::Head { .. }) {
-            self.rebooted(id);
+        if own && self.config.role == Role::Agent {
+            self.tell_parked(id);
         }
     }
 
-    fn act(&mut self, id: NodeId, action: Action) {
-        match action {
-            Action::Done(current) => {
-                let elapsed_ms =
-                    u64::try_from(self.now.since(current.since).as_millis()).unwrap_or(u64::MAX);
-                self.mutation_event(id, &current, MutationEvent::Done { elapsed_ms });
-                self.outcome(id, &current.mutation, true);
-            }
-            Action::Stop(current) => self.interrupt(id, current),
-            Action::Start(mutation) => self.start(id, mutation),
-            Action::Await(mutation) => self.begin(id, mutation, 0, Phase::Awaited),
-            Action::Park(reason) => {
-                let reason = self.scrubbed(id, reason);
-                self.event(Event::Parked { node: id, reason });
-            }
-        }
+    /// An agent that gave up says so to its parent, where people look.
+    fn tell_parked(&mut self, id: NodeId) {
+        let parked = self
+            .runtimes
+            .get(&id)
+            .and_then(|runtime| runtime.progress.parked());
+        let value = parked.map(Value::from);
+        let url = core::PARKED.parse().ok();
+        self.apply_dsc(
+            id,
+            url.map(|url| Change { url, value }).into_iter().collect(),
+        );
     }
 
-    fn start(&mut self, id: NodeId, mutation: MutationId) {
-        self.last_attempt += 1;
-        let attempt = self.last_attempt;
-        if let (Some(node), Some(declared)) =
-            (self.tree.get(id), self.planner.graph().mutation(&mutation))
-        {
-            self.rails.pass(node, declared, self.now);
-        }
-        self.begin(id, mutation.clone(), attempt, Phase::Intent);
+    fn start(&mut self, id: NodeId, mutation: MutationId, attempt: u64) {
         match self.config.role {
             Role::Head { .. } => {
                 let intent = Record::Intent {
@@ -178,7 +196,7 @@ impl Engine {
             confirmed: runtime.confirmed,
             silent_since: runtime.silent_since,
             rails: &self.rails,
-            others: View {
+            others: others::View {
                 me: self.config.me,
                 tree: &self.tree,
                 graph: self.planner.graph(),
@@ -208,7 +226,7 @@ impl Engine {
             cfg: node.cfg.clone(),
             dsc: node.dsc.clone(),
         };
-        self.look_again(id, current.deadline);
+        self.look_again_by(id, current.deadline);
         self.mutation_event(id, &current, MutationEvent::Fired { ours: true });
         match (self.config.role, mutation.as_str()) {
             (Role::Agent, JOIN) => self.attach_now(),
@@ -231,7 +249,7 @@ impl Engine {
         };
         runtime.progress.abandon(attempt);
         let again = self.now + self.config.healing.backoff;
-        self.look_again(id, Some(again));
+        self.look_again_by(id, Some(again));
         self.event(Event::Refused {
             node: Some(id),
             why: format!("nothing is fired while it cannot be logged: {error}"),
@@ -267,15 +285,13 @@ impl Engine {
         };
         let is_current = runtime
             .progress
-            .current()
-            .is_some_and(|current| current.mutation == *mutation);
+            .currents()
+            .iter()
+            .any(|current| current.attempt == attempt && current.mutation == *mutation);
         if !is_current {
             return;
         }
-        if let Some(current) = runtime
-            .progress
-            .fail(attempt, text.clone(), &healing, self.now)
-        {
+        if let Some(current) = runtime.progress.fail(attempt, &text, &healing, self.now) {
             self.mutation_event(id, &current, MutationEvent::Failed { text });
             self.outcome(id, mutation, false);
             self.dirty.insert(id);
@@ -286,19 +302,21 @@ impl Engine {
     pub(super) fn step_due(&mut self, id: NodeId) {
         self.dirty.insert(id);
         let now = self.now;
-        let due = |current: &&Current| {
+        let Some(runtime) = self.runtimes.get(&id) else {
+            return;
+        };
+        let is_due = |current: &&Current| {
             current.phase == Phase::Fired
                 && current.deadline.is_some_and(|deadline| deadline <= now)
         };
-        let Some(current) = self
-            .runtimes
-            .get(&id)
-            .and_then(|runtime| runtime.progress.current())
-            .filter(due)
-            .cloned()
-        else {
-            return;
-        };
+        let currents = runtime.progress.currents().iter();
+        let due: Vec<Current> = currents.filter(is_due).cloned().collect();
+        for current in due {
+            self.timed_out(id, current);
+        }
+    }
+
+    fn timed_out(&mut self, id: NodeId, current: Current) {
         let declared = self.mutation(&current.mutation);
         let (timeout, fail_to) = declared.map_or((None, Vec::new()), |declared| {
             (declared.timeout, declared.fail_to.clone())
@@ -306,9 +324,8 @@ impl Engine {
         let text = timeout_text(timeout.unwrap_or_default(), &fail_to);
         let healing = self.config.healing;
         if let Some(runtime) = self.runtimes.get_mut(&id) {
-            runtime
-                .progress
-                .fail(current.attempt, text.clone(), &healing, now);
+            let progress = &mut runtime.progress;
+            progress.fail(current.attempt, &text, &healing, self.now);
         }
         self.mutation_event(id, &current, MutationEvent::Failed { text });
         self.outcome(id, &current.mutation, false);

@@ -9,6 +9,7 @@ use crate::event::{Discovery, Fire, RequestId, Write, WriteDone, WriteError, Wri
 use crate::mutation::{Condition, Mutation, UrlChange};
 use crate::state::{Change, NodeName, Value, core};
 
+mod follow;
 mod rails;
 
 const HEAD: NodeId = NodeId::from_bytes([0xaa; 16]);
@@ -154,18 +155,6 @@ impl Head {
             };
             assert!(schema.add(url.into(), field));
         }
-        let reboot = crate::extension::Field {
-            kind: crate::extension::Kind::Bool,
-            repeated: false,
-            format: crate::extension::Format::Plain,
-            secret: false,
-            discoverable: false,
-            unit: String::new(),
-            doc: String::new(),
-            zero: String::new(),
-            node_reads: false,
-        };
-        assert!(schema.add("/Reboot".into(), reboot));
         let mut engine = Engine::new(config, schema, Instant::ZERO);
         engine.restore_node(Node::new(HEAD, "head".parse().unwrap(), None));
         kept.iter()

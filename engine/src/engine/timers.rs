@@ -43,6 +43,11 @@ impl Timers {
         }
     }
 
+    /// When `timer` is due.
+    pub(super) fn at(&self, timer: Timer) -> Option<Instant> {
+        self.at.get(&timer).copied()
+    }
+
     /// Takes one that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Timer> {
         let (at, timer) = *self.due.first()?;

@@ -13,7 +13,7 @@ use super::stage::Stage;
 use crate::event::{WriteError, WriteOp};
 use crate::history::{self, Cells};
 use crate::mutation::path::{PlanResult, Planner};
-use crate::mutation::progress::{Action, Phase, Progress};
+use crate::mutation::progress::{Action, Phase, Progress, View};
 use crate::mutation::report::{Hold, Outcome, Report, ReportStep};
 use crate::mutation::{Mutation, MutationId};
 use crate::state::{Node, NodeId, NodeName, Values, core};
@@ -179,18 +179,23 @@ impl<'e> Groups<'e> {
         let engine = self.engine;
         let new_dsc = engine.dsc_after_cfg(node);
         let dsc = new_dsc.as_ref().unwrap_or(&node.dsc);
-        let plan = self.planner.plan(dsc, &super::reboot::wanted(&node.cfg));
         let runtime = engine.runtimes.get(&node.id);
+        let currents = runtime.map_or(&[][..], |runtime| runtime.progress.currents());
+        let under_way = currents.iter().map(|current| &current.mutation);
+        let plan = self.planner.plan_on(dsc, &node.cfg, under_way);
         let mut progress =
             runtime.map_or_else(Progress::default, |runtime| runtime.progress.clone());
         progress.release();
         let own = node.id == engine.config.me;
-        let lookup = |mutation: &MutationId| {
-            let mutation = engine.mutation(mutation)?;
-            Some((mutation, super::heal::carries_out(own, mutation)))
+        let view = View {
+            plan: &plan,
+            graph: engine.graph(),
+            dsc,
+            healing: &engine.config.healing,
+            now: self.now,
         };
-        let healing = &engine.config.healing;
-        let actions = progress.advance(&plan.plan, dsc, lookup, |_| false, healing, self.now);
+        let ours = |mutation: &Mutation| super::heal::carries_out(own, mutation);
+        let actions = progress.advance(&view, ours, |_| false);
         let stopped = actions.into_iter().filter_map(|action| match action {
             Action::Stop(current) if current.phase == Phase::Fired => Some(current.mutation),
             _ => None,
@@ -208,14 +213,11 @@ impl<'e> Groups<'e> {
         interrupts: Vec<MutationId>,
     ) {
         let engine = self.engine;
-        let current = progress.current();
-        let running = current.filter(|current| current.phase != Phase::Intent);
+        let currents = progress.currents().iter();
+        let running = currents.filter(|current| current.phase != Phase::Intent);
         let manner = Manner {
             parked: progress.parked().map(str::to_owned),
-            running: running
-                .map(|current| current.mutation.clone())
-                .into_iter()
-                .collect(),
+            running: running.map(|current| current.mutation.clone()).collect(),
             interrupts,
         };
         let index = self.group_of(node, dsc, plan, manner);
@@ -290,20 +292,9 @@ impl<'e> Groups<'e> {
     fn report(&self, node: &Node, dsc: &Values, plan: &PlanResult, manner: &Manner) -> Report {
         let graph = self.engine.graph();
         let mut report = Report::of_plan(node.id, node.name.clone(), plan, graph, dsc);
-        for running in manner.running.iter().rev() {
-            let at = report
-                .steps
-                .iter()
-                .position(|step| step.mutation == *running);
-            let at = at.or_else(|| {
-                let declared = graph.mutation(running)?;
-                report.steps.insert(0, ReportStep::new(declared));
-                report.outcome = Outcome::Path;
-                Some(0)
-            });
-            if let Some(step) = at.and_then(|at| report.steps.get_mut(at)) {
-                step.in_flight = true;
-            }
+        report.lead_with(&manner.running, graph);
+        for step in &mut report.steps {
+            step.in_flight = manner.running.contains(&step.mutation);
         }
         if let Some(parked) = &manner.parked {
             report.outcome = Outcome::Parked;

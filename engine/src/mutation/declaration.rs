@@ -135,6 +135,8 @@ pub struct MutationSet {
     pub dependencies: Vec<Dependency>,
     /// Discoverable urls beyond the mutated ones and the core's.
     pub discoverables: Vec<StateUrl>,
+    /// Steps of one node never run side by side, not even independent ones.
+    pub one_by_one: bool,
 }
 
 impl Others {

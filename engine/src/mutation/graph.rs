@@ -9,6 +9,7 @@
 
 mod check;
 mod compile;
+mod order;
 mod problem;
 mod relax;
 mod search;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use check::GraphError;
 use compile::{Rule, Val, Variable};
+pub use order::MAX_ORDERED;
 pub use search::MAX_EXPLORED;
 pub use states::{MAX_GRAPH_STATES, StateEdge, StateGraph, StateNode};
 
@@ -252,6 +254,22 @@ impl MutationGraph {
         class
     }
 
+    /// Whether the mutation's `from`, requires and excludes hold.
+    pub fn applies(&self, mutation: &Mutation, dsc: &Values, cfg: &Values) -> bool {
+        let holds = |condition: &Condition| {
+            let variable = self.by_url.get(&condition.url);
+            let value = variable.and_then(|index| self.value_of(&self.variables[*index], dsc, cfg));
+            condition.holds(value)
+        };
+        let from = |change: &super::UrlChange| {
+            let value = dsc.get(change.url.as_str());
+            change.from.iter().any(|from| from.as_ref() == value)
+        };
+        mutation.mutates.iter().all(from)
+            && mutation.requires.iter().all(holds)
+            && !mutation.excludes.iter().any(holds)
+    }
+
     fn value_of<'a>(
         &self,
         variable: &Variable,
@@ -273,9 +291,10 @@ impl MutationGraph {
     }
 }
 
-/// Whether the core itself knows `url` to be observed: `/PhysState`, `/RunState`, `/Busy`, `/Services/*/State`.
+/// Whether the core itself knows `url` to be observed: `/PhysState`, `/RunState`, `/Busy`, `/Parked`, `/Services/*/State`.
 fn is_core_discoverable(url: &StateUrl) -> bool {
-    if [core::PHYS_STATE, core::RUN_STATE, core::BUSY].contains(&url.as_str()) {
+    let of_all = [core::PHYS_STATE, core::RUN_STATE, core::BUSY, core::PARKED];
+    if of_all.contains(&url.as_str()) {
         return true;
     }
     let mut parts = url.parts();

@@ -9,7 +9,6 @@
 
 mod condition;
 mod declaration;
-mod drain;
 #[cfg(feature = "files")]
 pub mod file;
 pub mod graph;

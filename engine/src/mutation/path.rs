@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::graph::{Goal, MutationGraph};
-use super::{Condition, MutationId};
+use super::{Condition, Mutation, MutationId};
 use crate::state::{StateUrl, Value, Values};
 
 /// Plans kept; a cluster has a handful of classes times the states they pass through, and one plan takes about 1 KiB.
@@ -110,10 +110,34 @@ impl Plan {
 pub struct PlanResult {
     /// The way.
     pub plan: Plan,
+    /// For each of its steps the steps that must come first; see [`MutationGraph::order`].
+    pub after: Vec<Vec<usize>>,
     /// Where it leads.
     pub goal: Values,
     /// Cfg values that are set aside, each with the url whose Cfg value makes it unknowable.
     pub suspended: Vec<(StateUrl, StateUrl)>,
+}
+
+impl PlanResult {
+    /// The plan from `dsc` to the effective goal of `cfg`.
+    pub fn new(graph: &MutationGraph, dsc: &Values, cfg: &Values) -> Self {
+        let Goal { goal, suspended } = graph.effective_goal(cfg);
+        let plan = graph.plan_to(dsc, cfg, &goal);
+        Self {
+            after: graph.order(plan.steps()),
+            plan,
+            goal,
+            suspended,
+        }
+    }
+
+    /// The steps that nothing has to come before, in the order of the plan.
+    pub fn ready(&self) -> impl Iterator<Item = &MutationId> {
+        let steps = self.plan.steps().iter().zip(&self.after);
+        steps
+            .filter(|(_, after)| after.is_empty())
+            .map(|(step, _)| step)
+    }
 }
 
 /// Plans for live nodes. All nodes with the same values of the urls that matter share one search.
@@ -158,17 +182,59 @@ impl Planner {
             return known.clone();
         }
         self.searches += 1;
-        let Goal { goal, suspended } = self.graph.effective_goal(cfg);
-        let result = Arc::new(PlanResult {
-            plan: self.graph.plan_to(dsc, cfg, &goal),
-            goal,
-            suspended,
-        });
+        let result = Arc::new(PlanResult::new(&self.graph, dsc, cfg));
         if self.plans.len() >= MAX_CACHED_PLANS {
             self.plans.clear();
         }
         self.plans.insert(class, result.clone());
         result
+    }
+
+    /// Like [`plan`](Self::plan), but what is under way stays part of it where that costs no more: of equal ways the one that is being gone.
+    pub fn plan_on<'a>(
+        &mut self,
+        dsc: &Values,
+        cfg: &Values,
+        under_way: impl Iterator<Item = &'a MutationId>,
+    ) -> Arc<PlanResult> {
+        let best = self.plan(dsc, cfg);
+        let Plan::Path(path) = &best.plan else {
+            return best;
+        };
+        let graph = self.graph.clone();
+        for id in under_way.filter(|id| !best.ready().any(|ready| ready == *id)) {
+            let applies = |found: &&Mutation| graph.applies(found, dsc, cfg);
+            let Some(mutation) = graph.mutation(id).filter(applies) else {
+                continue;
+            };
+            let mut after = dsc.clone();
+            let urls = mutation.mutates.iter().map(|change| change.url.clone());
+            let changed: Vec<StateUrl> = urls.collect();
+            for change in &mutation.mutates {
+                after.set(change.url.clone(), change.to.clone());
+            }
+            for url in graph.forget(&after, cfg, &changed) {
+                after.set(url, None);
+            }
+            let rest = self.plan(&after, cfg);
+            let cost = u64::from(mutation.cost)
+                + match &rest.plan {
+                    Plan::Path(path) => path.cost,
+                    Plan::Converged => 0,
+                    Plan::NoPath(_) => continue,
+                };
+            if cost <= path.cost {
+                let mut steps = vec![id.clone()];
+                steps.extend_from_slice(rest.plan.steps());
+                return Arc::new(PlanResult {
+                    after: graph.order(&steps),
+                    plan: Plan::Path(MutationPath { steps, cost }),
+                    goal: best.goal.clone(),
+                    suspended: best.suspended.clone(),
+                });
+            }
+        }
+        best
     }
 }
 

@@ -2,33 +2,42 @@
 //!
 //! ```text
 //!              start            intent durable          all `to` discovered
-//!   ┌──────┐ ────────▶ ┌────────┐ ─────────▶ ┌───────┐ ───────────────────▶ idle
-//!   │ idle │           │ intent │            │ fired │ ── timeout, failure ─▶ idle, back-off ─▶ … ─▶ parked
+//!   ┌──────┐ ────────▶ ┌────────┐ ─────────▶ ┌───────┐ ───────────────────▶ done
+//!   │ ready│           │ intent │            │ fired │ ── timeout, failure ─▶ ready, back-off ─▶ … ─▶ parked
 //!   └──────┘ ◀──────── └────────┘ ◀───────── └───────┘
-//!      │       no longer the first step        (one INTERRUPT)
+//!      │     no longer a ready step         (one INTERRUPT)
 //!      └──── not our context ────▶ awaited
 //! ```
+//!
+//! Every step of the plan that nothing has to come before is *ready*; several may be under way at once, each with a deadline, attempts and a
+//! back-off of its own. Which steps are ready, and which are tied to each other, is the plan's word: [`super::graph::MutationGraph::order`].
 //!
 //! The machine decides; the engine carries out: it numbers attempts, makes intents durable and emits what happened. Every attempt has a
 //! number of its own, so that a timer or a late answer of an earlier one changes nothing.
 
+mod history;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::path::Plan;
+pub use history::{Attempt, Ending, MAX_HISTORY};
+
+use super::graph::MutationGraph;
+use super::path::{Plan, PlanResult};
 use super::{Mutation, MutationId};
 use crate::state::{Change, Values};
 use crate::time::Instant;
 
-/// Failures kept for `explain`; enough to see a pattern.
-pub const MAX_FAILURES: usize = 8;
+/// A parked node whose cause went away is tried again after [`Healing::backoff_max`], doubled at most this often: about every five hours.
+const MAX_REVIVAL_DOUBLINGS: u32 = 6;
 
 /// How patiently a node is healed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Healing {
     /// Attempts of one mutation before the node is parked.
     pub attempts: u32,
-    /// Wait after the first failure; doubles with each further one.
+    /// Longest wait after the first failure; doubles with each further one. The wait itself is between half of it and all of it, so that
+    /// nodes which failed together do not come back together.
     pub backoff: Duration,
     /// Longest wait between attempts.
     pub backoff_max: Duration,
@@ -53,20 +62,7 @@ impl Default for Healing {
     }
 }
 
-/// A failed attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What was tried.
-    pub mutation: MutationId,
-    /// Which attempt.
-    pub attempt: u64,
-    /// When it failed.
-    pub at: Instant,
-    /// Why, in words.
-    pub text: String,
-}
-
-/// The step that a node is on.
+/// A step that a node is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Current {
     /// What.
@@ -81,7 +77,7 @@ pub struct Current {
     pub deadline: Option<Instant>,
 }
 
-/// How far the current step is.
+/// How far a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Its intent is being made durable; nothing has been told to a module.
@@ -107,6 +103,20 @@ pub enum Action {
     Park(String),
 }
 
+/// What a node's progress is judged by.
+pub struct View<'a> {
+    /// The plan from here.
+    pub plan: &'a PlanResult,
+    /// What it is made of.
+    pub graph: &'a MutationGraph,
+    /// What the node is.
+    pub dsc: &'a Values,
+    /// How patient to be.
+    pub healing: &'a Healing,
+    /// The time.
+    pub now: Instant,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Tries {
     failed: u32,
@@ -114,82 +124,181 @@ struct Tries {
     done_at: Option<Instant>,
 }
 
+#[derive(Clone, Debug)]
+struct Parked {
+    on: MutationId,
+    since: Instant,
+    reason: String,
+}
+
 /// Where one node is on its path.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    current: Option<Current>,
+    /// Under way, in the order of their start. No two are tied to each other.
+    currents: Vec<Current>,
     tries: BTreeMap<MutationId, Tries>,
-    failures: VecDeque<Failure>,
-    parked: Option<String>,
+    history: VecDeque<Attempt>,
+    parked: Option<Box<Parked>>,
+    /// How often a visible change has ended a parking since the last success.
+    revivals: u32,
+    /// For jitter; see [`Progress::with_seed`].
+    chance: u64,
 }
 
 impl Progress {
-    /// Looks at the node anew, after anything that it depends on has changed. `may_start` answers for the guard rails: false
-    /// holds the step.
-    pub fn advance<'g>(
+    /// The progress of a fresh node; equal seeds wait equally long after equal failures.
+    pub fn with_seed(seed: u64) -> Self {
+        Self {
+            chance: seed,
+            ..Self::default()
+        }
+    }
+
+    /// Looks at the node anew, after anything that it depends on has changed. `ours` says who carries a mutation out, `may_start` answers for
+    /// the guard rails: false holds the step.
+    pub fn advance(
         &mut self,
-        plan: &Plan,
-        dsc: &Values,
-        lookup: impl Fn(&MutationId) -> Option<(&'g Mutation, bool)>,
-        may_start: impl FnOnce(&Mutation) -> bool,
-        healing: &Healing,
-        now: Instant,
+        view: &View<'_>,
+        ours: impl Fn(&Mutation) -> bool,
+        mut may_start: impl FnMut(&Mutation) -> bool,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
-        let first = match plan {
-            Plan::Path(path) => path.steps.first(),
-            Plan::Converged => {
-                self.parked = None;
-                None
-            }
-            Plan::NoPath(_) => None,
-        };
-        if let Some(current) = self.current.take() {
-            let declared = lookup(&current.mutation).map(|(mutation, _)| mutation);
-            match declared.map_or(Standing::Gone, |mutation| standing(mutation, dsc)) {
-                Standing::Reached if current.phase != Phase::Intent => {
-                    self.tries
-                        .entry(current.mutation.clone())
-                        .or_default()
-                        .done_at = Some(now);
-                    actions.push(Action::Done(current));
-                }
-                Standing::Partly if current.phase != Phase::Intent => self.current = Some(current),
-                _ if first == Some(&current.mutation) => self.current = Some(current),
-                _ => actions.push(Action::Stop(current)),
-            }
-        }
-        if self.current.is_some() || self.parked.is_some() {
+        self.look_at_currents(view, &mut actions);
+        self.look_at_parking(view);
+        if self.parked.is_some() {
             return actions;
         }
-        let Some((mutation, ours)) = first.and_then(lookup) else {
-            return actions;
-        };
-        if !ours {
-            actions.push(Action::Await(mutation.id.clone()));
-            return actions;
-        }
-        let tries = self.tries.entry(mutation.id.clone()).or_default();
-        if let Some(done_at) = tries.done_at.take() {
-            if now.since(done_at) < healing.relapse {
-                tries.fail(healing, now);
-            } else {
-                *tries = Tries::default();
+        for id in view.plan.ready() {
+            let Some(mutation) = view.graph.mutation(id) else {
+                continue;
+            };
+            let in_the_way = |current: &Current| {
+                current.mutation == *id
+                    || view
+                        .graph
+                        .mutation(&current.mutation)
+                        .is_some_and(|other| view.graph.are_tied(mutation, other))
+            };
+            if self.currents.iter().any(in_the_way) {
+                continue;
             }
-        }
-        if tries.failed >= healing.attempts {
-            let reason = park_reason(&mutation.id, tries.failed, self.failures.back());
-            self.parked = Some(reason.clone());
-            actions.push(Action::Park(reason));
-        } else if tries.not_before.is_none_or(|at| at <= now) && may_start(mutation) {
-            actions.push(Action::Start(mutation.id.clone()));
+            if !ours(mutation) {
+                actions.push(Action::Await(id.clone()));
+            } else if self.is_used_up(id, view) {
+                let reason = self.park(id, view.now);
+                actions.push(Action::Park(reason));
+                break;
+            } else if self.backs_off_until(id, view.now).is_none() && may_start(mutation) {
+                actions.push(Action::Start(id.clone()));
+            }
         }
         actions
     }
 
-    /// The step now under way.
+    /// Which of the steps under way are done, and which are no longer wanted.
+    fn look_at_currents(&mut self, view: &View<'_>, actions: &mut Vec<Action>) {
+        for current in std::mem::take(&mut self.currents) {
+            let declared = view.graph.mutation(&current.mutation);
+            let standing = declared.map_or(Standing::Gone, |mutation| standing(mutation, view.dsc));
+            match standing {
+                Standing::Reached if current.phase != Phase::Intent => {
+                    let tries = self.tries.entry(current.mutation.clone()).or_default();
+                    tries.done_at = Some(view.now);
+                    self.note(&current, view.now, Ending::Done);
+                    actions.push(Action::Done(current));
+                }
+                Standing::Partly if current.phase != Phase::Intent => self.currents.push(current),
+                _ if view.plan.ready().any(|ready| *ready == current.mutation) => {
+                    self.currents.push(current);
+                }
+                _ => {
+                    self.note_stop(&current, declared, view);
+                    actions.push(Action::Stop(current));
+                }
+            }
+        }
+    }
+
+    fn note_stop(&mut self, current: &Current, declared: Option<&Mutation>, view: &View<'_>) {
+        match current.phase {
+            Phase::Intent => {}
+            Phase::Fired => self.note(current, view.now, Ending::Interrupted),
+            // Somebody else's failure shows in what it left behind.
+            Phase::Awaited => {
+                let fail_to = declared.map_or(&[][..], |mutation| &mutation.fail_to);
+                let failed = fail_to
+                    .iter()
+                    .find(|change| view.dsc.get(change.url.as_str()) == change.value.as_ref());
+                if let Some(left) = failed {
+                    let text = format!("it left {}", became(left));
+                    self.note(current, view.now, Ending::Failed(text.into()));
+                }
+            }
+        }
+    }
+
+    /// A parked node is there, or what comes next is no longer what failed: an outage has ended.
+    fn look_at_parking(&mut self, view: &View<'_>) {
+        if view.plan.plan == Plan::Converged {
+            self.parked = None;
+            self.revivals = 0;
+        }
+        if self
+            .revives_at(view.plan, view.healing)
+            .is_some_and(|at| at <= view.now)
+            && let Some(parked) = self.parked.take()
+        {
+            self.tries.clear();
+            self.revivals = self.revivals.saturating_add(1);
+            // What failed before has one attempt: should the outage come back, this was no new start.
+            let tries = self.tries.entry(parked.on).or_default();
+            tries.failed = view.healing.attempts.saturating_sub(1);
+        }
+    }
+
+    fn revives_at(&self, plan: &PlanResult, healing: &Healing) -> Option<Instant> {
+        let parked = self.parked.as_deref()?;
+        let moved_on =
+            matches!(plan.plan, Plan::Path(_)) && !plan.ready().any(|ready| *ready == parked.on);
+        let wait = healing.backoff_max * (1 << self.revivals.min(MAX_REVIVAL_DOUBLINGS));
+        moved_on.then(|| parked.since + wait)
+    }
+
+    /// Whether a mutation has no attempt left; one that is wanted again soon after it succeeded has failed.
+    fn is_used_up(&mut self, id: &MutationId, view: &View<'_>) -> bool {
+        let tries = self.tries.entry(id.clone()).or_default();
+        if let Some(done_at) = tries.done_at.take() {
+            if view.now.since(done_at) < view.healing.relapse {
+                tries.fail(view.healing, view.now, splitmix(&mut self.chance));
+            } else {
+                *tries = Tries::default();
+            }
+        }
+        tries.failed >= view.healing.attempts
+    }
+
+    fn park(&mut self, on: &MutationId, now: Instant) -> String {
+        let failed = self.tries.get(on).map_or(0, |tries| tries.failed);
+        let mut texts = self.history.iter().rev();
+        let last = texts.find_map(|attempt| match &attempt.ending {
+            Ending::Failed(text) if attempt.mutation == *on => Some(text),
+            _ => None,
+        });
+        let reason = match last {
+            Some(text) => format!("{on} failed {failed} times, last: {text}"),
+            None => format!("{on} was needed {failed} times in a row: its result does not last"),
+        };
+        self.parked = Some(Box::new(Parked {
+            on: on.clone(),
+            since: now,
+            reason: reason.clone(),
+        }));
+        reason
+    }
+
+    /// A step is now under way.
     pub fn begin(&mut self, current: Current) {
-        self.current = Some(current);
+        self.currents.push(current);
     }
 
     /// The intent of `attempt` is durable. Returns the step to fire, unless it is no longer wanted.
@@ -200,66 +309,63 @@ impl Progress {
         timeout: Option<Duration>,
     ) -> Option<&Current> {
         let current = self
-            .current
-            .as_mut()
-            .filter(|current| current.attempt == attempt && current.phase == Phase::Intent)?;
+            .currents
+            .iter_mut()
+            .find(|current| current.attempt == attempt && current.phase == Phase::Intent)?;
         current.phase = Phase::Fired;
         current.since = now;
         current.deadline = timeout.map(|timeout| now + timeout);
-        self.current.as_ref()
+        Some(current)
     }
 
     /// Drops the step `attempt` as if it had never been wanted; nothing was fired.
     pub fn abandon(&mut self, attempt: u64) {
-        self.current.take_if(|current| current.attempt == attempt);
+        self.currents
+            .retain(|current| current.attempt != attempt || current.phase != Phase::Intent);
     }
 
-    /// The attempt failed: a timeout, or a module's word. `None` if it is not the current one.
+    /// The attempt failed: a timeout, or a module's word. `None` if it is not under way.
     pub fn fail(
         &mut self,
         attempt: u64,
-        text: String,
+        text: &str,
         healing: &Healing,
         now: Instant,
     ) -> Option<Current> {
-        let current = self
-            .current
-            .take_if(|current| current.attempt == attempt && current.phase == Phase::Fired)?;
+        let at = self
+            .currents
+            .iter()
+            .position(|current| current.attempt == attempt && current.phase == Phase::Fired)?;
+        let current = self.currents.remove(at);
+        let chance = splitmix(&mut self.chance);
         self.tries
             .entry(current.mutation.clone())
             .or_default()
-            .fail(healing, now);
-        if self.failures.len() == MAX_FAILURES {
-            self.failures.pop_front();
-        }
-        self.failures.push_back(Failure {
-            mutation: current.mutation.clone(),
-            attempt,
-            at: now,
-            text,
-        });
+            .fail(healing, now, chance);
+        self.note(&current, now, Ending::Failed(text.into()));
         Some(current)
     }
 
-    /// Forgets all attempts: Cfg changed, or an operator released the node.
+    /// Forgets failed attempts, so that what waits or is parked is tried again: Cfg changed, or an operator says so.
     pub fn release(&mut self) {
         self.tries.clear();
         self.parked = None;
+        self.revivals = 0;
     }
 
-    /// The step under way.
-    pub fn current(&self) -> Option<&Current> {
-        self.current.as_ref()
+    /// The steps under way, in the order of their start.
+    pub fn currents(&self) -> &[Current] {
+        &self.currents
     }
 
     /// Why the node is parked.
     pub fn parked(&self) -> Option<&str> {
-        self.parked.as_deref()
+        self.parked.as_deref().map(|parked| &*parked.reason)
     }
 
-    /// The latest failures, oldest first.
-    pub fn failures(&self) -> impl Iterator<Item = &Failure> {
-        self.failures.iter()
+    /// The latest attempts, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &Attempt> {
+        self.history.iter()
     }
 
     /// Until when `mutation` backs off.
@@ -267,26 +373,59 @@ impl Progress {
         self.tries.get(mutation)?.not_before.filter(|at| *at > now)
     }
 
-    /// When to look again: the current step's deadline, or the end of the next step's back-off.
-    pub fn next_timeout(&self, plan: &Plan, now: Instant) -> Option<Instant> {
-        if let Some(current) = &self.current {
-            return current.deadline;
+    /// When to look again: a deadline of a step under way, the end of a ready step's back-off, or of a parking whose cause went away.
+    pub fn next_timeout(
+        &self,
+        plan: &PlanResult,
+        healing: &Healing,
+        now: Instant,
+    ) -> Option<Instant> {
+        let deadlines = self.currents.iter().filter_map(|current| current.deadline);
+        let backoffs = plan
+            .ready()
+            .filter(|id| self.parked.is_none() && !self.is_under_way(id))
+            .filter_map(|id| self.backs_off_until(id, now));
+        deadlines
+            .chain(backoffs)
+            .chain(self.revives_at(plan, healing))
+            .min()
+    }
+
+    fn is_under_way(&self, id: &MutationId) -> bool {
+        self.currents.iter().any(|current| current.mutation == *id)
+    }
+
+    fn note(&mut self, current: &Current, now: Instant, ending: Ending) {
+        if self.history.len() == MAX_HISTORY {
+            self.history.pop_front();
         }
-        match plan {
-            Plan::Path(path) if self.parked.is_none() => {
-                self.backs_off_until(path.steps.first()?, now)
-            }
-            _ => None,
-        }
+        self.history.push_back(Attempt {
+            mutation: current.mutation.clone(),
+            attempt: current.attempt,
+            since: current.since,
+            ended: now,
+            ending,
+        });
     }
 }
 
 impl Tries {
-    fn fail(&mut self, healing: &Healing, now: Instant) {
+    fn fail(&mut self, healing: &Healing, now: Instant, chance: u64) {
         let doubled = healing.backoff.saturating_mul(1 << self.failed.min(16));
-        self.not_before = Some(now + doubled.min(healing.backoff_max));
+        let longest = doubled.min(healing.backoff_max);
+        let jitter = (chance % 1000) as u32;
+        self.not_before = Some(now + longest / 2 + longest / 2 * jitter / 1000);
         self.failed += 1;
     }
+}
+
+/// The next number of a splitmix64 sequence.
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// Where the urls of a mutation stand.
@@ -318,22 +457,16 @@ fn standing(mutation: &Mutation, dsc: &Values) -> Standing {
     }
 }
 
-fn park_reason(mutation: &MutationId, failed: u32, last: Option<&Failure>) -> String {
-    match last.filter(|failure| failure.mutation == *mutation) {
-        Some(failure) => format!("{mutation} failed {failed} times, last: {}", failure.text),
-        None => format!("{mutation} was needed {failed} times in a row: its result does not last"),
+fn became(change: &Change) -> String {
+    match &change.value {
+        Some(value) => format!("{} is {value}", change.url),
+        None => format!("{} is unknown", change.url),
     }
 }
 
 /// What a timeout discovers, in words.
 pub fn timeout_text(timeout: Duration, fail_to: &[Change]) -> String {
-    let outcome: Vec<String> = fail_to
-        .iter()
-        .map(|change| match &change.value {
-            Some(value) => format!("{} is {value}", change.url),
-            None => format!("{} is unknown", change.url),
-        })
-        .collect();
+    let outcome: Vec<String> = fail_to.iter().map(became).collect();
     if outcome.is_empty() {
         format!("no result within {timeout:?}")
     } else {

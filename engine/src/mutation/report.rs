@@ -42,7 +42,7 @@ pub struct Report {
     pub known: Vec<Change>,
     /// The path from here.
     pub steps: Vec<ReportStep>,
-    /// Index into `steps` of the one in flight or next; `steps.len()` when there is none.
+    /// Index into `steps` of the first that is not done; `steps.len()` when there is none. Others may be in flight beside it or before it.
     pub current: usize,
     /// What the node waits for, in words; may be empty.
     pub waits_for: String,
@@ -50,6 +50,8 @@ pub struct Report {
     pub holds: Vec<Hold>,
     /// The latest failures, oldest first.
     pub failures: Vec<ReportFailure>,
+    /// The latest attempts, failures among them, oldest first.
+    pub history: Vec<ReportAttempt>,
     /// Why there is no path, why the node is parked, what is set aside; may be empty.
     pub reason: String,
 }
@@ -73,6 +75,8 @@ pub struct ReportStep {
     pub timeout: Option<Duration>,
     /// What it changes.
     pub changes: Vec<UrlChange>,
+    /// Indices of the steps that must be done before; steps of which none comes before the other may run side by side.
+    pub after: Vec<usize>,
 }
 
 /// Something that keeps a mutation from firing.
@@ -97,6 +101,23 @@ pub struct ReportFailure {
     pub text: String,
     /// How long ago.
     pub age: Duration,
+}
+
+/// An attempt that has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportAttempt {
+    /// What was tried.
+    pub mutation: MutationId,
+    /// Number of the firing; 0 when somebody else carried it out.
+    pub attempt: u64,
+    /// A stable word: `done`, `failed`, `interrupted`.
+    pub result: &'static str,
+    /// Why it failed; else empty.
+    pub text: String,
+    /// How long ago it ended.
+    pub age: Duration,
+    /// How long it took.
+    pub took: Duration,
 }
 
 impl Outcome {
@@ -124,6 +145,7 @@ impl ReportStep {
             elapsed: Duration::ZERO,
             timeout: mutation.timeout,
             changes: mutation.mutates.clone(),
+            after: Vec::new(),
         }
     }
 }
@@ -137,13 +159,16 @@ impl Report {
         graph: &MutationGraph,
         dsc: &Values,
     ) -> Self {
-        let steps: Vec<ReportStep> = plan
+        let mut steps: Vec<ReportStep> = plan
             .plan
             .steps()
             .iter()
             .filter_map(|step| graph.mutation(step))
             .map(ReportStep::new)
             .collect();
+        for (step, after) in steps.iter_mut().zip(&plan.after) {
+            step.after.clone_from(after);
+        }
         let touched = steps
             .iter()
             .flat_map(|step| step.changes.iter().map(|change| &change.url));
@@ -186,7 +211,29 @@ impl Report {
             waits_for: String::new(),
             holds: Vec::new(),
             failures: Vec::new(),
+            history: Vec::new(),
             reason,
+        }
+    }
+
+    /// Puts those steps in front that are under way although the plan goes on from their result already.
+    pub fn lead_with(&mut self, under_way: &[MutationId], graph: &MutationGraph) {
+        let planned = |id: &&MutationId| self.steps.iter().any(|step| step.mutation == **id);
+        let leading = under_way.iter().filter(|id| !planned(id));
+        let leading = leading.filter_map(|id| graph.mutation(id));
+        let leading: Vec<ReportStep> = leading.map(ReportStep::new).collect();
+        if leading.is_empty() {
+            return;
+        }
+        self.steps.splice(0..0, leading);
+        self.outcome = Outcome::Path;
+        let all: Vec<MutationId> = self
+            .steps
+            .iter()
+            .map(|step| step.mutation.clone())
+            .collect();
+        for (step, after) in self.steps.iter_mut().zip(graph.order(&all)) {
+            step.after = after;
         }
     }
 
@@ -210,12 +257,13 @@ impl fmt::Display for Report {
         if !self.desired.is_empty() || !self.known.is_empty() {
             values(f, self)?;
         }
+        let order = order(&self.steps);
         for (index, step) in self.steps.iter().enumerate() {
             let title = if index == 0 { "path" } else { "" };
             let mark = match () {
-                () if index < self.current => "done",
                 () if step.in_flight => "now",
-                () if index == self.current => "next",
+                () if index < self.current => "done",
+                () if index == self.current || step.after.is_empty() => "next",
                 () => "then",
             };
             write!(
@@ -224,7 +272,7 @@ impl fmt::Display for Report {
                 step.mutation.as_str(),
                 changes(&step.changes)
             )?;
-            writeln!(f, "{}", remarks(step))?;
+            writeln!(f, "{}", remarks(step, order.get(index)))?;
         }
         line(f, "waits", &self.waits_for)?;
         for hold in &self.holds {
@@ -308,8 +356,26 @@ fn changes(changes: &[UrlChange]) -> String {
     texts.join(", ")
 }
 
-fn remarks(step: &ReportStep) -> String {
+/// What each step must come after, in words; nothing where each comes after the one before it.
+fn order(steps: &[ReportStep]) -> Vec<String> {
+    let mut places = steps.iter().enumerate();
+    if places.all(|(at, step)| step.after.iter().copied().eq(at.checked_sub(1))) {
+        return Vec::new();
+    }
+    let after = |step: &ReportStep| {
+        let names = step.after.iter().filter_map(|place| steps.get(*place));
+        let names: Vec<&str> = names.map(|step| step.mutation.as_str()).collect();
+        match names.is_empty() {
+            true => "at once".to_owned(),
+            false => format!("after {}", names.join(" and ")),
+        }
+    };
+    steps.iter().map(after).collect()
+}
+
+fn remarks(step: &ReportStep, order: Option<&String>) -> String {
     let mut remarks = Vec::new();
+    remarks.extend(order.filter(|_| !step.in_flight).cloned());
     if step.in_flight {
         let limit = step
             .timeout

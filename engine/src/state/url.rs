@@ -98,6 +98,8 @@ pub mod core {
     pub const RUN_STATE: &str = "/RunState";
     /// Whether a job runs.
     pub const BUSY: &str = "/Busy";
+    /// Why the node's own agent gave up.
+    pub const PARKED: &str = "/Parked";
     /// `PhysState`: switched on.
     pub const POWER_ON: &str = "POWER_ON";
     /// `PhysState`: switched off.

@@ -134,6 +134,17 @@ impl Admin {
         }))
     }
 
+    /// Tells the engine something about these nodes that changes no revision.
+    async fn tell(&self, nodes: &str, what: fn(Vec<NodeId>) -> Input) -> Answer<WriteResponse> {
+        let (names, ids): (Vec<_>, Vec<_>) = self.select_named(nodes).await?.into_iter().unzip();
+        self.0.handle.input(what(ids)).await.map_err(stopped)?;
+        let nodes = names.iter().map(ToString::to_string).collect();
+        Ok(Response::new(WriteResponse {
+            revision: self.revision().await?,
+            nodes,
+        }))
+    }
+
     async fn revision(&self) -> Result<u64, Status> {
         self.0
             .handle
@@ -274,21 +285,11 @@ impl AdminService for Admin {
     }
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<WriteResponse> {
-        let (names, ids): (Vec<_>, Vec<_>) = self
-            .select_named(&request.into_inner().nodes)
-            .await?
-            .into_iter()
-            .unzip();
-        self.0
-            .handle
-            .input(Input::Release(ids))
-            .await
-            .map_err(stopped)?;
-        let nodes = names.iter().map(ToString::to_string).collect();
-        Ok(Response::new(WriteResponse {
-            revision: self.revision().await?,
-            nodes,
-        }))
+        self.tell(&request.into_inner().nodes, Input::Release).await
+    }
+
+    async fn retry(&self, request: Request<v1::RetryRequest>) -> Answer<WriteResponse> {
+        self.tell(&request.into_inner().nodes, Input::Retry).await
     }
 
     async fn lift(&self, request: Request<v1::LiftRequest>) -> Answer<v1::LiftResponse> {

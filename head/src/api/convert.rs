@@ -139,6 +139,7 @@ pub(super) fn report(schema: &Schema, report: &Report) -> v1::Report {
                     .iter()
                     .map(convert::url_change_to_proto)
                     .collect(),
+                after: convert::indices(&step.after),
             })
             .collect(),
         current: u32::try_from(report.current).unwrap_or(u32::MAX),
@@ -163,6 +164,11 @@ pub(super) fn report(schema: &Schema, report: &Report) -> v1::Report {
             })
             .collect(),
         reason: report.reason.clone(),
+        history: report
+            .history
+            .iter()
+            .map(convert::attempt_to_proto)
+            .collect(),
     }
 }
 

@@ -320,6 +320,16 @@ impl Raw {
             .ok_or_else(|| format!("a whole number from {min} to {max} is wanted"))
     }
 
+    /// The switch; from the environment as a word.
+    pub(crate) fn bool(&self) -> Result<bool, String> {
+        match self {
+            Self::Bool(flag) => Ok(*flag),
+            Self::Text(text) if text == "true" => Ok(true),
+            Self::Text(text) if text == "false" => Ok(false),
+            _ => Err("true or false is wanted".into()),
+        }
+    }
+
     /// The texts; from the environment, separated by commas.
     pub(crate) fn list(&self) -> Result<Vec<String>, String> {
         match self {

@@ -45,6 +45,11 @@ impl Module for Core {
                     url: url("/Busy"),
                     conditions: vec![Condition::is(url("/RunState"), "SYNC")],
                 },
+                // So is what it gave up on.
+                Dependency {
+                    url: url("/Parked"),
+                    conditions: vec![Condition::is(url("/RunState"), "SYNC")],
+                },
                 // Power is a fact, whether somebody can switch it or not.
                 Dependency {
                     url: url("/PhysState"),

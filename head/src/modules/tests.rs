@@ -20,7 +20,8 @@ fn modules_of(reports: Reports) -> Modules {
         Arc::new(pxe),
         Arc::new(Images),
     ];
-    let files = DataFiles::new(reports.clone(), "/".into());
+    let schema = Arc::new(Schema::built_in());
+    let files = DataFiles::new(reports.clone(), schema, "/".into());
     Modules::new(built_in, files, reports)
 }
 

@@ -1,4 +1,4 @@
-//! The values that this agent's modules report and that no mutation changes: `host.proto` and `image.proto` as a table.
+//! The values that this agent reports and that no mutation changes: `/Parked`, `host.proto` and `image.proto` as a table.
 //!
 //! The engine refuses reports of urls that it does not know. The head knows them from descriptors; here reading those would cost more than
 //! the whole engine. A test compares the table with the descriptors.
@@ -34,6 +34,7 @@ const FIELDS: &[(&str, Kind, Format)] = &[
     ("/host/agent_version", Kind::Text, Format::Plain),
     ("/host/boot_id", Kind::Text, Format::Plain),
     ("/host/agent_starts", U32, Format::Plain),
+    ("/Parked", Kind::Text, Format::Plain),
     ("/image/name", Kind::Text, Format::Plain),
     ("/image/digest", Kind::Text, Format::Plain),
     ("/image/last_error", Kind::Text, Format::Plain),
@@ -89,7 +90,8 @@ mod tests {
             );
         }
         let ours = |pattern: &str| {
-            pattern.starts_with("/host/")
+            pattern == "/Parked"
+                || pattern.starts_with("/host/")
                 || (pattern.starts_with("/image/") && pattern != "/image/state")
         };
         assert_eq!(

@@ -35,6 +35,9 @@ fn report() -> v1::Report {
     running.in_flight = true;
     running.attempt = 2;
     running.elapsed_ms = 12_000;
+    running.after = vec![0];
+    let mut last = step("core/INITtoSYNC", "/RunState", Some("INIT"), "SYNC");
+    last.after = vec![1];
     v1::Report {
         node_name: "n1".into(),
         outcome: Outcome::Path.into(),
@@ -43,7 +46,7 @@ fn report() -> v1::Report {
         steps: vec![
             step("power/UKtoOFF", "/PhysState", None, "POWER_OFF"),
             running,
-            step("core/INITtoSYNC", "/RunState", Some("INIT"), "SYNC"),
+            last,
         ],
         current: 1,
         waits_for: "/PhysState to be POWER_ON".into(),
@@ -93,6 +96,44 @@ Failures
 }
 
 #[test]
+fn steps_side_by_side_say_what_they_come_after() {
+    let mut report = report();
+    report.steps[1].after = Vec::new();
+    report.steps[2].after = vec![0, 1];
+    let page = render(&report, &Shown::default(), Paint::default());
+    assert!(
+        page.contains("its parent  at once      running for"),
+        "{page}"
+    );
+    assert!(page.contains("its parent  after 1, 2"), "{page}");
+}
+
+#[test]
+fn the_latest_attempts_are_on_the_page_and_all_in_json() {
+    let mut report = report();
+    report.history = (1..=8)
+        .map(|attempt| v1::Attempt {
+            mutation: "power/OFFtoON".into(),
+            attempt,
+            result: if attempt == 8 { "done" } else { "failed" }.into(),
+            text: if attempt == 8 { "" } else { "timed out" }.into(),
+            age_ms: 90_000,
+            took_ms: 4_000,
+        })
+        .collect();
+    let page = render(&report, &Shown::default(), Paint::default());
+    assert!(!page.contains("(#2)") && page.contains("(#3)"), "{page}");
+    assert!(
+        page.contains("  1m30s ago    power/OFFtoON (#7) failed after 4s: timed out\n"),
+        "{page}"
+    );
+    assert!(page.contains("(#8) done after 4s\n"), "{page}");
+    let view = ReportView::new(&report, &Shown::default());
+    let json = serde_json::to_value(&view).expect("json");
+    assert_eq!(json["history"].as_array().map(Vec::len), Some(8));
+}
+
+#[test]
 fn what_lifts_the_only_hold_is_told_once() {
     let mut report = report();
     report.waits_for.clone_from(&report.holds[0].lifted_by);
@@ -117,7 +158,7 @@ fn each_outcome_has_its_own_headline() {
     );
     assert!(text(Outcome::NoPath).contains("no path"));
     assert!(text(Outcome::Held).starts_with("n1  held\n"));
-    assert!(text(Outcome::Parked).contains("krakenctl node release n1"));
+    assert!(text(Outcome::Parked).contains("krakenctl node retry n1"));
 }
 
 #[test]

@@ -26,7 +26,10 @@ fn plan(mutations: &str, dsc: &str, cfg: &str) -> (PlanView, Exit) {
     fs::write(directory.path().join("power.toml"), mutations).unwrap();
     let set = load_dir(directory.path(), &Schema::built_in()).unwrap();
     let graph = MutationGraph::new(&set).unwrap();
-    view(&graph.plan(&parse(dsc).unwrap(), &parse(cfg).unwrap()))
+    view(
+        &graph,
+        &graph.plan(&parse(dsc).unwrap(), &parse(cfg).unwrap()),
+    )
 }
 
 #[test]

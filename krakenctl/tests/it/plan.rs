@@ -67,7 +67,7 @@ fn the_outcomes_in_json() {
         (code, there),
         (
             0,
-            serde_json::json!({"outcome": "converged", "steps": [], "reason": ""})
+            serde_json::json!({"outcome": "converged", "steps": [], "after": [], "reason": ""})
         )
     );
 

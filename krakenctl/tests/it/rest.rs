@@ -177,7 +177,7 @@ fn completion_knows_the_nodes_of_the_head() {
     };
     assert_eq!(complete("krakenctl node show n"), "n1 n2 n3");
     assert_eq!(complete("krakenctl node show "), "n1 n2 n3");
-    assert_eq!(complete("krakenctl node re"), "release");
+    assert_eq!(complete("krakenctl node rel"), "release");
     assert_eq!(complete("krakenctl node set n1 /RunS"), "/RunState=");
     // Readline replaces what stands behind its own word breaks, and counts '@' to the word that it begins.
     assert_eq!(complete("krakenctl node set n1 /RunState=SY"), "SYNC");

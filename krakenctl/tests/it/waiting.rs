@@ -109,6 +109,10 @@ fn some_parked_is_partial_and_all_parked_a_failure() {
         head.run(&["node", "release", "n[2-3]"]).ends(0).out,
         "released n[2-3] (2 nodes), revision 6\n"
     );
+    assert_eq!(
+        head.run(&["node", "retry", "n2"]).ends(0).out,
+        "retrying n2, revision 7\n"
+    );
 }
 
 #[test]

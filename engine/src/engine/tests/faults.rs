@@ -32,7 +32,7 @@ fn restarted(kept: &[Node]) -> Head {
     let mut head = Head::new();
     let mut engine = Engine::new(
         head.engine.config.clone(),
-        Schema::clone(&head.engine.schema),
+        (*head.engine.schema).clone(),
         head.now,
     );
     engine.restore_node(Node::new(HEAD, "head".parse().unwrap(), None));
@@ -192,7 +192,7 @@ fn f09_a_head_that_was_down_for_a_day_finds_its_nodes_at_work() {
         role: Role::Agent,
         ..head.engine.config.clone()
     };
-    let mut agent = Engine::new(config, Schema::clone(&head.engine.schema), Instant::ZERO);
+    let mut agent = Engine::new(config, (*head.engine.schema).clone(), Instant::ZERO);
     let (mut attempts, mut longest) = (0, Duration::ZERO);
     let mut now = Instant::ZERO;
     let day = Instant::from_origin(Duration::from_secs(25 * 3600));

@@ -5,6 +5,7 @@ use crate::state::{Float, Number};
 
 mod compared;
 mod declared;
+mod order;
 mod random;
 
 /// `/a=1 /b=x` into values; whole numbers become numbers.

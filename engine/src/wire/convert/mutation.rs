@@ -245,6 +245,7 @@ pub fn mutation_set_to_proto(set: &MutationSet) -> v1::MutationSet {
         mutations: set.mutations.iter().map(mutation_to_proto).collect(),
         dependencies: dependencies.collect(),
         discoverables: set.discoverables.iter().map(ToString::to_string).collect(),
+        one_by_one: set.one_by_one,
     }
 }
 
@@ -270,6 +271,7 @@ pub fn mutation_set_from_proto(set: v1::MutationSet) -> Result<MutationSet, Conv
         mutations,
         dependencies,
         discoverables,
+        one_by_one: set.one_by_one,
     })
 }
 

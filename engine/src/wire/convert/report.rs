@@ -6,7 +6,7 @@ use proto::v1;
 
 use super::mutation::{context_to_proto, url_change_to_proto};
 use super::state::changes_to_proto;
-use crate::mutation::report::{Outcome, Report, ReportStep};
+use crate::mutation::report::{Outcome, Report, ReportAttempt, ReportStep};
 
 /// A report as a message.
 pub fn report_to_proto(report: &Report) -> v1::Report {
@@ -40,6 +40,7 @@ pub fn report_to_proto(report: &Report) -> v1::Report {
         holds: holds.collect(),
         failures: failures.collect(),
         reason: report.reason.clone(),
+        history: report.history.iter().map(attempt_to_proto).collect(),
     }
 }
 
@@ -53,7 +54,26 @@ fn step_to_proto(step: &ReportStep) -> v1::ReportStep {
         elapsed_ms: millis(step.elapsed),
         timeout_ms: step.timeout.map_or(0, millis),
         changes: step.changes.iter().map(url_change_to_proto).collect(),
+        after: indices(&step.after),
     }
+}
+
+/// An attempt that has ended, as a message.
+pub fn attempt_to_proto(ended: &ReportAttempt) -> v1::Attempt {
+    v1::Attempt {
+        mutation: ended.mutation.to_string(),
+        attempt: attempt(ended.attempt),
+        result: ended.result.to_owned(),
+        text: ended.text.clone(),
+        age_ms: millis(ended.age),
+        took_ms: millis(ended.took),
+    }
+}
+
+/// Places in a list, as a message has them.
+pub fn indices(places: &[usize]) -> Vec<u32> {
+    let small = places.iter().map(|place| u32::try_from(*place));
+    small.map(|place| place.unwrap_or(u32::MAX)).collect()
 }
 
 /// The schema has 32 bits for it; four thousand million firings of one head fit.

@@ -268,6 +268,7 @@ fn sample_set() -> MutationSet {
             conditions: vec![Condition::is(url("/PhysState"), "POWER_ON")],
         }],
         discoverables: vec![url("/host/cpus")],
+        one_by_one: true,
     }
 }
 

@@ -144,8 +144,8 @@ impl World {
         engine.restore_node(node);
 
         let (reports, mut reported) = Reports::channel();
-        let files = DataFiles::new(reports, dir.path().to_owned());
-        files.put(programs, schema);
+        let files = DataFiles::new(reports, schema, dir.path().to_owned());
+        files.put(programs);
         let (handle, inbox) = driver::channel();
         let (happened, events) = mpsc::unbounded_channel();
         let (doer, back) = (files.clone(), handle.clone());
@@ -412,12 +412,11 @@ async fn files_may_change_under_way() {
     assert!(world.files.commands()[&polled].ends_with("{/power/target} on (asks status)"));
     let before = Arc::clone(&world.files.0.table().files[0]);
     let again = || load(&world.dir.path().join("mutations"), &Schema::built_in()).unwrap();
-    let schema = || Arc::new(Schema::built_in());
-    world.files.put(again().programs, schema());
+    world.files.put(again().programs);
     assert!(
         Arc::ptr_eq(&before, &world.files.0.table().files[0]),
         "the same file keeps its places"
     );
-    world.files.put(Vec::new(), schema());
+    world.files.put(Vec::new());
     assert!(!world.files.carries_out(&polled));
 }

@@ -275,6 +275,18 @@ impl Admin for Service {
         Ok(Response::new(v1::LiftResponse { lifted }))
     }
 
+    async fn retry(
+        &self,
+        request: Request<v1::RetryRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("retry", &request)?;
+        let names = world.select(&request.get_ref().nodes)?;
+        for name in &names {
+            world.reports.remove(name);
+        }
+        world.written(names)
+    }
+
     async fn list_pending(
         &self,
         request: Request<v1::ListPendingRequest>,
