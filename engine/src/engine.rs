@@ -37,7 +37,7 @@ use self::timers::{Timer, Timers};
 pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use crate::event::{Event, Input, Output};
 use crate::extension::Schema;
-use crate::mutation::graph::{GraphError, MutationGraph};
+use crate::mutation::graph::MutationGraph;
 use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Healing, Progress};
 use crate::mutation::{MutationContext, MutationId, MutationSet};
@@ -189,14 +189,6 @@ impl Engine {
         self.frozen = frozen;
         self.frozen_revision = revision;
         self.schema_revision = revision;
-    }
-
-    /// Checks a mutation set without taking it.
-    ///
-    /// # Errors
-    /// What makes the set unusable.
-    pub fn check_set(set: &MutationSet) -> Result<(), GraphError> {
-        MutationGraph::new(set).map(|_| ())
     }
 
     /// Takes an input and does everything that follows from it.

@@ -21,12 +21,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use anyhow::Context as _;
 use engine::event::{Discovery, Fire, Input};
 use engine::extension::Schema;
-use engine::mutation::graph::GraphError;
+use engine::mutation::graph::{GraphError, MutationGraph};
+use engine::mutation::lint::{Lint, Severity, lint};
 use engine::mutation::{Dependency, Mutation, MutationId, MutationSet, file};
 use engine::state::{Change, NodeId, StateUrl};
 use proto::v1;
 use tokio::sync::{Mutex, mpsc};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 pub(crate) use self::core::Core;
 pub(crate) use datafile::{DataFiles, watch_files};
@@ -144,6 +145,8 @@ struct Table {
     /// What mutation files declare.
     files: Declaration,
     modules: BTreeMap<String, Entry>,
+    /// What is doubtful in the latest set, and was told.
+    lints: Vec<Lint>,
 }
 
 #[derive(Clone)]
@@ -193,7 +196,9 @@ impl Modules {
         self.files.put(loaded.1);
         table.generation += 1;
         let set = table.set();
-        engine::Engine::check_set(&set).context("the declared mutations contradict each other")?;
+        let graph =
+            MutationGraph::new(&set).context("the declared mutations contradict each other")?;
+        table.tell_lints(&graph);
         Ok(set)
     }
 
@@ -209,11 +214,15 @@ impl Modules {
             let mut table = self.write();
             let old = std::mem::replace(&mut table.files, declared);
             let set = table.next();
-            if let Err(error) = engine::Engine::check_set(&set) {
-                table.files = old;
-                return Err(error).context("the declared mutations contradict each other");
-            }
+            let graph = match MutationGraph::new(&set) {
+                Ok(graph) => graph,
+                Err(error) => {
+                    table.files = old;
+                    return Err(error).context("the declared mutations contradict each other");
+                }
+            };
             (table.files != old).then(|| {
+                table.tell_lints(&graph);
                 table.generation = set.generation;
                 set
             })
@@ -254,8 +263,9 @@ impl Modules {
             };
             let old = table.modules.insert(name.clone(), entry);
             let set = table.next();
-            match engine::Engine::check_set(&set) {
-                Ok(()) => changed.then(|| {
+            match MutationGraph::new(&set) {
+                Ok(graph) => changed.then(|| {
+                    table.tell_lints(&graph);
                     table.generation = set.generation;
                     set
                 }),
@@ -376,6 +386,18 @@ impl Table {
         set.discoverables.sort();
         set.discoverables.dedup();
         set
+    }
+
+    /// Logs what is doubtful in the set that is taken, unless it was so before.
+    fn tell_lints(&mut self, graph: &MutationGraph) {
+        let lints = lint(graph);
+        for lint in lints.iter().filter(|lint| !self.lints.contains(lint)) {
+            match lint.severity {
+                Severity::Warn => warn!(lint = lint.kind.word(), "{}", lint.text),
+                Severity::Note => debug!(lint = lint.kind.word(), "{}", lint.text),
+            }
+        }
+        self.lints = lints;
     }
 }
 

@@ -1,4 +1,6 @@
-//! `mutation list`: what the head's modules can change.
+//! `mutation list`: what the head's modules can change; `mutation lint`: what is doubtful about it.
+
+mod lint;
 
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
     },
+    /// Tell what is doubtful in a set of mutations: traps, mutations that never fire, rivals
+    Lint(lint::LintArgs),
 }
 
 /// A mutation for JSON and YAML. Field names are an interface.
@@ -58,7 +62,10 @@ struct ConditionView {
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
-    let Command::List { output } = command;
+    let output = match command {
+        Command::List { output } => output,
+        Command::Lint(args) => return lint::run(&args, context).await,
+    };
     let mut head = context.head().await?;
     let mut mutations = head
         .list_mutations(v1::ListMutationsRequest {})

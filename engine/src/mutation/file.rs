@@ -22,7 +22,7 @@
 //!
 //! A zero stands for unknown: `""`, `0`, `false`, and the zero name of an enum that the [`Schema`] knows. Unknown keys and near misses of enum names are
 //! errors with the nearest spelling. What else a file may say, of commands and polls, is in `engine/docs/mutation-file.md`: [`program`] is what comes out,
-//! [`template`] fills in its arguments and [`output`] reads what programs say. [`read`] is pure; [`load_dir`] is the only function of this crate that touches a file system.
+//! [`template`] fills in its arguments and [`output`] reads what programs say. [`read`] is pure; [`load_paths`] and what calls it are all in this crate that touches a file system.
 
 mod directory;
 pub mod output;
@@ -32,7 +32,7 @@ pub mod template;
 
 use std::fmt;
 
-pub use directory::{Loaded, MAX_FILES, load, load_dir};
+pub use directory::{Loaded, MAX_FILES, load, load_dir, load_paths};
 pub use program::Program;
 
 use super::{Dependency, Mutation};

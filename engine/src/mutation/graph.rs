@@ -9,6 +9,7 @@
 
 mod check;
 mod compile;
+pub mod lint;
 mod order;
 mod problem;
 mod relax;

@@ -17,6 +17,8 @@ pub mod progress;
 pub mod report;
 
 pub use condition::{Allowed, Condition, NumberRange};
+pub use graph::lint;
+
 pub use declaration::{
     Dependency, MAX_MUTATIONS, Mutation, MutationContext, MutationId, MutationSet, Others,
     OthersCondition, UrlChange,

@@ -239,3 +239,13 @@ async fn modules_come_change_and_go_while_the_head_runs() {
     modules.remove("power").await;
     assert_eq!(set(), None);
 }
+
+#[test]
+fn the_declared_set_gives_no_warning() {
+    let set = modules()
+        .declared(Path::new("/no/such/folder"), &Schema::built_in())
+        .unwrap();
+    let lints = lint(&MutationGraph::new(&set).unwrap());
+    let told: Vec<String> = lints.iter().map(ToString::to_string).collect();
+    assert_eq!(told, [""; 0]);
+}

@@ -35,8 +35,23 @@ pub fn load_dir(directory: &Path, schema: &Schema) -> Result<MutationSet, FileEr
 /// # Errors
 /// What is wrong with any file; a directory that cannot be read or holds no such file; something declared twice, with both places.
 pub fn load(directory: &Path, schema: &Schema) -> Result<Loaded, FileError> {
+    load_paths(&[directory.to_owned()], schema)
+}
+
+/// Reads these files, and for a directory among them every `*.toml` in it.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_paths(paths: &[PathBuf], schema: &Schema) -> Result<Loaded, FileError> {
+    let mut all = Vec::new();
+    for path in paths {
+        match path.is_dir() {
+            true => all.extend(files(path)?),
+            false => all.push(path.clone()),
+        }
+    }
     let mut set = Merged::default();
-    for path in files(directory)? {
+    for path in all {
         let name = path.display().to_string();
         match open(&path, &name).and_then(|text| read(&name, &text, schema)) {
             Ok(file) => set.add(&name, file),

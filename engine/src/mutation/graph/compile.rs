@@ -183,6 +183,36 @@ impl Test {
     }
 }
 
+impl Rule {
+    /// Every variable that it reads or writes; some twice.
+    pub(super) fn mentions(&self) -> impl Iterator<Item = usize> {
+        let effects = self.effects.iter().map(|effect| effect.variable);
+        let tests = self.requires.iter().chain(&self.excludes);
+        effects.chain(tests.map(|test| test.variable))
+    }
+
+    /// The lists of values of `variable` that it wants: its `from` and its requires.
+    pub(super) fn demands(&self, variable: usize) -> impl Iterator<Item = &[Val]> {
+        let from = self
+            .effects
+            .iter()
+            .filter(move |effect| effect.variable == variable);
+        let tests = self
+            .requires
+            .iter()
+            .filter(move |test| test.variable == variable);
+        from.map(|effect| &effect.from[..])
+            .chain(tests.map(|test| &test.values[..]))
+    }
+
+    /// Whether it may fire at this value of `variable`, as far as that hangs on this variable.
+    pub(super) fn allows(&self, variable: usize, value: Val) -> bool {
+        let mut excludes = self.excludes.iter();
+        self.demands(variable).all(|wanted| contains(wanted, value))
+            && !excludes.any(|test| test.variable == variable && test.holds(value))
+    }
+}
+
 /// Whether a sorted list of numbers has `value`.
 pub(super) fn contains(values: &[Val], value: Val) -> bool {
     match values {

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 
 use smallvec::SmallVec;
 
-use super::compile::{Rule, Test, UNKNOWN, Val, contains};
+use super::compile::{Rule, Test, UNKNOWN, Val};
 use super::relax::Reach;
 use super::{MutationGraph, Question};
 
@@ -214,14 +214,7 @@ impl Problem {
         let rule = &graph.rules[index];
         let mut tests: SmallVec<[(usize, LocalSet); 4]> = SmallVec::new();
         let mut effects = SmallVec::new();
-        let mentioned = rule.effects.iter().map(|effect| effect.variable);
-        let mentioned = mentioned.chain(
-            rule.requires
-                .iter()
-                .chain(&rule.excludes)
-                .map(|test| test.variable),
-        );
-        for variable in mentioned {
+        for variable in rule.mentions() {
             // A variable that cannot change is not part of the problem: its conditions were decided before.
             let Ok(local) = self.variables.binary_search(&variable) else {
                 continue;
@@ -450,28 +443,10 @@ impl Problem {
 
 /// The values of `variable` at which `rule` may fire, as far as that hangs on this variable.
 fn allowed(rule: &Rule, variable: usize, domain: &[Val]) -> LocalSet {
-    let from = rule
-        .effects
-        .iter()
-        .find(|effect| effect.variable == variable);
-    let required = || {
-        rule.requires
-            .iter()
-            .filter(|test| test.variable == variable)
-    };
-    let fits = |value: &Val| {
-        from.is_none_or(|effect| contains(&effect.from, *value))
-            && required().all(|test| test.holds(*value))
-            && rule
-                .excludes
-                .iter()
-                .all(|test| test.variable != variable || !test.holds(*value))
-    };
-    let some = from
-        .map(|effect| &effect.from[..])
-        .or_else(|| required().map(|test| &test.values[..]).next())
-        .filter(|some| some.len() < domain.len());
-    LocalSet::new(domain, some.unwrap_or(domain).iter().copied().filter(fits))
+    let some = rule.demands(variable).next();
+    let some = some.filter(|some| some.len() < domain.len());
+    let values = some.unwrap_or(domain).iter().copied();
+    LocalSet::new(domain, values.filter(|value| rule.allows(variable, *value)))
 }
 
 /// Gives each variable its bits; none crosses a word.

@@ -98,24 +98,13 @@ impl Cone {
                     continue;
                 }
                 cone.rules[*index] = true;
-                for other in mentions(&graph.rules[*index]) {
+                for other in graph.rules[*index].mentions() {
                     add(&mut cone.variables, &mut queue, other);
                 }
             }
         }
         cone
     }
-}
-
-/// Every variable that a rule reads or writes.
-fn mentions(rule: &Rule) -> impl Iterator<Item = usize> {
-    let effects = rule.effects.iter().map(|effect| effect.variable);
-    let tests = rule
-        .requires
-        .iter()
-        .chain(&rule.excludes)
-        .map(|test| test.variable);
-    effects.chain(tests)
 }
 
 impl Reach {
@@ -221,7 +210,9 @@ fn parts(
     let mut part: Vec<usize> = (0..graph.variables.len()).collect();
     let rules = || (0..graph.rules.len()).filter(|rule| cone.rules[*rule]);
     for rule in rules() {
-        let mut members = mentions(&graph.rules[rule]).filter(|variable| changes(*variable));
+        let mut members = graph.rules[rule]
+            .mentions()
+            .filter(|variable| changes(*variable));
         if let Some(first) = members.next() {
             members.for_each(|other| join(&mut part, first, other));
         }

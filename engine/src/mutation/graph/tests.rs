@@ -40,7 +40,13 @@ fn value(text: &str) -> Option<Value> {
 }
 
 /// `m/NAME` that mutates `/a:x|y>z /b:>w`; nothing is unknown.
-fn mutation(id: &str, mutates: &str, requires: &str, excludes: &str, cost: u32) -> Mutation {
+pub(super) fn mutation(
+    id: &str,
+    mutates: &str,
+    requires: &str,
+    excludes: &str,
+    cost: u32,
+) -> Mutation {
     let (module, name) = id.split_once('/').unwrap();
     let changes = mutates.split_whitespace().map(|change| {
         let (url, change) = change.split_once(':').unwrap();
@@ -65,7 +71,7 @@ fn mutation(id: &str, mutates: &str, requires: &str, excludes: &str, cost: u32) 
     }
 }
 
-fn set(mutations: Vec<Mutation>) -> MutationSet {
+pub(super) fn set(mutations: Vec<Mutation>) -> MutationSet {
     MutationSet {
         mutations,
         ..MutationSet::default()
