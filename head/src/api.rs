@@ -9,6 +9,7 @@ mod admin;
 mod auth;
 mod convert;
 mod differences;
+mod extension;
 mod ops;
 mod pages;
 mod plan;
@@ -27,6 +28,7 @@ use axum::Router;
 use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::v1::admin_server::AdminServer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -234,7 +236,8 @@ impl Faces {
         match auth::authorize(peer, &self.token, request.uri().path(), request.headers()) {
             Ok(caller) => {
                 request.extensions_mut().insert::<Caller>(caller);
-                self.router.clone().oneshot(request.map(Body::new)).await
+                let answered = self.router.clone().oneshot(request.map(Body::new)).await;
+                answered.map(blame_the_caller)
             }
             Err(denied) => {
                 metrics::counter!("kraken_api_denied_total").increment(1);
@@ -243,6 +246,25 @@ impl Faces {
             }
         }
     }
+}
+
+/// A message that cannot be read is the fault of who sent it; tonic calls it ours (INTERNAL), and operators would look for a bug in the head.
+fn blame_the_caller(mut response: axum::response::Response) -> axum::response::Response {
+    const STATUS: &str = "grpc-status";
+    let headers = response.headers_mut();
+    let is = |name: &str, text: &str| headers.get(name).is_some_and(|is| is == text);
+    let said = headers
+        .get("grpc-message")
+        .and_then(|text| text.to_str().ok());
+    let unreadable = said.is_some_and(|text| {
+        // Percent-encoded, as gRPC has it.
+        text.replace("%20", " ")
+            .starts_with("failed to decode Protobuf message")
+    });
+    if unreadable && is(STATUS, "13") {
+        headers.insert(STATUS, HeaderValue::from_static("3"));
+    }
+    response
 }
 
 fn full(peer: &Peer) {

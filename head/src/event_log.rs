@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use engine::event::{Event, MutationEvent};
+use engine::extension::Schema;
 use engine::state::{Change, NodeId, NodeName, core};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -35,8 +36,8 @@ struct Lines {
 }
 
 impl EventLog {
-    /// Logs one event. `names` are those of all nodes.
-    pub(crate) fn write(&mut self, event: &Event, names: &Names) {
+    /// Logs one event. `names` are those of all nodes, `schema` knows the secrets.
+    pub(crate) fn write(&mut self, event: &Event, names: &Names, schema: &Schema) {
         match event {
             Event::Node { node } => debug!(node = name_of(names, *node), "node written"),
             Event::Deleted { node, name } => {
@@ -54,7 +55,7 @@ impl EventLog {
             Event::Dsc { node, changes } => {
                 let name = name_of(names, *node);
                 for change in changes {
-                    discovered(&name, change);
+                    discovered(&name, &schema.redacted(change));
                     self.stage(*node, &name, change);
                 }
             }

@@ -15,6 +15,7 @@ mod boot_link;
 mod config;
 mod dhcp;
 mod event_log;
+mod extensions;
 mod http;
 mod modules;
 mod nodeset;
@@ -81,6 +82,16 @@ fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Config(ConfigCommand::Check)) => {
             println!("{} is good", arguments.config.display());
+            let bad = extensions::check(&config.state_dir.join(extensions::FOLDER));
+            if !bad.is_empty() {
+                for error in &bad {
+                    eprintln!("{error}");
+                }
+                eprintln!(
+                    "the head would start without these, or with the last form of them that was good"
+                );
+                return ExitCode::FAILURE;
+            }
             for missing in config.missing_files() {
                 println!("on this machine, {missing}");
             }

@@ -235,6 +235,14 @@ impl Modules {
         Ok(count)
     }
 
+    /// Whether the mutation files of a folder could be used under another schema.
+    ///
+    /// # Errors
+    /// Names file and line.
+    pub(crate) fn check_schema(folder: &Path, schema: &Schema) -> anyhow::Result<()> {
+        load_files(folder, schema).map(drop)
+    }
+
     /// Adds a module, or takes what one of this name declares now in place of what it declared before. The engine and all children hear of it.
     ///
     /// # Errors

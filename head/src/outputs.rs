@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use engine::driver::Handle;
 use engine::event::{Event, Output};
-use engine::extension::Schema;
 use engine::state::{NodeId, NodeName};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
@@ -13,6 +12,7 @@ use tracing::{debug, info};
 use crate::api::Feed;
 use crate::boot_link::BootBook;
 use crate::event_log::EventLog;
+use crate::extensions::Extensions;
 use crate::modules::{External, Modules};
 use crate::requests::Requests;
 use crate::store::StoreWorker;
@@ -95,7 +95,7 @@ impl EventQueue {
 pub(crate) async fn follow_events(
     mut events: mpsc::Receiver<Event>,
     handle: Handle,
-    schema: Arc<Schema>,
+    extensions: Arc<Extensions>,
     feed: Feed,
     mut book: BootBook,
     external: External,
@@ -111,7 +111,8 @@ pub(crate) async fn follow_events(
     let mut names: HashMap<NodeId, NodeName> = names.await.unwrap_or_default();
     let mut log = EventLog::default();
     while let Some(event) = events.recv().await {
-        log.write(&event, &names);
+        let schema = extensions.schema();
+        log.write(&event, &names, &schema);
         book.follow(&event, &handle).await;
         if matches!(&event, Event::Cfg { node, .. } if Some(*node) == me) {
             external.configure();

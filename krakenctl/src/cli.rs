@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::complete::Shell;
 
 use crate::connect::ConnectArgs;
-use crate::{freeze, image, module, mutation, node, pending, plan, version};
+use crate::{extension, freeze, image, module, mutation, node, pending, plan, version};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// What carries mutations out: the head's modules, and new ones
     #[command(subcommand)]
     Module(module::Command),
+    /// Schemas that add values of your own to every node
+    #[command(subcommand)]
+    Extension(extension::Command),
     /// What the head's modules can change
     #[command(subcommand)]
     Mutation(mutation::Command),

@@ -1,7 +1,7 @@
 //! krakenctl: the command line of Kraken (DESIGN 7).
 //!
 //! ```text
-//! arguments ─▶ cli ─▶ node/* pending image freeze mutation version ─▶ Admin API of a head
+//! arguments ─▶ cli ─▶ node/* pending image module extension freeze mutation version ─▶ Admin API of a head
 //!                     plan (--offline needs no head)                          ◀─ output: tables, JSON, YAML, CSV, names
 //! ```
 //! Pure: `names` `template` `sequence` `value` `view` `explain` `what_if` `mirror` `wait` `document`. Shells: `connect`, `output`, `node/*`.
@@ -12,6 +12,7 @@ mod connect;
 mod document;
 mod exit;
 mod explain;
+mod extension;
 mod freeze;
 mod image;
 mod mirror;
@@ -53,7 +54,14 @@ pub(crate) struct Context {
 impl Context {
     /// A connection to the head.
     async fn head(&self) -> Result<Head, Failure> {
-        self.connect.connect().await
+        let mut head = self.connect.connect().await?;
+        // An older head has no extensions beyond the built-in ones; what else is wrong, the command itself will meet.
+        let request = proto::v1::ListExtensionsRequest::default();
+        if let Ok(extensions) = head.list_extensions(request).await {
+            self.shown
+                .learn(extension::schema(&extensions.into_inner().extensions));
+        }
+        Ok(head)
     }
 
     /// Tells the operator something that is no result.
@@ -122,6 +130,7 @@ async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Pending(command) => pending::run(command, context).await,
         Command::Image(command) => image::run(command, context).await,
         Command::Module(command) => module::run(command, context).await,
+        Command::Extension(command) => extension::run(command, context).await,
         Command::Mutation(command) => mutation::run(command, context).await,
         Command::Plan(args) => plan::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,

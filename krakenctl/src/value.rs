@@ -1,9 +1,10 @@
 //! Values as people write and read them, and as the API carries them.
 //!
-//! Typing follows the built-in schema; a url that it does not know is sent as text, so that the head, whose schema may be larger,
+//! Typing follows the head's schema, or the built-in one where no head was asked; a url that it does not know is sent as text, so that the head, whose schema may be larger,
 //! decides. Secrets are never shown, whatever the head sends.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use engine::extension::{Field, Format, REDACTED, Schema, SchemaError};
@@ -81,17 +82,28 @@ fn to_json(value: &v1::Value) -> serde_json::Value {
 /// How values are shown: with their formats and without secrets.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
-    schema: Schema,
+    built_in: Schema,
+    /// That of the head, once it was asked.
+    of_head: OnceLock<Schema>,
 }
 
 impl Shown {
-    pub(crate) fn new(schema: Schema) -> Self {
-        Self { schema }
+    pub(crate) fn new(built_in: Schema) -> Self {
+        Self {
+            built_in,
+            of_head: OnceLock::new(),
+        }
+    }
+
+    /// Takes the schema of the head that this run speaks with.
+    pub(crate) fn learn(&self, schema: Schema) {
+        // One run speaks with one head; its first answer stands.
+        let _ = self.of_head.set(schema);
     }
 
     /// The schema itself.
     pub(crate) fn schema(&self) -> &Schema {
-        &self.schema
+        self.of_head.get().unwrap_or(&self.built_in)
     }
 
     /// True when modules may report this url.
@@ -100,7 +112,7 @@ impl Shown {
     }
 
     fn field(&self, url: &str) -> Option<&Field> {
-        self.schema.field(&url.parse().ok()?)
+        self.schema().field(&url.parse().ok()?)
     }
 
     /// For people: `4 GiB`, `1m30s`; empty when there is no value.

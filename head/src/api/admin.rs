@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use engine::driver::{Handle, wall_ms};
 use engine::event::{Input, Lift, Write, WriteOp};
-use engine::extension::Schema;
 use engine::state::{NodeId, NodeName, Value};
 use engine::wire::convert as wire;
 use proto::v1::admin_server::Admin as AdminService;
@@ -17,9 +16,10 @@ use tonic::{Request, Response, Status};
 use super::auth::Caller;
 use super::select::{TreeInventory, read_each};
 use super::watch::{self, Feed};
-use super::{convert, plan};
+use super::{convert, extension, plan};
 use crate::boot::MacAddr;
-use crate::modules::{External, ImageStore};
+use crate::extensions::Extensions;
+use crate::modules::{External, ImageStore, Modules};
 use crate::nodeset::{NodeSet, is_group_name};
 use crate::pending::HoldingList;
 use crate::requests::Requests;
@@ -37,7 +37,11 @@ pub(crate) struct Parts {
     /// Answers to writes.
     pub(crate) requests: Requests,
     /// Extensions.
-    pub(crate) schema: Arc<Schema>,
+    pub(crate) extensions: Arc<Extensions>,
+    /// Modules, whose mutation files are read by the extensions' words.
+    pub(crate) modules: Arc<Modules>,
+    /// Folder of those files.
+    pub(crate) mutation_files: PathBuf,
     /// Events.
     pub(crate) feed: Feed,
     /// Machines without a node.
@@ -95,7 +99,7 @@ impl Admin {
         self.select(nodes).await
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         author: String,
         options: Option<v1::WriteOptions>,
@@ -145,7 +149,7 @@ impl Admin {
         }))
     }
 
-    async fn revision(&self) -> Result<u64, Status> {
+    pub(super) async fn revision(&self) -> Result<u64, Status> {
         self.0
             .handle
             .query(|engine, _| engine.revision())
@@ -158,7 +162,7 @@ impl Admin {
         getrandom::fill(&mut id).map_err(|_| Status::unavailable("no random numbers"))?;
         let id = NodeId::from(uuid::Builder::from_random_bytes(id).into_uuid());
         let mut node = wire::node_from_proto(node, id).map_err(convert::invalid)?;
-        node.cfg = convert::typed_cfg(&self.0.schema, &node.cfg)?;
+        node.cfg = convert::typed_cfg(&self.0.extensions.schema(), &node.cfg)?;
         Ok(node)
     }
 }
@@ -386,6 +390,29 @@ impl AdminService for Admin {
             }
             Err(error) => Err(convert::invalid(error)),
         }
+    }
+
+    async fn list_extensions(
+        &self,
+        request: Request<v1::ListExtensionsRequest>,
+    ) -> Answer<v1::ListExtensionsResponse> {
+        extension::list(&self.0.extensions, &request.into_inner()).map(Response::new)
+    }
+
+    async fn add_extension(
+        &self,
+        request: Request<v1::AddExtensionRequest>,
+    ) -> Answer<v1::ChangeExtensionResponse> {
+        let author = author(&request);
+        extension::add(self, author, request.into_inner()).await
+    }
+
+    async fn remove_extension(
+        &self,
+        request: Request<v1::RemoveExtensionRequest>,
+    ) -> Answer<v1::ChangeExtensionResponse> {
+        let author = author(&request);
+        extension::remove(self, author, request.into_inner()).await
     }
 
     async fn list_mutations(

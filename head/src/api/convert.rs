@@ -1,11 +1,13 @@
 //! Engine types as the API shows them: secrets redacted, times on the wall clock.
 
+use std::collections::BTreeSet;
+
 use engine::Engine;
 use engine::driver::wall_ms;
 use engine::event::{CommitError, WriteError};
 use engine::extension::{Kind, REDACTED, Schema};
 use engine::mutation::report::{Outcome, Report};
-use engine::state::{Change, Node, NodeId, StateUrl, Value, Values};
+use engine::state::{Change, MAX_VALUES, Node, NodeId, StateUrl, Value, Values};
 use engine::time::Instant;
 use engine::wire::convert::{self, NodeFacts};
 use proto::v1;
@@ -15,30 +17,32 @@ use crate::modules::SystemImage;
 use crate::nodeset::NodeSetError;
 use crate::pending::Pending;
 
-/// A value, unless it is secret.
-fn shown(schema: &Schema, change: &Change) -> Change {
-    let secret = schema.field(&change.url).is_some_and(|field| field.secret);
-    match &change.value {
-        Some(_) if secret => Change::set(change.url.clone(), Value::from(REDACTED)),
+/// Changes as messages, without secrets.
+pub(super) fn changes(schema: &Schema, changes: &[Change]) -> Vec<v1::ValueChange> {
+    let shown = changes.iter().map(|change| schema.redacted(change));
+    shown
+        .map(|change| convert::change_to_proto(&change))
+        .collect()
+}
+
+/// Changes of Cfg as messages. What no extension describes may be the secret of one that is gone.
+pub(super) fn cfg_changes(schema: &Schema, changes: &[Change]) -> Vec<v1::ValueChange> {
+    let shown = changes.iter().map(|change| match &change.value {
+        Some(_) if schema.hides(&change.url) => {
+            Change::set(change.url.clone(), Value::from(REDACTED))
+        }
         value => Change {
             url: change.url.clone(),
             value: value.clone(),
         },
-    }
-}
-
-/// Changes as messages.
-pub(super) fn changes(schema: &Schema, changes: &[Change]) -> Vec<v1::ValueChange> {
-    changes
-        .iter()
-        .map(|change| convert::change_to_proto(&shown(schema, change)))
+    });
+    shown
+        .map(|change| convert::change_to_proto(&change))
         .collect()
 }
 
-fn values(schema: &Schema, all: &Values) -> v1::Values {
-    v1::Values {
-        values: changes(schema, &all.to_changes()),
-    }
+fn values(values: Vec<v1::ValueChange>) -> v1::Values {
+    v1::Values { values }
 }
 
 /// A node as a message.
@@ -52,8 +56,8 @@ pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1
         is_head: node.id == me,
     };
     v1::Node {
-        cfg: Some(values(schema, &node.cfg)),
-        dsc: Some(values(schema, &node.dsc)),
+        cfg: Some(values(cfg_changes(schema, &node.cfg.to_changes()))),
+        dsc: Some(values(changes(schema, &node.dsc.to_changes()))),
         ..convert::node_to_proto(node, facts)
     }
 }
@@ -74,6 +78,35 @@ pub(super) fn report_by_id(engine: &Engine, now: Instant, id: NodeId) -> Option<
 pub(super) fn written(schema: &Schema, change: v1::ValueChange) -> Result<Change, Status> {
     let change = convert::change_from_proto(change).map_err(invalid)?;
     typed(schema, change)
+}
+
+/// All changes of one request.
+pub(super) fn all_written(
+    schema: &Schema,
+    changes: Vec<v1::ValueChange>,
+) -> Result<Vec<Change>, Status> {
+    if changes.len() > MAX_VALUES {
+        return Err(invalid(format!(
+            "changes has {} items, more than {MAX_VALUES}",
+            changes.len()
+        )));
+    }
+    let mut urls = BTreeSet::new();
+    let mut written = Vec::with_capacity(changes.len());
+    for (index, change) in changes.into_iter().enumerate() {
+        let at = |status: Status| {
+            Status::new(
+                status.code(),
+                format!("changes[{index}]: {}", status.message()),
+            )
+        };
+        let change = self::written(schema, change).map_err(at)?;
+        if !urls.insert(change.url.clone()) {
+            return Err(at(invalid(format!("{} is named twice", change.url))));
+        }
+        written.push(change);
+    }
+    Ok(written)
 }
 
 /// Reads texts as the url's type wants them.

@@ -40,7 +40,7 @@ pub(super) fn differences(
     for (cell, (old, new)) in cells {
         let (rank, what) = called(cell);
         let shown = |value: &Option<Value>| match cell {
-            Cell::Value(_, url) if schema.field(url).is_some_and(|field| field.secret) => {
+            Cell::Value(_, url) if schema.hides(url) => {
                 value.as_ref().map(|_| Value::from(REDACTED))
             }
             _ => value.clone(),

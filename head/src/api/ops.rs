@@ -14,12 +14,8 @@ impl Admin {
         request: &v1::SetNodesRequest,
     ) -> Result<Vec<WriteOp>, Status> {
         check_groups(&request.add_groups)?;
-        let written = |change: &v1::ValueChange| convert::written(&self.0.schema, change.clone());
-        let changes: Vec<_> = request
-            .changes
-            .iter()
-            .map(written)
-            .collect::<Result<_, _>>()?;
+        let schema = self.0.extensions.schema();
+        let changes = convert::all_written(&schema, request.changes.clone())?;
         let (add, remove) = (&request.add_groups, &request.remove_groups);
         let mut ops = Vec::new();
         for (_, node) in self.select_named(&request.nodes).await? {

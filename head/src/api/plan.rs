@@ -40,7 +40,7 @@ pub(super) async fn plan(admin: &Admin, request: v1::PlanRequest) -> Answer<v1::
         .await
         .map_err(stopped)?
         .map_err(|error| convert::not_written(&error))?;
-    Ok(Response::new(response(&admin.0.schema, &what)))
+    Ok(Response::new(response(&admin.0.extensions.schema(), &what)))
 }
 
 fn response(schema: &Schema, what: &WhatIf) -> v1::PlanResponse {

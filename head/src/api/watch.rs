@@ -153,11 +153,10 @@ impl Feed {
                 self.push(*node, Kind::Deleted(deleted));
             }
             Event::Cfg { node, changes } | Event::Dsc { node, changes } => {
-                let changes = convert::changes(schema, changes);
                 let (cfg, dsc) = if matches!(event, Event::Cfg { .. }) {
-                    (changes, Vec::new())
+                    (convert::cfg_changes(schema, changes), Vec::new())
                 } else {
-                    (Vec::new(), changes)
+                    (Vec::new(), convert::changes(schema, changes))
                 };
                 let (node_id, node_name) = (node.as_bytes().to_vec(), named(names, node));
                 self.push(

@@ -23,7 +23,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use engine::driver::{Clock, Handle};
 use engine::event::Fire;
-use engine::extension::Schema;
 use engine::mutation::{MutationContext, MutationId, UrlChange};
 use engine::state::{Change, NodeId, NodeName, Value};
 use engine::wire::convert::Declared;
@@ -39,6 +38,7 @@ pub(crate) use self::spawn::Confined;
 use self::status::{ERROR, INIT, RUN, STOP, Status};
 use super::{Declaration, DeclareError, Module, Modules, Reports};
 use crate::config::{ModuleConfig, is_name};
+use crate::extensions::SchemaNow;
 
 /// Orders that may wait for a keeper: a mutation of every node of the largest cluster we promise.
 const MAX_ORDERS: usize = 16_384;
@@ -55,7 +55,7 @@ struct Shared {
     modules: Arc<Modules>,
     reports: Reports,
     handle: Handle,
-    schema: Arc<Schema>,
+    schema: SchemaNow,
     clock: Clock,
     me: NodeId,
     name: NodeName,
@@ -71,7 +71,7 @@ pub(crate) struct Setup {
     /// The engine.
     pub(crate) handle: Handle,
     /// What values there are.
-    pub(crate) schema: Arc<Schema>,
+    pub(crate) schema: SchemaNow,
     /// The engine's clock.
     pub(crate) clock: Clock,
     /// The head's node.

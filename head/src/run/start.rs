@@ -27,6 +27,7 @@ use crate::api::{self, Admin, Faces, Feed, Pages, Parts, RailGauges, Token};
 use crate::boot::{self, BootPlaneConfig, BootTable, Loaders};
 use crate::boot_link::{self, BootBook};
 use crate::config::Config;
+use crate::extensions::{self, Extensions};
 use crate::modules::{
     Core, DataFiles, External, ImageStore, Images, Module, Modules, Observed, Power, Pxe, Reports,
     Setup, watch_files,
@@ -65,7 +66,8 @@ pub(super) struct Running {
 /// What the parts share.
 struct Shared {
     handle: Handle,
-    schema: Arc<Schema>,
+    extensions: Arc<Extensions>,
+    modules: Arc<Modules>,
     requests: Requests,
     feed: Feed,
     pending: HoldingList,
@@ -76,8 +78,11 @@ struct Shared {
 /// Starts everything; when it returns, the head answers.
 pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     let metrics = start_metrics()?;
-    let schema = Arc::new(Schema::built_in());
-    let (store, mut loaded) = Sqlite::open(&config.state_dir, Arc::clone(&schema))?;
+    let (mut store, mut loaded) = Sqlite::open(&config.state_dir, Arc::default())?;
+    let folder = config.state_dir.join(extensions::FOLDER);
+    let extensions = Arc::new(Extensions::load(&folder, &loaded.nodes));
+    let schema = extensions.schema();
+    store.set_schema(Arc::clone(&schema));
     check_own_name(config, &loaded)?;
     let mut keys = Keys::load(&config.keys_dir)?;
     let table: Arc<BootTable> = Arc::default();
@@ -102,7 +107,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     ];
     let files = DataFiles::new(
         reports.clone(),
-        Arc::clone(&schema),
+        extensions.schema_now(),
         config.state_dir.clone(),
     );
     let modules = Arc::new(Modules::new(built_in, files.clone(), reports.clone()));
@@ -118,7 +123,8 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     let engine = build_engine(config, &schema, &mut loaded, &mut keys, clock)?;
     let shared = Shared {
         handle: handle.clone(),
-        schema,
+        extensions,
+        modules: Arc::clone(&modules),
         requests: Requests::default(),
         feed: Feed::new(epoch),
         pending: HoldingList::default(),
@@ -154,7 +160,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         modules: Arc::clone(&modules),
         reports,
         handle: handle.clone(),
-        schema: Arc::clone(&shared.schema),
+        schema: shared.extensions.schema_now(),
         clock,
         me,
         name: config.name.clone(),
@@ -165,13 +171,13 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
 
     let mut book = BootBook::new(Arc::clone(&shared.table), &config.boot);
     book.fill(&handle).await;
-    let (schema, feed) = (Arc::clone(&shared.schema), shared.feed.clone());
+    let (extensions, feed) = (Arc::clone(&shared.extensions), shared.feed.clone());
     vital.spawn(
         "events",
         follow_events(
             happened,
             handle.clone(),
-            schema,
+            extensions,
             feed,
             book,
             external.clone(),
@@ -187,7 +193,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     let files = watch_files(
         modules,
         folder,
-        Arc::clone(&shared.schema),
+        shared.extensions.schema_now(),
         Arc::clone(&reload),
     );
     vital.spawn("mutation files", files);
@@ -484,7 +490,9 @@ async fn start_api(
     let admin = Admin::new(Parts {
         handle: shared.handle.clone(),
         requests: shared.requests.clone(),
-        schema: Arc::clone(&shared.schema),
+        extensions: Arc::clone(&shared.extensions),
+        modules: Arc::clone(&shared.modules),
+        mutation_files: config.state_dir.join("mutations"),
         feed: shared.feed.clone(),
         pending: shared.pending.clone(),
         images,

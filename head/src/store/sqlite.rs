@@ -122,6 +122,11 @@ impl Sqlite {
         ))
     }
 
+    /// Takes the schema by which values are written for people; later ones come in commits.
+    pub(crate) fn set_schema(&mut self, schema: Arc<Schema>) {
+        self.schema = schema;
+    }
+
     fn within(
         &mut self,
         work: impl FnOnce(&Transaction<'_>, &Schema) -> rusqlite::Result<()>,

@@ -3,6 +3,7 @@
 mod api;
 mod child;
 mod crash;
+mod extension;
 mod full_disk;
 mod join;
 mod modules;

@@ -32,6 +32,112 @@ fn freeze_and_thaw() {
 }
 
 #[test]
+fn extensions_come_and_go() {
+    let head = FakeHead::start();
+    head.add("n1");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("site.proto");
+    let path = file.to_str().unwrap();
+    head.run(&["extension", "add", path]).ends(2);
+    std::fs::write(&file, "message").unwrap();
+    let bad = head.run(&["extension", "add", path]).ends(2).err;
+    assert!(bad.contains("site.proto:1: no extension"), "{bad}");
+    let source = "option (kraken.v1.extension) = \"site\";\n";
+    std::fs::write(&file, source).unwrap();
+    let dry = head.run(&["extension", "add", path, "--dry-run"]).ends(8);
+    assert_eq!(dry.out, "would be done: extension add site\n");
+    let added = head.run(&["extension", "add", path]).ends(0);
+    assert_eq!(added.out, "extension add site, revision 2\n");
+
+    // Values of a schema that came at run time are shown by it: units, durations, and no secrets.
+    let field = |url: &str, kind: v1::extension_field::Kind| v1::ExtensionField {
+        url: url.into(),
+        kind: kind.into(),
+        max: 1000,
+        ..Default::default()
+    };
+    use v1::extension_field::Kind::{Int, Text};
+    head.world().extensions[0].fields = vec![
+        v1::ExtensionField {
+            unit: "W".into(),
+            zero: "no limit".into(),
+            help: "Limit of the board.".into(),
+            ..field("/site/cap", Int)
+        },
+        v1::ExtensionField {
+            format: v1::Format::Duration.into(),
+            discoverable: true,
+            ..field("/site/grace", Int)
+        },
+        v1::ExtensionField {
+            secret: true,
+            ..field("/site/token", Text)
+        },
+    ];
+    let shown = head.run(&["extension", "show", "site"]).ends(0).out;
+    for part in [
+        "site (site.proto)",
+        "/site/cap",
+        "whole number from 0",
+        "no limit",
+        "Limit of the board.",
+        "duration",
+        "reported",
+        "secret, stays on the head",
+    ] {
+        assert!(shown.contains(part), "{shown} lacks {part:?}");
+    }
+    assert_eq!(
+        head.run(&["extension", "show", "site", "--source"])
+            .ends(0)
+            .out,
+        source
+    );
+    head.run(&["extension", "show", "nosuch"]).ends(4);
+    let listed = head
+        .run(&["extension", "list", "-o", "json"])
+        .ends(0)
+        .json();
+    assert_eq!(listed[0]["fields"][2]["secret"], true);
+    let int = |n| v1::Value {
+        kind: Some(v1::value::Kind::IntValue(n)),
+    };
+    let text = |text: &str| v1::Value {
+        kind: Some(v1::value::Kind::TextValue(text.into())),
+    };
+    let values = [
+        ("/site/cap", int(350)),
+        ("/site/grace", int(90_000_000_000)),
+        ("/site/token", text("t0k3n")),
+    ];
+    let cfg = values.map(|(url, value)| v1::ValueChange {
+        url: url.into(),
+        value: Some(value),
+    });
+    if let Some(node) = head.world().nodes.get_mut("n1") {
+        node.cfg = Some(v1::Values {
+            values: cfg.to_vec(),
+        });
+    }
+    let shown = head.run(&["node", "show", "n1"]).ends(0).out;
+    assert!(
+        shown.contains("350 W") && shown.contains("1m30s"),
+        "{shown}"
+    );
+    assert!(!shown.contains("t0k3n"), "{shown}");
+
+    let held = head.run(&["extension", "remove", "site"]).ends(1).err;
+    assert!(held.contains("n1 has a value of /site/rack"), "{held}");
+    let gone = head
+        .run(&["extension", "remove", "site", "--force"])
+        .ends(0)
+        .out;
+    assert!(gone.contains("values of n1 were unset"), "{gone}");
+    let help = head.run(&["extension", "add", "--help"]).ends(0).out;
+    assert!(help.contains("option (kraken.v1.extension)"), "{help}");
+}
+
+#[test]
 fn an_unknown_machine_becomes_a_node() {
     let head = FakeHead::start();
     assert!(head.run(&["pending", "list"]).ends(0).out.is_empty());

@@ -460,12 +460,7 @@ impl Keeper {
             .program
             .as_ref()
             .is_some_and(|program| program.secrets.contains(url));
-        !shown
-            && self
-                .shared
-                .schema
-                .field(url)
-                .is_some_and(|field| field.secret)
+        !shown && self.shared.schema.get().is_secret(url)
     }
 
     async fn query(

@@ -348,6 +348,71 @@ impl Admin for Service {
         Ok(Response::new(v1::AddImageResponse { image: Some(image) }))
     }
 
+    async fn list_extensions(
+        &self,
+        request: Request<v1::ListExtensionsRequest>,
+    ) -> Result<Response<v1::ListExtensionsResponse>, Status> {
+        // Every command asks for this first: it has nothing to do with what a test makes the head say.
+        let world = self.world.lock().expect("no call panicked with the lock");
+        let name = &request.get_ref().name;
+        let mut extensions = world.extensions.clone();
+        extensions.retain(|one| name.is_empty() || one.name == *name);
+        match extensions.is_empty() && !name.is_empty() {
+            true => Err(Status::not_found(format!("there is no extension {name}"))),
+            false => Ok(Response::new(v1::ListExtensionsResponse { extensions })),
+        }
+    }
+
+    async fn add_extension(
+        &self,
+        request: Request<v1::AddExtensionRequest>,
+    ) -> Result<Response<v1::ChangeExtensionResponse>, Status> {
+        let mut world = self.enter("add_extension", &request)?;
+        let request = request.into_inner();
+        if !request.source.contains("kraken.v1.extension") {
+            return Err(Status::invalid_argument(format!(
+                "{}:1: no extension",
+                request.file_name
+            )));
+        }
+        let extension = v1::Extension {
+            name: "site".into(),
+            file: "site.proto".into(),
+            source: request.source,
+            ..Default::default()
+        };
+        if !request.dry_run {
+            world.revision += 1;
+            world.extensions.push(extension.clone());
+        }
+        Ok(Response::new(v1::ChangeExtensionResponse {
+            extension: Some(extension),
+            revision: world.revision,
+            change: "extension add site".into(),
+            nodes: Vec::new(),
+        }))
+    }
+
+    async fn remove_extension(
+        &self,
+        request: Request<v1::RemoveExtensionRequest>,
+    ) -> Result<Response<v1::ChangeExtensionResponse>, Status> {
+        let mut world = self.enter("remove_extension", &request)?;
+        let request = request.into_inner();
+        if !request.force {
+            return Err(Status::failed_precondition(
+                "n1 has a value of /site/rack: its field is gone (unset them first, or --force unsets them)",
+            ));
+        }
+        world.extensions.retain(|one| one.name != request.name);
+        Ok(Response::new(v1::ChangeExtensionResponse {
+            extension: None,
+            revision: world.revision,
+            change: format!("extension remove {}", request.name),
+            nodes: vec!["n1".into()],
+        }))
+    }
+
     async fn list_mutations(
         &self,
         request: Request<v1::ListMutationsRequest>,
