@@ -407,7 +407,7 @@ fn type_word(field: &v1::ExtensionField) -> String {
     }
 }
 
-/// The schema that the head told.
+/// The schema that the head told, with the built-in one for what it did not tell: a secret stays one, whatever the head says.
 pub(crate) fn schema(extensions: &[v1::Extension]) -> Schema {
     let mut schema = Schema::default();
     for field in extensions.iter().flat_map(|extension| &extension.fields) {
@@ -444,6 +444,9 @@ pub(crate) fn schema(extensions: &[v1::Extension]) -> Schema {
             ..Field::new(kind)
         };
         schema.add(field.url.clone(), known);
+    }
+    for (pattern, field) in Schema::built_in().iter() {
+        schema.add(pattern.to_owned(), field.clone());
     }
     schema
 }

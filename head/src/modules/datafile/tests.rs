@@ -7,6 +7,7 @@ use engine::Engine;
 use engine::driver::{self, Clock};
 use engine::engine::{EngineConfig, Role};
 use engine::event::{Event, Input, MutationEvent, Output, Write, WriteOp};
+use engine::extension::Schema;
 use engine::mutation::file::{Loaded, load};
 use engine::mutation::progress::Healing;
 use engine::mutation::report::Outcome as Standing;
