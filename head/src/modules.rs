@@ -193,7 +193,7 @@ impl Modules {
         let mut table = self.write();
         let loaded = load_files(folder, schema)?;
         table.files = loaded.0;
-        self.files.put(loaded.1);
+        self.files.put(loaded.1, Arc::new(schema.clone()));
         table.generation += 1;
         let set = table.set();
         let graph =
@@ -206,7 +206,11 @@ impl Modules {
     ///
     /// # Errors
     /// As for [`declared`](Self::declared). Nothing changes then: what they said before stays.
-    pub(crate) async fn reload(&self, folder: &Path, schema: &Schema) -> anyhow::Result<usize> {
+    pub(crate) async fn reload(
+        &self,
+        folder: &Path,
+        schema: &Arc<Schema>,
+    ) -> anyhow::Result<usize> {
         let (declared, programs) = load_files(folder, schema)?;
         let count = declared.mutations.len();
         let _declaring = self.declaring.lock().await;
@@ -228,7 +232,7 @@ impl Modules {
             })
         };
         // The commands are there before the first mutation is fired.
-        self.files.put(programs);
+        self.files.put(programs, Arc::clone(schema));
         if let Some(set) = changed {
             self.reports.send(Input::Declare(set)).await;
         }

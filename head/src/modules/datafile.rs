@@ -67,7 +67,6 @@ pub(crate) struct DataFiles(Arc<Shared>);
 
 struct Shared {
     reports: Reports,
-    schema: Arc<Schema>,
     /// Where commands run.
     home: PathBuf,
     processes: Arc<Semaphore>,
@@ -78,6 +77,8 @@ struct Shared {
 #[derive(Default)]
 struct Table {
     files: Vec<Arc<DataFile>>,
+    /// By which their values are typed.
+    schema: Arc<Schema>,
     nodes: HashMap<NodeId, Work>,
     pollers: Vec<AbortHandle>,
     /// Where pollers ask for nodes; none before the engine runs.
@@ -130,19 +131,19 @@ struct SoFar {
 
 impl DataFiles {
     /// No files yet. Commands run in `home`.
-    pub(crate) fn new(reports: Reports, schema: Arc<Schema>, home: PathBuf) -> Self {
+    pub(crate) fn new(reports: Reports, home: PathBuf) -> Self {
         Self(Arc::new(Shared {
             reports,
-            schema,
             home,
             processes: Arc::new(Semaphore::new(MAX_PROCESSES)),
             table: Mutex::default(),
         }))
     }
 
-    /// Takes these in place of what there was. Attempts under way end as they began.
-    pub(crate) fn put(&self, programs: Vec<Program>) {
+    /// Takes these, which were read by this schema, in place of what there was. Attempts under way end as they began.
+    pub(crate) fn put(&self, programs: Vec<Program>, schema: Arc<Schema>) {
         let mut table = self.0.table();
+        table.schema = schema;
         let old = std::mem::take(&mut table.files);
         // Looks of old files would wait for their places in the period.
         for work in table.nodes.values_mut() {
@@ -265,6 +266,10 @@ fn described(program: &Program, run: &Run) -> String {
 }
 
 impl Shared {
+    fn schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.table().schema)
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -419,7 +424,7 @@ impl Shared {
         let done = self
             .answer(file, &file.running, poll, subject, deadline)
             .await?;
-        poll.read(&done.ran.stdout, done.said, |_| false, &self.schema)
+        poll.read(&done.ran.stdout, done.said, |_| false, &self.schema())
             .map_err(|why| RunFailed::passing(done.filled.redacted(&why)))
     }
 
@@ -469,7 +474,7 @@ impl Shared {
             })?
         };
         let may = |url: &StateUrl| file.program.may_discover.contains(url);
-        let said = discover_lines(&ran.stdout, may, &self.schema);
+        let said = discover_lines(&ran.stdout, may, &self.schema());
         for why in said.refused {
             let why = filled.redacted(&why);
             debug!(node = %subject.name, module = file.program.module, why, "a line is not accepted");

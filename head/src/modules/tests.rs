@@ -20,8 +20,7 @@ fn modules_of(reports: Reports) -> Modules {
         Arc::new(pxe),
         Arc::new(Images),
     ];
-    let schema = Arc::new(Schema::built_in());
-    let files = DataFiles::new(reports.clone(), schema, "/".into());
+    let files = DataFiles::new(reports.clone(), "/".into());
     Modules::new(built_in, files, reports)
 }
 

@@ -105,11 +105,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         Arc::new(pxe),
         Arc::new(Images),
     ];
-    let files = DataFiles::new(
-        reports.clone(),
-        extensions.schema_now(),
-        config.state_dir.clone(),
-    );
+    let files = DataFiles::new(reports.clone(), config.state_dir.clone());
     let modules = Arc::new(Modules::new(built_in, files.clone(), reports.clone()));
     modules.set_one_by_one(!config.engine.parallel);
     let folder = config.state_dir.join("mutations");
@@ -190,12 +186,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     );
     files.start(handle.clone());
     let reload = Arc::new(Notify::new());
-    let files = watch_files(
-        modules,
-        folder,
-        shared.extensions.schema_now(),
-        Arc::clone(&reload),
-    );
+    let files = watch_files(modules, folder, handle.clone(), Arc::clone(&reload));
     vital.spawn("mutation files", files);
     vital.spawn("module sockets", external.clone().look_for_sockets());
     vital.spawn("sync connections", children.connections);

@@ -133,7 +133,7 @@ impl Shared {
         let result = match answer {
             Err(failed) => Err(failed),
             Ok(done) => {
-                let (poll, schema) = (poll.clone(), Arc::clone(&self.schema));
+                let (poll, schema) = (poll.clone(), self.schema());
                 let (stdout, said) = (done.ran.stdout, done.said);
                 let read = engine.query(move |engine, _| {
                     let node = engine.tree().get(node)?;

@@ -7,7 +7,6 @@ use engine::Engine;
 use engine::driver::{self, Clock};
 use engine::engine::{EngineConfig, Role};
 use engine::event::{Event, Input, MutationEvent, Output, Write, WriteOp};
-use engine::extension::Schema;
 use engine::mutation::file::{Loaded, load};
 use engine::mutation::progress::Healing;
 use engine::mutation::report::Outcome as Standing;
@@ -145,8 +144,8 @@ impl World {
         engine.restore_node(node);
 
         let (reports, mut reported) = Reports::channel();
-        let files = DataFiles::new(reports, schema, dir.path().to_owned());
-        files.put(programs);
+        let files = DataFiles::new(reports, dir.path().to_owned());
+        files.put(programs, schema);
         let (handle, inbox) = driver::channel();
         let (happened, events) = mpsc::unbounded_channel();
         let (doer, back) = (files.clone(), handle.clone());
@@ -413,11 +412,12 @@ async fn files_may_change_under_way() {
     assert!(world.files.commands()[&polled].ends_with("{/power/target} on (asks status)"));
     let before = Arc::clone(&world.files.0.table().files[0]);
     let again = || load(&world.dir.path().join("mutations"), &Schema::built_in()).unwrap();
-    world.files.put(again().programs);
+    let schema = || Arc::new(Schema::built_in());
+    world.files.put(again().programs, schema());
     assert!(
         Arc::ptr_eq(&before, &world.files.0.table().files[0]),
         "the same file keeps its places"
     );
-    world.files.put(Vec::new());
+    world.files.put(Vec::new(), schema());
     assert!(!world.files.carries_out(&polled));
 }

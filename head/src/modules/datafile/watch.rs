@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use engine::extension::Schema;
+use engine::driver::Handle;
 use engine::mutation::file::MAX_FILES;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
@@ -22,7 +22,7 @@ type Print = Vec<(PathBuf, u64, Option<SystemTime>)>;
 pub(crate) async fn watch_files(
     modules: Arc<Modules>,
     folder: PathBuf,
-    schema: Arc<Schema>,
+    engine: Handle,
     now: Arc<Notify>,
 ) {
     let mut ticks = interval(LOOK);
@@ -40,6 +40,9 @@ pub(crate) async fn watch_files(
             continue;
         }
         read = found;
+        // Extensions may have come since the last time.
+        let schema = engine.query(|engine, _| Arc::new(engine.schema().clone()));
+        let Ok(schema) = schema.await else { return };
         match modules.reload(&folder, &schema).await {
             Ok(mutations) => {
                 metrics::gauge!("kraken_mutation_files_bad").set(0.0);
