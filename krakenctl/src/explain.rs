@@ -361,18 +361,16 @@ fn values_table(report: &v1::Report, shown: &Shown) -> Table {
     table
 }
 
-/// What a step must come after, as people count; a space where the order needs no word, for each step comes after the one before it.
-fn order_text(steps: &[v1::ReportStep], at: usize) -> String {
+/// What a step must come after, as people count; nothing where the order needs no word, for each step comes after the one before it.
+fn order_text(steps: &[v1::ReportStep], at: usize) -> Option<String> {
     let is_chain = steps.iter().enumerate().all(|(at, step)| {
         let before = at
             .checked_sub(1)
             .and_then(|before| u32::try_from(before).ok());
         step.after.iter().copied().eq(before)
     });
-    match steps.get(at) {
-        Some(step) if !is_chain => numbers(&step.after),
-        _ => " ".to_owned(),
-    }
+    let step = steps.get(at).filter(|step| !is_chain && !step.in_flight)?;
+    Some(numbers(&step.after))
 }
 
 /// "at once", "after 2", "after 1, 3".
@@ -385,7 +383,7 @@ pub(crate) fn numbers(after: &[u32]) -> String {
 }
 
 pub(crate) fn steps_table(report: &v1::Report, shown: &Shown) -> Table {
-    let mut table = Table::new(["", "", "MUTATION", "CHANGES", "BY", "", ""]);
+    let mut table = Table::new(["", "", "MUTATION", "CHANGES", "BY", ""]);
     for (at, step) in report.steps.iter().enumerate() {
         let current = report.current as usize;
         let (mark, tone) = match at.cmp(&current) {
@@ -405,8 +403,7 @@ pub(crate) fn steps_table(report: &v1::Report, shown: &Shown) -> Table {
             Cell::new(step.mutation.as_str(), tone),
             Cell::new(changes.join(", "), tone),
             Cell::new(carried_out_by(step.context()), tone),
-            Cell::new(order_text(&report.steps, at), tone),
-            Cell::new(step_note(step), Tone::Warn),
+            Cell::new(step_note(step, order_text(&report.steps, at)), Tone::Warn),
         ]);
     }
     table
@@ -455,8 +452,23 @@ fn word(url: &str, value: Option<&v1::OptionalValue>, shown: &Shown) -> String {
     }
 }
 
-fn step_note(step: &v1::ReportStep) -> String {
-    let mut notes = Vec::new();
+/// What a step that asks for the power state may find beside what the plan hopes for; finding it makes a new plan, and is no failure.
+fn may_find(step: &v1::ReportStep) -> Option<String> {
+    let [change] = &step.changes[..] else {
+        return None;
+    };
+    let asks = matches!(&change.from[..], [from] if from.value.is_none());
+    let hoped = change.to.as_ref()?.value.as_ref()?.kind.as_ref()?;
+    let other = match hoped {
+        v1::value::Kind::TextValue(text) if text == "POWER_OFF" => "POWER_ON",
+        v1::value::Kind::TextValue(text) if text == "POWER_ON" => "POWER_OFF",
+        _ => return None,
+    };
+    (asks && change.url == "/PhysState").then(|| format!("may instead find {}={other}", change.url))
+}
+
+fn step_note(step: &v1::ReportStep, order: Option<String>) -> String {
+    let mut notes: Vec<String> = order.into_iter().collect();
     if step.in_flight {
         let elapsed = value::duration(Duration::from_millis(step.elapsed_ms));
         let mut note = format!("running for {elapsed}");
@@ -469,6 +481,7 @@ fn step_note(step: &v1::ReportStep) -> String {
         }
         notes.push(note);
     }
+    notes.extend(may_find(step));
     if step.disruptive {
         notes.push("disruptive".to_owned());
     }

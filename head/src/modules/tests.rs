@@ -55,6 +55,27 @@ fn plan(dsc: &str, cfg: &str) -> String {
 }
 
 #[test]
+fn what_a_failure_leaves_can_be_left() {
+    let set = modules()
+        .declared(Path::new("/no/such/folder"), &Schema::built_in())
+        .unwrap();
+    for mutation in &set.mutations {
+        for left in &mutation.fail_to {
+            let leaves = |change: &engine::mutation::UrlChange| {
+                change.url == left.url
+                    && change.from.contains(&left.value)
+                    && change.to != left.value
+            };
+            let ways = set
+                .mutations
+                .iter()
+                .filter(|m| m.mutates.iter().any(leaves));
+            assert!(ways.count() > 0, "{}: {left:?}", mutation.id);
+        }
+    }
+}
+
+#[test]
 fn every_state_has_its_way() {
     let boot = "NONEtoWAIT WAITtoINIT INITtoSYNC";
     let run = "/RunState=SYNC /image/state=ACTIVE";

@@ -76,7 +76,7 @@ n1  on its way: step 2 of 3
 
 Path
            MUTATION         CHANGES                           BY
-  done  1  power/UKtoOFF    /PhysState unknown -> POWER_OFF   its parent
+  done  1  power/UKtoOFF    /PhysState unknown -> POWER_OFF   its parent  may instead find /PhysState=POWER_ON
   ->    2  power/OFFtoON    /PhysState POWER_OFF -> POWER_ON  its parent  running for 12s of 1m
         3  core/INITtoSYNC  /RunState INIT -> SYNC            its parent
 
@@ -101,8 +101,9 @@ fn steps_side_by_side_say_what_they_come_after() {
     report.steps[1].after = Vec::new();
     report.steps[2].after = vec![0, 1];
     let page = render(&report, &Shown::default(), Paint::default());
+    assert!(page.contains("its parent  running for 12s"), "{page}");
     assert!(
-        page.contains("its parent  at once      running for"),
+        page.contains("its parent  at once, may instead find"),
         "{page}"
     );
     assert!(page.contains("its parent  after 1, 2"), "{page}");

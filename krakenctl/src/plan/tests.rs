@@ -38,7 +38,7 @@ fn the_three_outcomes_have_their_exit_codes() {
     let (path, exit) = plan(POWER, "", cfg);
     assert_eq!(
         serde_json::to_string(&path).unwrap(),
-        r#"{"outcome":"path","steps":["vbox/UKtoOFF","vbox/OFFtoON"],"reason":""}"#
+        r#"{"outcome":"path","steps":["vbox/UKtoOFF","vbox/OFFtoON"],"after":[[],[0]],"reason":""}"#
     );
     assert_eq!(exit, Exit::Pending);
 

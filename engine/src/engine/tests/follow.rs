@@ -422,3 +422,87 @@ fn one_cascade_of_changes_fires_once() {
     );
     assert_eq!(head.fired().len(), 1);
 }
+
+/// One step that the node carries out itself.
+fn own_step() -> MutationSet {
+    let changes = [("/pxe/state", "", "ACTIVE")];
+    let context = MutationContext::SelfNode;
+    let mut step = mutation("image/START", context, &changes, &["/RunState=SYNC"]);
+    step.fail_to = Vec::new();
+    MutationSet {
+        generation: 2,
+        mutations: vec![step],
+        ..MutationSet::default()
+    }
+}
+
+#[test]
+fn an_agent_that_gives_up_says_so_and_its_head_tells() {
+    let rig = Head::new();
+    let config = EngineConfig {
+        me: id(1),
+        role: Role::Agent,
+        ..rig.engine.config.clone()
+    };
+    let schema = (*rig.engine.schema).clone();
+    let mut agent = Engine::new(config, schema, Instant::ZERO);
+    let attach = |agent: &mut Engine, session: u64, now| {
+        agent.handle_input(
+            Input::Attached(crate::sync::join::Attach {
+                session: crate::sync::SessionId(session),
+                conn: crate::event::ConnId(session),
+                parent: HEAD,
+                name: "n1".parse().unwrap(),
+                epoch: 1,
+                cfg: (1, vec![change("/pxe/state=ACTIVE")]),
+                cfg_signature: Vec::new(),
+                dsc: Vec::new(),
+                mutations: own_step(),
+                sync: SyncConfig::default(),
+            }),
+            now,
+        );
+    };
+    let parked = |agent: &Engine| {
+        let node = agent.tree().get(id(1)).unwrap();
+        node.dsc.text(core::PARKED).map(str::to_owned)
+    };
+    attach(&mut agent, 1, Instant::ZERO);
+    let (mut fired, mut now) = (0, Instant::ZERO);
+    while parked(&agent).is_none() && fired < 10 {
+        while let Some(output) = agent.poll_output() {
+            if let Output::Fire(fire) = output {
+                fired += 1;
+                let failed = Input::MutationFailed {
+                    node: fire.node,
+                    mutation: fire.mutation,
+                    attempt: fire.attempt,
+                    text: "its init exits at once".into(),
+                };
+                agent.handle_input(failed, now);
+            }
+        }
+        now = agent.poll_timeout().unwrap_or(now).max(now);
+        agent.handle_timeout(now);
+    }
+    let reason = "image/START failed 3 times, last: its init exits at once";
+    assert_eq!((fired, parked(&agent).as_deref()), (3, Some(reason)));
+
+    // What the session carries up is what the head's explain says.
+    let mut head = Head::new();
+    head.input(Input::Declare(own_step()));
+    head.add(1, &["/pxe/state=ACTIVE"]);
+    head.discover(1, &["/RunState=SYNC", &format!("/Parked={reason}")]);
+    let report = head.report(1);
+    assert_eq!(report.outcome, Outcome::Parked);
+    assert_eq!(report.reason, format!("the node itself gave up: {reason}"));
+    assert!(report.waits_for.contains("krakenctl node retry n1"));
+
+    // A new join forgets the attempts, and takes the word back.
+    attach(&mut agent, 2, now);
+    assert_eq!(parked(&agent), None);
+    let fires = |agent: &mut Engine| {
+        std::iter::from_fn(|| agent.poll_output()).any(|output| matches!(output, Output::Fire(_)))
+    };
+    assert!(fires(&mut agent));
+}
