@@ -202,13 +202,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_texts_are_cut_and_cleaned() {
+    fn s25_foreign_texts_are_cut_and_cleaned() {
         assert_eq!(clean("a\nb\x1b[31m\r"), "a b [31m ");
         assert_eq!(clean(&"x".repeat(1000)).len(), MAX_QUOTE);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_node_cannot_fill_the_log() {
+    async fn s25_one_node_cannot_fill_the_log() {
         let mut log = EventLog::default();
         let (loud, quiet) = (
             Some(NodeId::from_bytes([1; 16])),

@@ -5,6 +5,7 @@
 
 mod codec;
 mod load;
+mod log_check;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -54,8 +55,10 @@ pub(crate) struct Loaded {
     pub(crate) last_attempt: u64,
     /// Whether the cluster is frozen.
     pub(crate) frozen: bool,
-    /// This start's number: rises with every start on this store.
+    /// Fencing epoch: rises with every start, also over a restore of an old backup.
     pub(crate) epoch: u64,
+    /// This start's number on this store.
+    pub(crate) starts: u64,
     /// Identity of the head's own node, chosen at the first start.
     pub(crate) head: NodeId,
 }

@@ -12,6 +12,9 @@ use crate::event::{
 use crate::mutation::MutationId;
 use crate::state::{Change, Node, NodeId};
 
+/// Request of writes that the engine makes itself: nobody waits for the answer.
+pub(super) const OWN_REQUEST: RequestId = RequestId(u64::MAX);
+
 /// What happens once its records are durable.
 pub(super) enum Then {
     /// Fire a mutation whose intent was logged.
@@ -41,6 +44,8 @@ pub(super) struct Commits {
     last: u64,
     under_way: Option<UnderWay>,
     writes: VecDeque<Write>,
+    /// The next write's revision is greater than this.
+    floor: u64,
     next: Vec<(Option<Record>, Then)>,
 }
 
@@ -63,6 +68,11 @@ impl Commits {
         self.writes.push_back(write);
     }
 
+    /// Lets the revision of the next write be greater than `revision`, too.
+    pub(super) fn raise(&mut self, revision: u64) {
+        self.floor = self.floor.max(revision);
+    }
+
     pub(super) fn queue(&mut self, record: Record, then: Then) {
         self.next.push((Some(record), then));
     }
@@ -83,13 +93,14 @@ impl Engine {
         let mut records = Vec::new();
         let mut written = Vec::new();
         let mut changed = Vec::new();
+        let mut refused = Vec::new();
         let mut staged = None;
         if !writes.is_empty() {
             let mut stage = Stage::new(
                 &self.tree,
                 Arc::clone(&self.schema),
                 self.config.me,
-                self.revision,
+                self.revision.max(self.commits.floor),
                 self.frozen,
             );
             for write in writes {
@@ -106,13 +117,13 @@ impl Engine {
                             ops: checked.ops,
                         });
                     }
-                    Err(error) => self.outputs.push_back(Output::Written {
-                        request: write.request,
-                        result: Err(error),
-                    }),
+                    Err(error) => refused.push((write.request, error)),
                 }
             }
             staged = (!written.is_empty()).then(|| stage.finish());
+        }
+        for (request, error) in refused {
+            self.written(request, Err(error));
         }
         let mut then = Vec::new();
         for (record, after) in next {
@@ -152,24 +163,24 @@ impl Engine {
                     self.take_over(staged, done.changed);
                 }
                 for (request, result) in done.written {
-                    self.outputs.push_back(Output::Written {
-                        request,
-                        result: Ok(result),
-                    });
+                    self.written(request, Ok(result));
                 }
                 done.then.into_iter().for_each(|then| self.then(then));
             }
             Err(error) => {
                 for (request, _) in done.written {
-                    self.outputs.push_back(Output::Written {
-                        request,
-                        result: Err(WriteError::Store(error.clone())),
-                    });
+                    self.written(request, Err(WriteError::Store(error.clone())));
                 }
                 for then in done.then {
                     self.not_then(then, &error);
                 }
             }
+        }
+    }
+
+    fn written(&mut self, request: RequestId, result: Result<WriteDone, WriteError>) {
+        if request != OWN_REQUEST {
+            self.outputs.push_back(Output::Written { request, result });
         }
     }
 

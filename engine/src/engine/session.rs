@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::commit::Then;
+use super::commit::{OWN_REQUEST, Then};
 use super::discover::{FROZEN, PXE_STATE};
 use super::timers::Timer;
 use super::{Engine, Role};
-use crate::event::{CommitError, ConnId, Event, Output, RequestId};
+use crate::event::{CommitError, ConnId, Event, Output, RequestId, Write, WriteOp};
 use crate::mutation::MutationContext;
 use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
 use crate::sync::join::{
@@ -23,6 +23,8 @@ use crate::sync::{SessionId, SyncConfig};
 const ATTACH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// First wait; doubles.
 const ATTACH_WAIT: Duration = Duration::from_millis(250);
+/// Revisions that a store may have lost by a restore; a node that claims more is not believed, and cannot use up the numbers.
+const MAX_AHEAD: u64 = 1 << 32;
 /// A parent whose store cannot keep a join is asked again after this, milliseconds.
 const STORE_RETRY_MS: u32 = 5_000;
 
@@ -235,6 +237,7 @@ impl Engine {
     pub(super) fn join_proof(&mut self, conn: ConnId, proof: ProofMessage, now_ms: u64) {
         match self.sessions.acceptor.proof(conn, &proof, now_ms) {
             Ok(mut proven) => {
+                self.hold_if_ahead(&proven, now_ms);
                 let record = proven.record.take();
                 let then = Then::Accept(Box::new(Joining { conn, proven }));
                 match record {
@@ -248,6 +251,50 @@ impl Engine {
                 self.outputs.push_back(Output::Join { conn, outcome });
             }
         }
+    }
+
+    /// A child that obeys a later Cfg than we ever gave it knows better than our store, which was restored from an old backup then (fault F11).
+    /// Our revision rises above what it has seen, and the node is frozen: it is not led back to what the backup says before somebody has looked.
+    fn hold_if_ahead(&mut self, proven: &Proven, now_ms: u64) {
+        let Some(node) = self.tree.get(proven.node) else {
+            return;
+        };
+        let (theirs, ours) = (
+            proven.hello.cfg_version,
+            node.cfg_revision.max(self.frozen_revision),
+        );
+        if !matches!(self.config.role, Role::Head { .. }) || theirs <= ours {
+            return;
+        }
+        let (id, name) = (node.id, node.name.clone());
+        if theirs - ours > MAX_AHEAD {
+            self.event(Event::Refused {
+                node: Some(id),
+                why: format!("it says that it obeys revision {theirs} of its Cfg, which cannot be"),
+            });
+            return;
+        }
+        let text = format!(
+            "node {name} obeys revision {theirs} of its Cfg, this head knows {ours}: was its store restored from an old backup? \
+             The node is frozen; compare its Cfg with what you want, then krakenctl thaw {name}"
+        );
+        self.commits.raise(theirs);
+        self.commits.queue_write(Write {
+            request: OWN_REQUEST,
+            author: "kraken-head".into(),
+            reason: text.clone(),
+            if_revision: 0,
+            now_ms,
+            ops: vec![WriteOp::Freeze {
+                node: id,
+                frozen: true,
+            }],
+        });
+        self.event(Event::Join {
+            node: Some(id),
+            text,
+            alarm: true,
+        });
     }
 
     fn refused(&mut self, node: NodeId, refusal: Refusal) -> JoinOutcome {

@@ -1,7 +1,7 @@
 //! Events for watchers: numbered, kept in a bounded ring for those that resume, and filtered by node set.
 //!
 //! A watcher reads at its own pace. One that falls behind the ring, or comes back with a number that is not in it, hears `resync` and starts again
-//! with a snapshot: no gap is ever silent. Numbers begin with the head's epoch, so those of an earlier run are told apart.
+//! with a snapshot: no gap is ever silent. Numbers begin with that of the head's start, so those of an earlier run are told apart.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ const MAX_EVENTS: usize = 16_384;
 /// Events handed to a watcher at once.
 const BATCH: usize = 256;
 
-/// Room for the events of one epoch: at 10,000 a second, for three years.
+/// Room for the events of one start: at 10,000 a second, for three years.
 const EPOCH_SHIFT: u32 = 40;
 
 /// Events that a watcher's connection may hold.
@@ -55,7 +55,7 @@ pub(crate) struct Feed {
 struct Gone;
 
 impl Feed {
-    /// An empty feed; its numbers are greater than those of every earlier epoch.
+    /// An empty feed; its numbers are greater than those of every earlier start.
     pub(crate) fn new(epoch: u64) -> Self {
         let first = epoch << EPOCH_SHIFT;
         Self {

@@ -91,11 +91,16 @@ async fn follow_netlink(senders: &Senders) -> io::Result<()> {
     let (connection, handle, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
     let connection = tokio::spawn(connection);
     let _abort = AbortOnDrop(connection.abort_handle());
+    let mut is_first = true;
     loop {
         let found = read_all(&handle, senders).await.map_err(io::Error::other)?;
         for (name, sender) in senders {
+            if is_first && found.get(name).is_none() {
+                warn!(interface = %name, "boot interface is missing, down or without an IPv4 address: waiting for it");
+            }
             publish(name, sender, found.get(name));
         }
+        is_first = false;
         let event = tokio::time::timeout(POLL, messages.next()).await;
         if matches!(event, Ok(None)) {
             return Err(io::Error::other("the netlink connection ended"));

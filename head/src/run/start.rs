@@ -122,7 +122,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         extensions,
         modules: Arc::clone(&modules),
         requests: Requests::default(),
-        feed: Feed::new(epoch),
+        feed: Feed::new(loaded.starts),
         pending: HoldingList::default(),
         table,
         stop: CancellationToken::new(),

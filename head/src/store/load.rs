@@ -24,7 +24,7 @@ impl From<rusqlite::Error> for LoadError {
 }
 
 /// Everything, within one transaction.
-pub(super) fn load(tx: &Transaction<'_>, epoch: u64) -> Result<Loaded, LoadError> {
+pub(super) fn load(tx: &Transaction<'_>, epoch: u64, starts: u64) -> Result<Loaded, LoadError> {
     let bad = |what: &str| LoadError::Value(format!("{what} cannot be read"));
     let head: Vec<u8> = tx.query_row("SELECT value FROM meta WHERE key = 'head'", [], |row| {
         row.get(0)
@@ -97,6 +97,7 @@ pub(super) fn load(tx: &Transaction<'_>, epoch: u64) -> Result<Loaded, LoadError
         last_attempt: meta(tx, "attempt")?.unwrap_or(0),
         frozen: meta(tx, "frozen")?.unwrap_or(0) != 0,
         epoch,
+        starts,
         head: NodeId::from_slice(&head).ok_or_else(|| bad("the head's id"))?,
     })
 }

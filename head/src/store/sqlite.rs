@@ -19,10 +19,15 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 
 use super::load::{LoadError, load, meta};
-use super::{Loaded, OpenError, Store, codec};
+use super::{Loaded, OpenError, Store, codec, log_check};
 
 /// Format of the tables.
 const FORMAT: i64 = 1;
+
+/// 2026-01-01, from where epochs count minutes.
+const EPOCH_ZERO_MS: u64 = 1_767_225_600_000;
+/// A clock that is this wrong (two thousand years) is not followed.
+const EPOCH_CLOCK_MAX: u64 = 1 << 30;
 
 /// Name of the database in the state directory.
 pub(crate) const FILE: &str = "kraken.db";
@@ -67,6 +72,15 @@ impl Sqlite {
     /// # Errors
     /// See [`OpenError`]. Nothing is changed then.
     pub(crate) fn open(dir: &Path, schema: Arc<Schema>) -> Result<(Self, Loaded), OpenError> {
+        Self::open_at(dir, schema, engine::driver::wall_ms())
+    }
+
+    /// As [`open`](Self::open), at this time (milliseconds since the Unix epoch).
+    pub(super) fn open_at(
+        dir: &Path,
+        schema: Arc<Schema>,
+        now_ms: u64,
+    ) -> Result<(Self, Loaded), OpenError> {
         check_directory(dir)?;
         let lock = lock(dir)?;
         let path = dir.join(FILE);
@@ -74,6 +88,7 @@ impl Sqlite {
             path: path.clone(),
             source,
         };
+        check_log(dir, &path)?;
         let fresh = !path.exists();
         let mut db = Connection::open(&path).map_err(|error| damaged_or(&path, error))?;
         // Grants and BMC passwords are in there.
@@ -88,6 +103,7 @@ impl Sqlite {
             create(&mut db).map_err(sqlite)?;
         }
         check_integrity(&db, &path)?;
+        empty_log(&db);
         let format: i64 = db
             .query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| {
                 row.get(0)
@@ -101,9 +117,12 @@ impl Sqlite {
             });
         }
         let tx = db.transaction().map_err(sqlite)?;
-        let epoch: u64 = meta(&tx, "epoch").map_err(sqlite)?.unwrap_or(0) + 1;
+        let last: u64 = meta(&tx, "epoch").map_err(sqlite)?.unwrap_or(0);
+        let epoch = next_epoch(last, now_ms);
         set_meta(&tx, "epoch", epoch).map_err(sqlite)?;
-        let loaded = load(&tx, epoch).map_err(|error| match error {
+        let starts = meta(&tx, "starts").map_err(sqlite)?.unwrap_or(last) + 1;
+        set_meta(&tx, "starts", starts).map_err(sqlite)?;
+        let loaded = load(&tx, epoch, starts).map_err(|error| match error {
             LoadError::Sqlite(error) => damaged_or(&path, error),
             LoadError::Value(what) => OpenError::Damaged {
                 path: path.clone(),
@@ -275,6 +294,47 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
         [head.as_bytes()],
     )?;
     tx.commit()
+}
+
+/// The epoch of a start: greater than the last one, and not less than the clock. A store that was restored from an old backup has forgotten
+/// epochs that its nodes have seen; time has not (F11). In minutes, so that restarts in a row seldom outrun the clock.
+fn next_epoch(last: u64, now_ms: u64) -> u64 {
+    let minutes = now_ms.saturating_sub(EPOCH_ZERO_MS) / 60_000;
+    (last + 1).max(minutes.min(EPOCH_CLOCK_MAX))
+}
+
+/// Refuses a write-ahead log that is damaged before its end: SQLite would take it for torn there and drop what was acknowledged (P8).
+fn check_log(dir: &Path, path: &Path) -> Result<(), OpenError> {
+    let log = dir.join(format!("{FILE}-wal"));
+    let bytes = match fs::read(&log) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(OpenError::Directory {
+                path: dir.to_path_buf(),
+                source,
+            });
+        }
+    };
+    match log_check::damage(&bytes) {
+        None => Ok(()),
+        Some(offset) => Err(OpenError::Damaged {
+            path: path.to_path_buf(),
+            what: format!(
+                "its log {} does not add up at byte {offset}, and whole transactions follow",
+                log.display()
+            ),
+        }),
+    }
+}
+
+/// Moves the log's content to the database, so that the log holds the transactions of one run and at most one torn end. A reader may be in
+/// the way, or the disk full: the log is as good then.
+fn empty_log(db: &Connection) {
+    let done = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = done {
+        tracing::debug!(%error, "the database's log stays as it is");
+    }
 }
 
 fn check_integrity(db: &Connection, path: &Path) -> Result<(), OpenError> {

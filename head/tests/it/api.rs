@@ -317,7 +317,7 @@ async fn tcp_needs_the_token() {
 }
 
 #[tokio::test]
-async fn limits_are_kept_and_the_head_stays_up() {
+async fn s23_limits_are_kept_and_the_head_stays_up() {
     let rig = Rig::new("");
     let (_head, mut client) = rig.start().await;
     let huge = change(

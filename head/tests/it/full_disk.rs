@@ -35,7 +35,7 @@ fn small_disk(rig: &Rig) -> Option<Command> {
 }
 
 #[tokio::test]
-async fn writes_are_refused_reads_go_on_and_it_recovers() {
+async fn f05_writes_are_refused_reads_go_on_and_it_recovers() {
     let rig = Rig::new("");
     let Some(command) = small_disk(&rig) else {
         return;

@@ -4,6 +4,7 @@ mod api;
 mod child;
 mod crash;
 mod extension;
+mod faults;
 mod full_disk;
 mod join;
 mod modules;

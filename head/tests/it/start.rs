@@ -9,7 +9,7 @@ use proto::v1;
 use crate::rig::{Rig, WAIT, add, connect, list, node};
 
 #[tokio::test]
-async fn a_second_head_is_refused_and_the_first_goes_on() {
+async fn f07_a_second_head_is_refused_and_the_first_goes_on() {
     let rig = Rig::new("");
     let (head, mut client) = rig.start().await;
     let (status, said) = rig.run();
@@ -32,10 +32,8 @@ async fn a_head_keeps_its_nodes_its_identity_and_its_name() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(
-        (version.cluster.as_str(), version.revision, version.epoch),
-        ("test", 1, 1)
-    );
+    assert_eq!((version.cluster.as_str(), version.revision), ("test", 1));
+    let epoch = version.epoch;
     add(&mut client, vec![node("n1", &[("/RunState", "SYNC")])])
         .await
         .unwrap();
@@ -65,7 +63,8 @@ async fn a_head_keeps_its_nodes_its_identity_and_its_name() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!((version.revision, version.epoch), (2, 2));
+    assert_eq!(version.revision, 2);
+    assert!(version.epoch > epoch);
     head.kill();
 
     let other_name = "name = \"other\"\n";
@@ -160,7 +159,7 @@ fn config_check_and_show_start_nothing() {
 }
 
 #[tokio::test]
-async fn signals_do_what_they_should() {
+async fn f59_signals_do_what_they_should() {
     let rig = Rig::new("");
     let (head, mut client) = rig.start().await;
     let mut watch = client

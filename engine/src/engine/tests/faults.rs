@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::ConnId;
 use crate::state::Values;
-use crate::sync::join::{Channel, HelloMessage, JoinOutcome, ProofMessage};
+use crate::sync::join::{Accepted, Channel, HelloMessage, JoinOutcome, ProofMessage};
 use crate::sync::message::{Delta, Frame, Hello};
 use crate::sync::{SessionId, SyncConfig};
 
@@ -47,6 +47,16 @@ fn restarted(kept: &[Node]) -> Head {
 
 /// The node's agent joins by its certificate. The session, or the refusal in words.
 fn join(head: &mut Head, node: NodeId, conn: u64) -> Result<SessionId, String> {
+    join_with(head, node, conn, 0).map(|accepted| accepted.session)
+}
+
+/// As [`join`], by an agent that obeys this revision of its Cfg.
+fn join_with(
+    head: &mut Head,
+    node: NodeId,
+    conn: u64,
+    cfg_version: u64,
+) -> Result<Accepted, String> {
     let conn = ConnId(conn);
     let hello = HelloMessage {
         node,
@@ -56,7 +66,7 @@ fn join(head: &mut Head, node: NodeId, conn: u64) -> Result<SessionId, String> {
         agent_version: "test".into(),
         public_key: vec![1; 44],
         nonce: [3; 32],
-        cfg_version: 0,
+        cfg_version,
     };
     let channel = Channel {
         exporter: [5; 32],
@@ -84,7 +94,7 @@ fn join(head: &mut Head, node: NodeId, conn: u64) -> Result<SessionId, String> {
                 Output::Join {
                     outcome: JoinOutcome::Accept(accepted),
                     ..
-                } => answer = Ok(accepted.session),
+                } => answer = Ok(*accepted),
                 Output::Join {
                     outcome: JoinOutcome::Refuse { text, .. },
                     ..
@@ -308,6 +318,58 @@ fn f06_a_commit_that_hangs_holds_up_nobody_else() {
     };
     head.input(committed);
     assert!(head.written.pop().unwrap().is_ok());
+}
+
+#[test]
+fn f11_a_head_with_an_old_store_leads_nobody_back() {
+    // The backup is of revision 50; the cluster went on to 80, in which the second node was given another Cfg.
+    let mut head = restarted(&[was_in_sync(1, false), was_in_sync(2, false)]);
+    assert_eq!(head.engine.revision(), 50);
+    let same = join_with(&mut head, many(1), 1, 50).unwrap();
+    assert_eq!(
+        (same.cfg.0, head.engine.revision()),
+        (50, 50),
+        "as it was at the backup"
+    );
+    let ahead = join_with(&mut head, many(2), 2, 80).unwrap();
+    assert!(
+        ahead.cfg.0 > 80,
+        "the node obeys no version twice: {}",
+        ahead.cfg.0
+    );
+    assert!(head.engine.revision() > 80);
+    assert!(
+        ahead
+            .cfg
+            .1
+            .contains(&Change::set("/Frozen".parse().unwrap(), Value::Bool(true)))
+    );
+    let frozen = |n| head.engine.tree().get(many(n)).unwrap().frozen;
+    assert_eq!(
+        (frozen(1), frozen(2)),
+        (false, true),
+        "who knows nothing newer is as always"
+    );
+    let alarm = head.events.iter().find_map(|event| match event {
+        Event::Join {
+            text, alarm: true, ..
+        } => Some(text.clone()),
+        _ => None,
+    });
+    assert!(
+        alarm.is_some_and(|text| text.contains("old backup") && text.contains("krakenctl thaw n2"))
+    );
+    // Later writes go on from there; a claim beyond all measure moves nothing.
+    let revision = head.engine.revision();
+    let freeze = WriteOp::Freeze {
+        node: many(1),
+        frozen: false,
+    };
+    assert_eq!(head.write(vec![freeze]).unwrap().revision, revision + 1);
+    join_with(&mut head, many(1), 3, u64::MAX).unwrap();
+    assert_eq!(head.engine.revision(), revision + 1);
+    assert!(!head.engine.tree().get(many(1)).unwrap().frozen);
+    assert_only_questions(&head.fired());
 }
 
 #[test]

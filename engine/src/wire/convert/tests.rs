@@ -89,7 +89,7 @@ fn an_unchanged_hello_is_tiny() {
 
 /// F16: what a node can hold passes, one more does not.
 #[test]
-fn limits_are_exact() {
+fn s23_limits_are_exact() {
     let at = |n: usize| delta(vec![text_change("/a", "x".repeat(n))]);
     assert!(frame_from_proto(at(MAX_VALUE_BYTES)).is_ok());
     check(
@@ -207,9 +207,9 @@ fn faults_name_their_field() {
     );
 }
 
-/// F45: a message nested far deeper than the schema allows is an error, not a stack overflow.
+/// S23, F45: a message nested far deeper than the schema allows is an error, not a stack overflow.
 #[test]
-fn deep_nesting_is_refused() {
+fn f45_deep_nesting_is_refused() {
     let mut value: Vec<u8> = Vec::new();
     for _ in 0..10_000 {
         // ValueList { items: [value] } inside Value { list_value }.
