@@ -95,7 +95,7 @@ async fn follow_netlink(senders: &Senders) -> io::Result<()> {
     loop {
         let found = read_all(&handle, senders).await.map_err(io::Error::other)?;
         for (name, sender) in senders {
-            if is_first && found.get(name).is_none() {
+            if is_first && !found.contains_key(name) {
                 warn!(interface = %name, "boot interface is missing, down or without an IPv4 address: waiting for it");
             }
             publish(name, sender, found.get(name));

@@ -7,6 +7,7 @@ mod lab;
 
 mod agent_killed_readopts;
 mod busy_node_is_left_alone;
+mod fault_table;
 mod four_nodes_boot_together;
 mod grant_is_used_once;
 mod head_killed_adopts_without_power_action;
