@@ -7,6 +7,7 @@ mod compared;
 mod declared;
 mod order;
 mod random;
+mod shapes;
 
 /// `/a=1 /b=x` into values; whole numbers become numbers.
 fn values(text: &str) -> Values {

@@ -197,10 +197,9 @@ impl Stop {
         let change = mutation.mutates.iter().find(|change| change.url == *url);
         let mut wants: Vec<String> = change
             .map(|change| {
-                format!(
-                    "starts from {}",
-                    Condition::any_of(url.clone(), change.from.clone())
-                )
+                let mut from = Condition::any_of(url.clone(), change.from.clone());
+                from.tidy();
+                format!("starts from {from}")
             })
             .into_iter()
             .collect();

@@ -292,11 +292,20 @@ proptest! {
             mutation.requires.reverse();
             mutation.excludes.reverse();
             mutation.mutates.reverse();
+            for change in &mut mutation.mutates {
+                change.from.reverse();
+            }
+            for condition in mutation.requires.iter_mut().chain(&mut mutation.excludes) {
+                if let Allowed::AnyOf(values) = &mut condition.allows {
+                    values.reverse();
+                }
+            }
         }
         shuffled.dependencies.reverse();
         let shuffled = MutationGraph::new(&shuffled).unwrap();
         prop_assert_eq!(graph.plan(&dsc, &cfg), shuffled.plan(&dsc, &cfg));
         prop_assert_eq!(graph.effective_goal(&cfg), shuffled.effective_goal(&cfg));
+        prop_assert_eq!(lint::lint(&graph), lint::lint(&shuffled));
     }
 
     #[test]
