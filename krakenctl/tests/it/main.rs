@@ -4,6 +4,7 @@
 
 mod failures;
 mod fake_head;
+mod module;
 mod nodes;
 mod plan;
 mod rest;
