@@ -78,6 +78,16 @@ const NEEDS: &[Need] = &[
         Check::Program("file"),
         "showing that the agent is static",
     ),
+    need(
+        "ipmitool",
+        Check::Program("ipmitool"),
+        "power control by a mutation file",
+    ),
+    need(
+        "openipmi",
+        Check::Program("ipmi_sim"),
+        "a BMC that speaks IPMI",
+    ),
     need("musl-tools", Check::Program("musl-gcc"), "the static agent"),
 ];
 
