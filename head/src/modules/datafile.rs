@@ -174,15 +174,6 @@ impl DataFiles {
         self.0.table().run(mutation).is_some()
     }
 
-    /// The commands of all mutations that have one, as people read them.
-    pub(crate) fn commands(&self) -> BTreeMap<MutationId, String> {
-        let table = self.0.table();
-        let files = table.files.iter();
-        let runs = files.flat_map(|file| file.program.runs.iter().map(move |run| (file, run)));
-        runs.map(|(file, (id, run))| (id.clone(), described(&file.program, run)))
-            .collect()
-    }
-
     /// Starts to carry out a mutation. Does not wait.
     pub(crate) fn fire(&self, fire: Fire) {
         // The table is locked until the entry is in, so that the attempt cannot end before it is known.
@@ -252,16 +243,6 @@ impl Table {
             let run = file.program.runs.get(mutation)?;
             Some((Arc::clone(file), run.clone()))
         })
-    }
-}
-
-fn described(program: &Program, run: &Run) -> String {
-    let asked = run.ask.and_then(|at| program.polls.get(at));
-    match (&run.command, asked) {
-        (Some(command), Some(poll)) => format!("{command} (asks {})", poll.name),
-        (Some(command), None) => command.to_string(),
-        (None, Some(poll)) => poll.command.to_string(),
-        (None, None) => String::new(),
     }
 }
 
