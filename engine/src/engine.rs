@@ -19,6 +19,7 @@ mod others;
 #[cfg(feature = "files")]
 mod play;
 mod rails;
+mod reboot;
 mod session;
 mod stage;
 mod timers;
@@ -108,6 +109,10 @@ pub struct Engine {
     commits: Commits,
     sessions: Sessions,
     rails: Rails,
+    /// Until when the write is awaited that ends a node's reboot.
+    rebooted: BTreeMap<NodeId, Instant>,
+    /// The wall clock as somebody told it last, for our own writes in history.
+    wall_ms: u64,
     /// Nodes that were asked to try again since the last input.
     woken: usize,
     /// How often a node was planned anew, for tests of what an event costs.
@@ -144,6 +149,8 @@ impl Engine {
             timers,
             commits: Commits::default(),
             rails: Rails::default(),
+            rebooted: BTreeMap::new(),
+            wall_ms: 0,
             woken: 0,
             #[cfg(test)]
             advanced: 0,
@@ -195,7 +202,10 @@ impl Engine {
     pub fn handle_input(&mut self, input: Input, now: Instant) {
         self.now = now;
         match input {
-            Input::Write(write) => self.commits.queue_write(write),
+            Input::Write(write) => {
+                self.wall_ms = self.wall_ms.max(write.now_ms);
+                self.commits.queue_write(write);
+            }
             Input::Committed { commit, result } => self.committed(commit, result),
             Input::Discover(discovery) => self.discovered(discovery),
             Input::MutationFailed {
@@ -342,6 +352,7 @@ impl Engine {
     }
 
     fn declare(&mut self, set: &MutationSet) {
+        let set = &set.clone().with_drain();
         match MutationGraph::new(set) {
             Ok(graph) => {
                 self.parents_word = parents_word(set);

@@ -6,6 +6,7 @@ mod explain;
 mod follow;
 mod list;
 mod progress;
+mod reboot;
 mod release;
 pub(crate) mod set;
 mod show;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Add(add::AddArgs),
     /// Delete nodes
     Delete(delete::DeleteArgs),
+    /// Switch nodes off and on once, as carefully as any power-off
+    Reboot(reboot::RebootArgs),
     /// Let nodes that failed try again now
     Retry(release::RetryArgs),
     /// Let nodes go on, whatever holds them back
@@ -49,6 +52,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Fai
         Command::Watch(args) => watch::run(args, context).await,
         Command::Add(args) => add::run(args, context).await,
         Command::Delete(args) => delete::delete(args, context).await,
+        Command::Reboot(args) => reboot::run(args, context).await,
         Command::Retry(args) => release::retry(args, context).await,
         Command::Release(args) => release::release(args, context).await,
     }

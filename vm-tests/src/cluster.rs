@@ -48,6 +48,8 @@ pub struct Options {
     pub lifeline: bool,
     /// Added to the kernel command line of every machine.
     pub append: String,
+    /// Added to the head's configuration: whole tables.
+    pub config: String,
     /// The `kraken-lab` program, which is also the supervisor.
     pub lab: PathBuf,
 }
@@ -61,6 +63,7 @@ impl Options {
             memory_mib: 512,
             lifeline: false,
             append: String::new(),
+            config: String::new(),
             lab: PathBuf::from("/proc/self/exe"),
         }
     }
@@ -116,10 +119,8 @@ impl Cluster {
         if let Some(artifacts) = artifacts {
             fs::create_dir_all(files.head_run())?;
             fs::create_dir_all(files.head_state())?;
-            fs::write(
-                files.head_config(),
-                head_config(&files, artifacts, &options.append),
-            )?;
+            let config = head_config(&files, artifacts, &options.append);
+            fs::write(files.head_config(), config + &options.config)?;
         }
         let log = fs::File::create(files.supervisor_log())?;
         let mut command = Command::new(&options.lab);

@@ -251,6 +251,7 @@ impl Engine {
         if let Some(runtime) = self.runtimes.get_mut(&id) {
             runtime.progress.release();
         }
+        self.rebooted.remove(&id);
         self.rails_changed(id);
         self.forget_after_cfg(id);
         self.push_cfg(id);
@@ -269,6 +270,7 @@ impl Engine {
         self.disarm(id);
         self.dirty.remove(&id);
         if let Some(node) = self.tree.remove(id) {
+            self.rebooted.remove(&id);
             self.rails_removed(&node);
             self.event(Event::Deleted {
                 node: id,

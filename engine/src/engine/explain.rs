@@ -43,6 +43,10 @@ impl Engine {
             let new: Vec<Hold> = holds.into_iter().filter(|hold| !told(hold)).collect();
             report.holds.extend(new);
         }
+        if let (true, Some(end)) = (report.holds.is_empty(), self.withheld_end(id)) {
+            // What the node is on its way to is not let through yet, so it was not told.
+            report.holds = self.holds(id, &end, now);
+        }
         if let Some(parked) = progress.parked() {
             report.outcome = Outcome::Parked;
             report.reason = parked.into();
@@ -71,6 +75,15 @@ impl Engine {
                 age: attempt.age,
             })
             .collect();
+        if super::reboot::is_asked(&node.cfg) {
+            let text = format!(
+                "a reboot is asked for: off first, then what Cfg says; `krakenctl node unset {} /Reboot` takes it back",
+                node.name
+            );
+            let more = std::mem::take(&mut report.reason);
+            let between = if more.is_empty() { "" } else { "; " };
+            report.reason = format!("{text}{between}{more}");
+        }
         report.waits_for = waits_for(&report);
         self.scrub(&mut report);
         Some(report)

@@ -198,6 +198,11 @@ impl Governor {
         gates
     }
 
+    /// Whether nothing of the governor's stands between `node` and `mutation`: it has all slots, or there are no limits.
+    pub(super) fn has_passed(&self, node: &Node, mutation: &Mutation) -> bool {
+        self.gates(node, mutation).is_empty()
+    }
+
     /// Why a gate lets nobody through now.
     pub(super) fn shut(&self, gate: &Gate, sizes: &dyn Sizes, now: Instant) -> Option<Shut> {
         let passed = self.passed.get(gate)?;

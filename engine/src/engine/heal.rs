@@ -4,7 +4,7 @@
 use super::commit::Then;
 use super::guard::{Guard, waits_at};
 use super::others;
-use super::{Engine, Role, Runtime};
+use super::{Engine, Role, Runtime, reboot};
 use crate::event::{CommitError, Event, Fire, MutationEvent, Output, Record};
 use crate::mutation::path::Plan;
 use crate::mutation::progress::{Action, Current, Phase, View, timeout_text};
@@ -36,7 +36,9 @@ impl Engine {
             silent_since,
         } = runtime;
         let under_way = progress.currents().iter().map(|current| &current.mutation);
-        *plan = self.planner.plan_on(&node.dsc, &node.cfg, under_way);
+        *plan = self
+            .planner
+            .plan_on(&node.dsc, &reboot::wanted(&node.cfg), under_way);
         let own = id == self.config.me;
         let (mut wake, mut gate, mut kinds) = (None, None, Vec::new());
         let guard = Guard {
@@ -81,15 +83,17 @@ impl Engine {
             kinds.push("backoff");
         }
         let on_its_way = matches!(plan.plan, Plan::Path(_)) && progress.parked().is_none();
-        let settled = !on_its_way && progress.currents().is_empty();
+        let reboots = reboot::is_asked(&node.cfg);
+        let was_off = reboots && node.dsc.text(core::PHYS_STATE) == Some(core::POWER_OFF);
+        let settled = !on_its_way && progress.currents().is_empty() && !was_off;
         let wake = [wake, progress.next_timeout(plan, view.healing(), now)]
             .into_iter()
             .flatten()
             .min();
         if let Some(gate) = gate {
             // Looked at again for another reason, it keeps its place.
-            let since = waited.filter(|(at, _)| *at == gate);
-            let since = since.map_or(now, |(_, since)| since);
+            let since = waited.as_ref().filter(|(at, _)| *at == gate);
+            let since = since.map_or(now, |(_, since)| *since);
             self.rails.governor.wait(gate, node, since);
         }
         self.rails.note_held(id, kinds);
@@ -127,6 +131,12 @@ impl Engine {
         }
         if settled {
             self.rails.governor.release(id);
+        }
+        if matches!(self.config.role, Role::Head { .. }) {
+            self.let_drain(id, waited);
+        }
+        if was_off && matches!(self.config.role, Role::Head { .. }) {
+            self.rebooted(id);
         }
         if own && self.config.role == Role::Agent {
             self.tell_parked(id);

@@ -9,7 +9,7 @@ use super::timers::Timer;
 use super::{Engine, Role};
 use crate::event::{CommitError, ConnId, Event, Output, RequestId, Write, WriteOp};
 use crate::mutation::MutationContext;
-use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
+use crate::state::{Change, Digest, Node, NodeId, StateUrl, Value, Values, core};
 use crate::sync::join::{
     Accepted, Acceptor, Attach, Channel, GrantId, HelloMessage, JoinOutcome, NewGrant,
     ProofMessage, Proven, Refusal, RefuseReason,
@@ -36,6 +36,8 @@ pub(super) struct Sessions {
     by_session: BTreeMap<SessionId, NodeId>,
     /// What each child's last session reported: its next agent may know less.
     reported: BTreeMap<NodeId, Values>,
+    /// Version and digest of the Cfg that each child was told last.
+    told: BTreeMap<NodeId, (u64, Digest)>,
     attaching: Attaching,
     attempt: u32,
     chance: u64,
@@ -74,6 +76,7 @@ impl Sessions {
             links: BTreeMap::new(),
             by_session: BTreeMap::new(),
             reported: BTreeMap::new(),
+            told: BTreeMap::new(),
             attaching: Attaching::Waiting,
             attempt: 0,
             chance: seed,
@@ -343,10 +346,12 @@ impl Engine {
         if let Some(node) = self.tree.get_mut(id) {
             node.last_seen = Some(self.now);
         }
+        let Some((version, cfg, signature)) = self.child_cfg(id) else {
+            return;
+        };
         let Some(node) = self.tree.get(id) else {
             return;
         };
-        let (version, cfg, signature) = self.child_cfg(node);
         let seed = node
             .dsc
             .iter()
@@ -408,34 +413,47 @@ impl Engine {
 
     pub(super) fn forget_reports(&mut self, id: NodeId) {
         self.sessions.reported.remove(&id);
+        self.sessions.told.remove(&id);
     }
 
     /// A child's Cfg as it is sent: its values without the secrets that are none of its business, and whether mutations are held.
-    fn child_cfg(&self, node: &Node) -> (u64, Values, Signature) {
-        let mut cfg = node.cfg.clone();
+    ///
+    /// A version names one set of values: what changes without a write, such as what the governor lets through, counts on from the last one.
+    fn child_cfg(&mut self, id: NodeId) -> Option<(u64, Values, Signature)> {
+        let node = self.tree.get(id)?;
+        let mut cfg = self.told(node);
         for url in self.withheld(&node.cfg) {
             cfg.set(url, None);
         }
         if let Ok(url) = FROZEN.parse() {
             cfg.set(url, Some(Value::Bool(node.frozen || self.frozen)));
         }
-        let version = node
+        let written = node
             .cfg_revision
             .max(self.frozen_revision)
             .max(self.schema_revision);
+        let digest = cfg.digest();
+        let version = match self.sessions.told.get(&id) {
+            Some((version, told)) if *told == digest => written.max(*version),
+            Some((version, _)) => written.max(version + 1),
+            None => written,
+        };
+        self.sessions.told.insert(id, (version, digest));
         let signature = match &self.signer {
-            Some(signer) => signer.sign(node.id, self.epoch(), version, &cfg.digest()),
+            Some(signer) => signer.sign(id, self.epoch(), version, &digest),
             None => Signature::new(),
         };
-        (version, cfg, signature)
+        Some((version, cfg, signature))
     }
 
     /// Sends a child what changed in its Cfg.
     pub(super) fn push_cfg(&mut self, id: NodeId) {
-        let (Some(node), true) = (self.tree.get(id), self.sessions.has(id)) else {
+        if !self.sessions.has(id) {
+            return;
+        }
+        let Some((version, cfg, signature)) = self.child_cfg(id) else {
             return;
         };
-        let (version, cfg, signature) = self.child_cfg(node);
         if let Some(link) = self.sessions.links.get_mut(&id) {
             let changes = link.neighbor.local().values().diff(&cfg);
             if version > link.neighbor.local().version() && !changes.is_empty() {
@@ -800,9 +818,8 @@ impl Engine {
 impl Engine {
     /// A session with a child that has proved itself, and what the child is told.
     pub(super) fn seat(&mut self, child: NodeId, session: SessionId, conn: ConnId) -> Attach {
-        let node = self.tree.get(child).expect("a child of this head");
-        let name = node.name.clone();
-        let (version, cfg, signature) = self.child_cfg(node);
+        let name = self.name_of(child).parse().expect("a node's name");
+        let (version, cfg, signature) = self.child_cfg(child).expect("it is in the tree");
         let attach = Attach {
             session,
             conn,

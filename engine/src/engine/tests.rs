@@ -155,6 +155,18 @@ impl Head {
             };
             assert!(schema.add(url.into(), field));
         }
+        let reboot = crate::extension::Field {
+            kind: crate::extension::Kind::Bool,
+            repeated: false,
+            format: crate::extension::Format::Plain,
+            secret: false,
+            discoverable: false,
+            unit: String::new(),
+            doc: String::new(),
+            zero: String::new(),
+            node_reads: false,
+        };
+        assert!(schema.add("/Reboot".into(), reboot));
         let mut engine = Engine::new(config, schema, Instant::ZERO);
         engine.restore_node(Node::new(HEAD, "head".parse().unwrap(), None));
         kept.iter()

@@ -182,7 +182,9 @@ impl<'e> Groups<'e> {
         let runtime = engine.runtimes.get(&node.id);
         let currents = runtime.map_or(&[][..], |runtime| runtime.progress.currents());
         let under_way = currents.iter().map(|current| &current.mutation);
-        let plan = self.planner.plan_on(dsc, &node.cfg, under_way);
+        let plan = self
+            .planner
+            .plan_on(dsc, &super::reboot::wanted(&node.cfg), under_way);
         let mut progress =
             runtime.map_or_else(Progress::default, |runtime| runtime.progress.clone());
         progress.release();

@@ -9,6 +9,7 @@
 
 mod condition;
 mod declaration;
+mod drain;
 #[cfg(feature = "files")]
 pub mod file;
 pub mod graph;

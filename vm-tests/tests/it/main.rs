@@ -18,6 +18,7 @@ mod lab_leaves_nothing_behind;
 mod node_boots_to_sync;
 mod plug_pulled_comes_back;
 mod power_off_drains_first;
+mod rack_reboots_one_by_one;
 mod spoofed_sync_is_dropped;
 mod tftp_and_http_stay_inside;
 mod tidy;

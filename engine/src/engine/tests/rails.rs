@@ -317,3 +317,203 @@ fn a_breaker_closes_when_the_one_that_tries_succeeds() {
     assert_eq!(head.alarms(), [("breaker", false), ("breaker", true)]);
     assert!(!head.told().is_empty());
 }
+
+/// Lets modules and nodes do what they are told. What a node does by itself it does when its plan says so and nothing holds it.
+fn obey_all(head: &mut Head, nodes: std::ops::RangeInclusive<u8>) -> (Vec<String>, usize) {
+    let (mut offs, mut most) = (Vec::new(), 0);
+    loop {
+        let mut doing: Vec<(NodeId, MutationId)> = Vec::new();
+        doing.extend(head.fired.drain(..).map(|fire| (fire.node, fire.mutation)));
+        for n in nodes.clone() {
+            let report = head.engine.report(id(n), head.now).unwrap();
+            let step = report.steps.first();
+            let own = step.filter(|step| step.context == MutationContext::SelfNode);
+            if let (Some(step), true) = (own, report.holds.is_empty()) {
+                doing.push((id(n), step.mutation.clone()));
+            }
+        }
+        if doing.is_empty() {
+            return (offs, most);
+        }
+        for (node, mutation) in doing {
+            if mutation.as_str() == "power/ONtoOFF" {
+                offs.push(head.engine.name_of(node));
+            }
+            let declared = head.engine.graph().mutation(&mutation).unwrap();
+            let changes = declared.mutates.iter().map(|change| Change {
+                url: change.url.clone(),
+                value: change.to.clone(),
+            });
+            let changes = changes.collect();
+            head.input(Input::Discover(Discovery {
+                node,
+                source: "test".into(),
+                changes,
+            }));
+            let down = |n: &u8| head.dsc(*n, core::RUN_STATE) != Some("SYNC");
+            most = most.max(nodes.clone().filter(down).count());
+        }
+    }
+}
+
+fn reboot(n: u8, wanted: bool) -> WriteOp {
+    let value = wanted.then_some(Value::Bool(true));
+    WriteOp::Set {
+        node: id(n),
+        changes: vec![Change {
+            url: "/Reboot".parse().unwrap(),
+            value,
+        }],
+    }
+}
+
+#[test]
+fn a_rack_reboots_one_by_one() {
+    let mut head = Head::guarded(rack_of(1));
+    let up = ["/PhysState=POWER_ON", "/pxe/state=INIT", "/RunState=SYNC"];
+    head.add_rack(1..=4, &["/RunState=SYNC"], "/PhysState=POWER_ON");
+    (1..=4).for_each(|n| head.discover(n, &up));
+    head.sleep(120);
+    head.fired.clear();
+    head.write((1..=4).map(|n| reboot(n, true)).collect())
+        .unwrap();
+    assert_eq!(head.kinds(1), [] as [&str; 0], "it may drain");
+    assert_eq!(head.kinds(2), ["governor"], "it is not told to drain");
+    let told = |head: &Head, n| head.engine.told(head.engine.tree().get(id(n)).unwrap());
+    assert_eq!(told(&head, 1).text(core::PHYS_STATE), Some("POWER_OFF"));
+    assert_eq!(told(&head, 2).text(core::PHYS_STATE), None);
+    let (offs, most) = obey_all(&mut head, 1..=4);
+    assert_eq!(offs, ["n1", "n2", "n3", "n4"]);
+    assert_eq!(most, 1, "never two are down at once");
+    for n in 1..=4 {
+        assert_eq!(head.dsc(n, core::RUN_STATE), Some("SYNC"));
+        let node = head.engine.tree().get(id(n)).unwrap();
+        assert_eq!(node.cfg.get("/Reboot"), None, "the wish is fulfilled");
+    }
+    head.sleep(600);
+    assert!(head.told().is_empty(), "and that once");
+}
+
+#[test]
+fn a_reboot_can_be_taken_back_before_it_begins() {
+    let mut head = Head::guarded(rack_of(1));
+    let up = ["/PhysState=POWER_ON", "/pxe/state=INIT", "/RunState=SYNC"];
+    head.add_rack(1..=2, &["/RunState=SYNC"], "/PhysState=POWER_ON");
+    (1..=2).for_each(|n| head.discover(n, &up));
+    head.fired.clear();
+    head.write((1..=2).map(|n| reboot(n, true)).collect())
+        .unwrap();
+    let report = head.engine.report(id(2), head.now).unwrap();
+    assert!(
+        report.reason.starts_with("a reboot is asked for"),
+        "{report}"
+    );
+    head.write(vec![reboot(2, false)]).unwrap();
+    let report = head.engine.report(id(2), head.now).unwrap();
+    assert_eq!(
+        report.outcome,
+        crate::mutation::report::Outcome::Converged,
+        "{report}"
+    );
+    assert_eq!(obey_all(&mut head, 1..=2), (vec!["n1".to_owned()], 1));
+}
+
+#[test]
+fn a_reboot_does_not_end_while_the_store_cannot_take_it() {
+    let mut head = Head::new();
+    head.add(1, &["/PhysState=POWER_ON"]);
+    head.discover(1, &["/PhysState=POWER_OFF"]);
+    head.obey();
+    head.write(vec![reboot(1, true)]).unwrap();
+    let off: Vec<Fire> = head.fired.drain(..).collect();
+    assert_eq!(off[0].mutation.as_str(), "power/ONtoOFF");
+    let found = Discovery {
+        node: id(1),
+        source: "test".into(),
+        changes: vec![change("/PhysState=POWER_OFF")],
+    };
+    head.engine.handle_input(Input::Discover(found), head.now);
+    let commit = std::iter::from_fn(|| head.engine.poll_output()).find_map(|output| match output {
+        Output::Commit { commit, .. } => Some(commit),
+        _ => None,
+    });
+    head.input(Input::Committed {
+        commit: commit.unwrap(),
+        result: Err(crate::event::CommitError::DiskFull),
+    });
+    assert!(head.told().is_empty(), "the power stays off");
+    head.sleep(6);
+    assert_eq!(head.told(), [(1, "power/OFFtoON".to_owned())]);
+}
+
+#[test]
+fn conditions_on_others_hold_and_let_go() {
+    let mut head = Head::new();
+    let mut set = set_b();
+    let on = set
+        .mutations
+        .iter_mut()
+        .find(|mutation| mutation.id.as_str() == "power/OFFtoON");
+    let sync = |who: &str| crate::mutation::OthersCondition {
+        who: crate::mutation::Others::parse(who).unwrap(),
+        condition: Condition::is(core::RUN_STATE.parse().unwrap(), core::SYNC),
+    };
+    on.unwrap().requires_of = vec![sync("parent"), sync("@io")];
+    head.input(Input::Declare(set));
+    head.add_rack(1..=3, &[], "/PhysState=POWER_OFF");
+    head.set(1, "/PhysState=POWER_ON").unwrap();
+    assert_eq!(head.kinds(1), ["other_nodes"]);
+    assert_eq!(
+        head.holds(1)[0].text,
+        "waits for @io, and no node is in that group"
+    );
+    let join = |n: u8| WriteOp::Groups {
+        node: id(n),
+        add: vec!["io".into()],
+        remove: Vec::new(),
+    };
+    head.write(vec![join(2), join(3)]).unwrap();
+    assert_eq!(head.holds(1)[0].text, "waits for @io: n2, n3 not in SYNC");
+    let up = ["/PhysState=POWER_ON", "/RunState=SYNC"];
+    head.discover(2, &up);
+    assert_eq!(head.holds(1)[0].text, "waits for @io: n3 not in SYNC");
+    assert_eq!(head.holds(1)[0].lifted_by, "all nodes of @io being in SYNC");
+    assert!(head.told().is_empty());
+    head.discover(3, &up);
+    assert_eq!(
+        head.told(),
+        [(1, "power/OFFtoON".to_owned())],
+        "its parent is the head, which runs"
+    );
+    // A node of the group waits for the others of it.
+    head.discover(3, &["/PhysState=POWER_OFF"]);
+    head.set(3, "/PhysState=POWER_ON").unwrap();
+    assert_eq!(head.told(), [(3, "power/OFFtoON".to_owned())]);
+}
+
+#[test]
+fn a_head_that_loses_many_suspects_itself() {
+    let mut head = Head::new();
+    head.add_rack(1..=20, &["/PhysState=POWER_OFF"], "/PhysState=PHYS_HANG");
+    head.add_rack(21..=30, &["/RunState=SYNC"], "/PhysState=POWER_ON");
+    for n in 21..=30 {
+        head.engine.child_lost(id(n));
+    }
+    head.input(Input::Release(Vec::new()));
+    assert_eq!(head.alarms(), [("mass_failure", false)]);
+    head.add(31, &["/PhysState=POWER_OFF"]);
+    head.fired.clear();
+    head.discover(31, &["/PhysState=POWER_ON"]);
+    assert_eq!(head.kinds(31), ["mass_failure"]);
+    assert!(head.told().is_empty());
+    assert!(head.engine.rails_report().mass_failure);
+    head.discover(21, &["/PhysState=POWER_OFF"]);
+    assert!(
+        head.engine.rails_report().mass_failure,
+        "the power went there"
+    );
+    head.input(Input::Lift(Lift::MassFailure));
+    assert_eq!(head.alarms().last(), Some(&("mass_failure", true)));
+    let told = head.told();
+    assert!(told.contains(&(31, "power/ONtoOFF".to_owned())), "{told:?}");
+}

@@ -1,0 +1,138 @@
+//! A reboot, asked for by `/Reboot` in a node's Cfg: it is to be off, and as soon as it was, its Cfg counts again.
+//!
+//! ```text
+//!  Cfg /Reboot=true      Dsc /PhysState=POWER_OFF        written: /Reboot unset
+//!        │                        │                               │
+//!        ▼                        ▼                               ▼
+//!   goal: POWER_OFF ── drain ── off; the head writes ── goal: what Cfg says ── on, boot
+//! ```
+//!
+//! So a reboot is a path like any other, with its drain, holds and limits, survives a restart of the head, and never happens twice: the power
+//! comes on only after the wish is durably gone. Agents see a Cfg that asks for `POWER_OFF`, and see it only when the governor has let them through:
+//! a node that drains is lost to its users already.
+
+use std::borrow::Cow;
+
+use super::Engine;
+use super::governor::Gate;
+use crate::event::{RequestId, Write, WriteOp};
+use crate::mutation::path::PlanResult;
+use crate::mutation::{Mutation, MutationContext, MutationId};
+use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
+use crate::time::Instant;
+
+/// Asks for a reboot.
+pub(super) const REBOOT: &str = "/Reboot";
+
+/// The engine's own writes; requests of others are numbered from 0.
+const OWN_REQUEST: RequestId = RequestId(u64::MAX);
+
+/// Whether this Cfg asks for a reboot.
+pub(super) fn is_asked(cfg: &Values) -> bool {
+    cfg.get(REBOOT) == Some(&Value::Bool(true))
+}
+
+/// What a node is to be right now.
+pub(super) fn wanted(cfg: &Values) -> Cow<'_, Values> {
+    match core::PHYS_STATE.parse::<StateUrl>() {
+        Ok(url) if is_asked(cfg) => {
+            let mut wanted = cfg.clone();
+            wanted.set(url, Some(core::POWER_OFF.into()));
+            Cow::Owned(wanted)
+        }
+        _ => Cow::Borrowed(cfg),
+    }
+}
+
+impl Engine {
+    /// The disruptive mutation at whose end a node would drain itself, if the governor has not let it through: the node is not told to.
+    ///
+    /// A node that drains has stopped its image long before its power is cut, so it needs its slot before that.
+    pub(super) fn withheld_end(&self, id: NodeId) -> Option<MutationId> {
+        let (node, plan) = (self.tree.get(id)?, &self.runtimes.get(&id)?.plan);
+        let end = self.end_of_drain(plan)?;
+        (!self.rails.governor.has_passed(node, end)).then(|| end.id.clone())
+    }
+
+    /// The first disruptive step of a plan that the node itself begins.
+    fn end_of_drain(&self, plan: &PlanResult) -> Option<&Mutation> {
+        let steps = plan.plan.steps();
+        let mut steps = steps.iter().filter_map(|step| self.mutation(step));
+        let first = steps.next()?;
+        let by_node = first.context == MutationContext::SelfNode && !first.disruptive;
+        let end = steps.find(|step| step.disruptive)?;
+        (by_node && end.context != MutationContext::SelfNode).then_some(end)
+    }
+
+    /// Lets a node begin its drain, or lets it wait for its slot at the gate where it waited before.
+    pub(super) fn let_drain(&mut self, id: NodeId, waited: Option<(Gate, Instant)>) {
+        let Some(end) = self.withheld_end(id) else {
+            return;
+        };
+        let (Some(node), Some(end)) = (self.tree.get(id), self.planner.graph().mutation(&end))
+        else {
+            return;
+        };
+        match self
+            .rails
+            .governor
+            .refusal(node, end, &self.rails, self.now)
+        {
+            Some((gate, _)) => {
+                let since = waited.filter(|(at, _)| *at == gate);
+                let since = since.map_or(self.now, |(_, since)| since);
+                self.rails.governor.wait(gate, node, since);
+                self.rails.note_held(id, vec!["governor"]);
+            }
+            None => {
+                self.rails.governor.pass(node, end, self.now);
+                self.rails.governor.fired(id, &end.id);
+                self.push_cfg(id);
+            }
+        }
+    }
+
+    /// A child's Cfg without the wish to be off that the governor has not let through.
+    pub(super) fn told(&self, node: &Node) -> Values {
+        let mut told = wanted(&node.cfg).into_owned();
+        let is_withheld =
+            told.text(core::PHYS_STATE) == Some(core::POWER_OFF) && self.governs_power_off(node);
+        if let (true, Ok(url)) = (is_withheld, core::PHYS_STATE.parse()) {
+            told.set(url, None);
+        }
+        told
+    }
+
+    /// Whether a slot that `node` does not hold stands between it and every way to be switched off.
+    fn governs_power_off(&self, node: &Node) -> bool {
+        let all = self.graph().set().mutations.iter();
+        let mut ways = all
+            .filter(|way| way.disruptive && way.switches_off())
+            .peekable();
+        ways.peek().is_some() && ways.all(|way| !self.rails.governor.has_passed(node, way))
+    }
+
+    /// The node was off: the wish is fulfilled. Written again after a while if the store could not.
+    pub(super) fn rebooted(&mut self, id: NodeId) {
+        let again = self.now + self.config.healing.backoff;
+        self.look_again(id, Some(again));
+        if self.rebooted.get(&id).is_some_and(|at| *at > self.now) {
+            return;
+        }
+        let Ok(url) = REBOOT.parse::<StateUrl>() else {
+            return;
+        };
+        self.rebooted.insert(id, again);
+        self.commits.queue_write(Write {
+            request: OWN_REQUEST,
+            author: "kraken-head".into(),
+            reason: "the node was switched off for its reboot".into(),
+            if_revision: 0,
+            now_ms: self.wall_ms,
+            ops: vec![WriteOp::Set {
+                node: id,
+                changes: vec![Change::unset(url)],
+            }],
+        });
+    }
+}

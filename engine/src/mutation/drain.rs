@@ -1,0 +1,117 @@
+//! A drain before power-off, for modules that forgot to ask for it (DESIGN 3, "Guard rails").
+//!
+//! A disruptive mutation that takes a node from `POWER_ON` gets `/RunState=SYNC` among its excludes, if some mutation can leave SYNC: the
+//! planner then puts the way out of SYNC before it, and with it whatever that requires, such as the image's end. It is part of the declared set, so
+//! that plans, `explain` and agents agree.
+//!
+//! Left alone are mutations that say something about `/RunState` themselves, and sets in which nothing leaves SYNC: power could not be cut at all.
+
+use super::{Condition, Mutation, MutationSet};
+use crate::state::{StateUrl, Value, core};
+
+impl MutationSet {
+    /// This set with a drain before every power-off. Doing it twice changes nothing.
+    pub fn with_drain(mut self) -> Self {
+        let Ok(run_state) = core::RUN_STATE.parse::<StateUrl>() else {
+            return self;
+        };
+        let in_sync = Some(Value::from(core::SYNC));
+        let leaves_sync = |mutation: &Mutation| {
+            let mut changes = mutation.mutates.iter();
+            changes.any(|change| {
+                change.url == run_state && change.from.contains(&in_sync) && change.to != in_sync
+            })
+        };
+        if !self
+            .mutations
+            .iter()
+            .any(|mutation| leaves_sync(mutation) && !mutation.switches_off())
+        {
+            return self;
+        }
+        for mutation in &mut self.mutations {
+            let speaks = mutation
+                .mutates
+                .iter()
+                .any(|change| change.url == run_state)
+                || (mutation.requires.iter())
+                    .chain(&mutation.excludes)
+                    .any(|condition| condition.url == run_state);
+            if mutation.disruptive && mutation.switches_off() && !speaks {
+                let sync = Condition::is(run_state.clone(), core::SYNC);
+                mutation.excludes.push(sync);
+            }
+        }
+        self
+    }
+}
+
+impl Mutation {
+    /// Whether it takes a node from `POWER_ON`.
+    pub(crate) fn switches_off(&self) -> bool {
+        let on = Some(Value::from(core::POWER_ON));
+        self.mutates.iter().any(|change| {
+            change.url.as_str() == core::PHYS_STATE && change.from.contains(&on) && change.to != on
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutation::{MutationContext, MutationId, UrlChange};
+
+    fn mutation(name: &str, url: &str, from: &str, to: &str) -> Mutation {
+        Mutation {
+            id: MutationId::new("m", name),
+            context: MutationContext::Child,
+            mutates: vec![UrlChange {
+                url: url.parse().unwrap(),
+                from: vec![Some(from.into())],
+                to: Some(to.into()),
+            }],
+            requires: Vec::new(),
+            excludes: Vec::new(),
+            requires_of: Vec::new(),
+            timeout: None,
+            fail_to: Vec::new(),
+            cost: 1,
+            disruptive: name.starts_with("off"),
+        }
+    }
+
+    /// What `mutation` excludes once it stands in a set, beside `others`.
+    fn excludes(mutation: Mutation, others: &[Mutation]) -> Vec<String> {
+        let mut set = MutationSet::default();
+        set.mutations.push(mutation);
+        set.mutations.extend(others.iter().cloned());
+        let drained = set.with_drain();
+        assert_eq!(drained.clone().with_drain(), drained);
+        let excludes = drained.mutations[0].excludes.iter();
+        excludes.map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn power_off_waits_for_the_way_out_of_sync() {
+        let off = || mutation("off", core::PHYS_STATE, "POWER_ON", "POWER_OFF");
+        let leave = [mutation("leave", core::RUN_STATE, "SYNC", "INIT")];
+        assert_eq!(excludes(off(), &leave), ["/RunState=SYNC"]);
+        assert!(excludes(off(), &[]).is_empty(), "nothing leaves SYNC");
+        let mut gentle = off();
+        gentle.disruptive = false;
+        assert!(excludes(gentle, &leave).is_empty());
+        let hang = mutation("off", core::PHYS_STATE, "PHYS_HANG", "POWER_OFF");
+        assert!(excludes(hang, &leave).is_empty());
+        let mut knows = off();
+        let sync = Condition::is(core::RUN_STATE.parse().unwrap(), core::SYNC);
+        knows.requires.push(sync);
+        assert!(excludes(knows, &leave).is_empty(), "it knows what it does");
+        let mut at_once = off();
+        let whole = mutation("off", core::RUN_STATE, "SYNC", "INIT").mutates;
+        at_once.mutates.extend(whole);
+        assert!(
+            excludes(off(), &[at_once]).is_empty(),
+            "cutting the power is no drain"
+        );
+    }
+}
