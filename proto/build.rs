@@ -38,6 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .retain(|file| file.package() != "kraken.ext.v1");
     tonic_prost_build::configure()
         .build_transport(false)
+        // Equal messages have equal bytes.
+        .btree_map(".")
         .compile_fds(services)?;
 
     for file in SCHEMA {

@@ -14,6 +14,7 @@ mod governor;
 mod groups;
 mod guard;
 mod heal;
+mod ledger;
 mod mass;
 mod others;
 #[cfg(feature = "files")]
@@ -31,6 +32,8 @@ use std::sync::Arc;
 pub use self::breaker::Breaking;
 use self::commit::Commits;
 pub use self::governor::{Limit, Limits, PERCENT_FLOOR};
+use self::ledger::Ledger;
+pub use self::ledger::{MAX_KEYS, MAX_TRIALS, Trial};
 use self::rails::Rails;
 pub use self::rails::{Guards, RailsReport};
 use self::session::Sessions;
@@ -107,6 +110,7 @@ pub struct Engine {
     parents_word: BTreeSet<StateUrl>,
     timers: Timers,
     commits: Commits,
+    ledger: Ledger,
     sessions: Sessions,
     rails: Rails,
     /// Until when the write is awaited that ends a node's reboot.
@@ -148,6 +152,7 @@ impl Engine {
             parents_word: BTreeSet::new(),
             timers,
             commits: Commits::default(),
+            ledger: Ledger::default(),
             rails: Rails::default(),
             rebooted: BTreeMap::new(),
             wall_ms: 0,

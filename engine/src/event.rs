@@ -345,8 +345,19 @@ pub struct Write {
     pub if_revision: u64,
     /// Wall clock, milliseconds since the Unix epoch, for history.
     pub now_ms: u64,
+    /// Makes the write safe to repeat.
+    pub key: Option<WriteKey>,
     /// All or nothing, in order.
     pub ops: Vec<WriteOp>,
+}
+
+/// What a caller gives with a write so that it is carried out once, however often it is sent (fault F57).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteKey {
+    /// Chosen by the caller, new for each write that is meant.
+    pub text: String,
+    /// SHA-256 of the request: the same key with another request is a mistake.
+    pub request: [u8; 32],
 }
 
 /// One change of an operator.
@@ -388,6 +399,13 @@ pub enum WriteOp {
         /// What is different, for history.
         text: String,
     },
+    /// The write that this is part of is on trial: it is taken back at that time, milliseconds since the Unix epoch, unless it is settled.
+    Try {
+        /// When.
+        until_ms: u64,
+    },
+    /// The trial of this revision is over: it was confirmed, or is taken back by the write that this is part of.
+    Settle(u64),
 }
 
 /// What a write did.
@@ -428,6 +446,25 @@ pub enum WriteError {
     /// Something is not acceptable.
     #[error("{0}")]
     Invalid(String),
+    /// There is no such trial.
+    #[error("revision {0} is not on trial: `krakenctl history` shows what is")]
+    NotOnTrial(u64),
+    /// A write with this key was made already.
+    #[error("this write was made already, as revision {revision}")]
+    Repeated {
+        /// By it.
+        revision: u64,
+    },
+    /// The key belongs to another write.
+    #[error(
+        "the idempotency key {key:?} was used for another write, revision {revision}: choose a new key for each write"
+    )]
+    KeyReused {
+        /// Which key.
+        key: String,
+        /// By it.
+        revision: u64,
+    },
     /// The store refused.
     #[error(transparent)]
     Store(#[from] CommitError),
@@ -442,6 +479,17 @@ pub enum CommitError {
     /// The store does not work any more; the head serves reads only.
     #[error("the store failed and takes no more writes: {0}")]
     Failed(String),
+}
+
+/// What history keeps of a write beside its operations.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Takes the operations back, in this order.
+    pub inverse: Vec<WriteOp>,
+    /// Names of the nodes that it is about: they may be gone when somebody looks.
+    pub names: BTreeMap<NodeId, NodeName>,
+    /// Its key, if it has one.
+    pub key: Option<WriteKey>,
 }
 
 /// What the store keeps (DESIGN 2, promises P1-P5).
@@ -459,6 +507,8 @@ pub enum Record {
         at_ms: u64,
         /// What.
         ops: Vec<WriteOp>,
+        /// What history keeps beside it.
+        kept: Kept,
     },
     /// A mutation is about to be fired (P5).
     Intent {

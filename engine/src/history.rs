@@ -108,6 +108,54 @@ pub fn inverse(op: &WriteOp, node: Option<&Node>, frozen: bool) -> Option<WriteO
         WriteOp::FreezeCluster(_) => Some(WriteOp::FreezeCluster(frozen)),
         // Its files say what a schema was; `krakenctl extension add` with the old file takes it back.
         WriteOp::Schema { .. } => None,
+        // What is taken back is on trial no more; the write's own revision is not known here.
+        WriteOp::Try { .. } | WriteOp::Settle(_) => None,
+    }
+}
+
+/// Does what a write did on a tree that is kept for its history alone; false when that cannot be: no such node, or one too many.
+pub fn apply(tree: &mut Tree, frozen: &mut bool, op: &WriteOp) -> bool {
+    let id = match op {
+        WriteOp::Add(node) => return tree.insert((**node).clone()).is_ok(),
+        WriteOp::Delete(id) => return tree.remove(*id).is_some(),
+        WriteOp::FreezeCluster(to) => {
+            *frozen = *to;
+            return true;
+        }
+        WriteOp::Schema { .. } | WriteOp::Try { .. } | WriteOp::Settle(_) => return true,
+        WriteOp::Set { node, .. } | WriteOp::Groups { node, .. } | WriteOp::Freeze { node, .. } => {
+            node
+        }
+    };
+    let Some(node) = tree.get_mut(*id) else {
+        return false;
+    };
+    match op {
+        WriteOp::Set { changes, .. } => {
+            node.cfg.apply(changes.iter().cloned());
+        }
+        WriteOp::Groups { add, remove, .. } => {
+            node.groups.extend(add.iter().cloned());
+            node.groups.retain(|group| !remove.contains(group));
+        }
+        WriteOp::Freeze { frozen, .. } => node.frozen = *frozen,
+        _ => {}
+    }
+    true
+}
+
+/// The node that an operation is about.
+pub fn node_of(op: &WriteOp) -> Option<NodeId> {
+    match op {
+        WriteOp::Add(node) => Some(node.id),
+        WriteOp::Delete(node)
+        | WriteOp::Set { node, .. }
+        | WriteOp::Groups { node, .. }
+        | WriteOp::Freeze { node, .. } => Some(*node),
+        WriteOp::FreezeCluster(_)
+        | WriteOp::Schema { .. }
+        | WriteOp::Try { .. }
+        | WriteOp::Settle(_) => None,
     }
 }
 
@@ -202,7 +250,7 @@ fn written(ops: &[WriteOp]) -> BTreeMap<Cell, Option<Value>> {
             WriteOp::FreezeCluster(frozen) => {
                 out.insert(Cell::ClusterFrozen, so(*frozen));
             }
-            WriteOp::Schema { .. } => {}
+            WriteOp::Schema { .. } | WriteOp::Try { .. } | WriteOp::Settle(_) => {}
         }
     }
     out

@@ -27,14 +27,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use engine::Engine;
 use engine::engine::{EngineConfig, Role};
-use engine::event::{CommitError, CommitId, Input, Output, Record, RequestId, Write, WriteOp};
+use engine::event::{
+    CommitError, CommitId, Input, Kept, Output, Record, RequestId, Write, WriteOp,
+};
 use engine::extension::Schema;
 use engine::mutation::progress::Healing;
 use engine::state::{Change, Node, NodeId, Value, Values};
 use engine::sync::SyncConfig;
 use engine::time;
 
-use crate::head::store::{Sqlite, Store as _, StoreWorker};
+use crate::head::store::{Retention, Sqlite, Store as _, StoreWorker};
 
 /// Each rate is measured this long.
 const LONG: Duration = Duration::from_secs(3);
@@ -130,7 +132,8 @@ impl Head {
             // The receiver ends after the thread does.
             let _ = told.send((commit, result));
         };
-        let (store, thread) = StoreWorker::start(store, BTreeMap::new(), || 1, heard)?;
+        let (store, thread) =
+            StoreWorker::start(store, BTreeMap::new(), Retention::default(), || 1, heard)?;
         Ok(Self {
             engine,
             store,
@@ -154,6 +157,7 @@ impl Head {
             author: "bench".into(),
             reason: "bench".into(),
             if_revision: 0,
+            key: None,
             now_ms: 1,
             ops,
         };
@@ -249,6 +253,7 @@ fn start(folder: &Path, count: u32) -> Result<()> {
             reason: "bench".into(),
             at_ms: 1,
             ops: add(first, first + BATCH.min(count)),
+            kept: Kept::default(),
         }])?;
     }
     let known: Values = [("/RunState", "SYNC"), ("/PhysState", "POWER_ON")]

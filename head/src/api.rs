@@ -10,11 +10,14 @@ mod auth;
 mod convert;
 mod differences;
 mod extension;
+mod history;
 mod ops;
 mod pages;
 mod plan;
 mod select;
+mod trials;
 mod watch;
+mod write;
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,6 +47,7 @@ pub(crate) use admin::{Admin, Parts};
 pub(crate) use auth::Token;
 use auth::{Caller, Peer};
 pub(crate) use pages::{Pages, RailGauges};
+pub(crate) use trials::watch as watch_trials;
 pub(crate) use watch::Feed;
 
 /// Largest message that is taken: the schema's limit.

@@ -18,6 +18,7 @@ use engine::state::NodeName;
 use engine::sync::SyncConfig;
 
 use crate::boot::ClientArch;
+use crate::store::Retention;
 use document::{Document, MAX_CONFIG_BYTES, Raw};
 pub(crate) use document::{Origin, Problem, Shown};
 pub(crate) use modules::{Limits, ModuleConfig, is_name};
@@ -57,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) power: Power,
     /// Modules out of process.
     pub(crate) modules: Vec<ModuleConfig>,
+    /// How much history is kept.
+    pub(crate) history: Retention,
     /// What was read, for `config show`.
     pub(crate) shown: Vec<Shown>,
 }
@@ -218,6 +221,7 @@ impl Config {
             guards: governor::guards(&mut doc),
             power: power(&mut doc),
             modules: modules::read(&mut doc),
+            history: history(&mut doc),
             shown: Vec::new(),
         };
         let (shown, problems) = doc.finish();
@@ -439,6 +443,27 @@ fn power(doc: &mut Document<'_>) -> Power {
         }
     };
     Power { poll, command }
+}
+
+fn history(doc: &mut Document<'_>) -> Retention {
+    let defaults = Retention::default();
+    let revisions = doc.get_or("history.revisions", defaults.revisions, 10_000, |raw| {
+        Ok(raw.int(1, 10_000_000)?.unsigned_abs())
+    });
+    let age = doc.get_or("history.keep", defaults.age, "\"365d\"", |raw| {
+        raw.duration(
+            Duration::from_secs(60),
+            Duration::from_secs(100 * 365 * 86_400),
+        )
+    });
+    let mib = doc.get_or("history.mib", defaults.bytes >> 20, 256, |raw| {
+        Ok(raw.int(1, 1 << 20)?.unsigned_abs())
+    });
+    Retention {
+        revisions,
+        age,
+        bytes: mib << 20,
+    }
 }
 
 fn port(raw: &Raw, min: i64) -> Result<u16, String> {

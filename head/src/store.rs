@@ -4,19 +4,24 @@
 //! thread of its own, so a slow disk delays writers and nobody else. `Store` is the seam for a second backend.
 
 mod codec;
+mod history;
 mod load;
 mod log_check;
+mod migrate;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use engine::event::{CommitError, Record};
+use engine::engine::Trial;
+use engine::event::{CommitError, Record, WriteKey};
 use engine::state::{Node, NodeId, Values};
 use engine::sync::join::Grant;
 
+pub(crate) use history::{Entry, History, Span};
 pub(crate) use sqlite::Sqlite;
 pub(crate) use worker::{StoreHealth, StoreWorker};
 
@@ -38,8 +43,36 @@ pub(crate) trait Store: Send {
         at_ms: u64,
     ) -> Result<(), CommitError>;
 
+    /// Forgets old history.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    fn prune(&mut self, keep: &Retention, now_ms: u64) -> Result<(), CommitError>;
+
     /// Whether it takes writes, and why not.
     fn failed(&self) -> Option<&str>;
+}
+
+/// How much history is kept: what breaks any of these goes, but never a revision that is on trial, nor the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retention {
+    /// Revisions.
+    pub(crate) revisions: u64,
+    /// Age.
+    pub(crate) age: Duration,
+    /// Bytes of all of them.
+    pub(crate) bytes: u64,
+}
+
+impl Default for Retention {
+    /// A year of a busy cluster; a write to 10,000 nodes takes a MiB or two.
+    fn default() -> Self {
+        Self {
+            revisions: 10_000,
+            age: Duration::from_secs(365 * 86_400),
+            bytes: 256 << 20,
+        }
+    }
 }
 
 /// Everything that a head starts from.
@@ -49,6 +82,10 @@ pub(crate) struct Loaded {
     pub(crate) nodes: Vec<Node>,
     /// Grants that are armed or were used lately.
     pub(crate) grants: Vec<Grant>,
+    /// Writes on trial, by revision.
+    pub(crate) trials: Vec<(u64, Trial)>,
+    /// Keys of writes that may be repeated, oldest first, with their revisions.
+    pub(crate) keys: Vec<(WriteKey, u64)>,
     /// Last revision.
     pub(crate) revision: u64,
     /// Highest attempt of any mutation that was ever fired.

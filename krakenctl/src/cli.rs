@@ -7,13 +7,14 @@ use clap::{Parser, Subcommand};
 use crate::complete::Shell;
 
 use crate::connect::ConnectArgs;
-use crate::{extension, freeze, image, module, mutation, node, pending, plan, version};
+use crate::{extension, freeze, history, image, module, mutation, node, pending, plan, version};
 
 const EXAMPLES: &str = "\
 Examples:
   krakenctl node list                          all nodes: power, agent, image
   krakenctl node set n[1-4] /RunState=SYNC -w  switch on, boot, join, and wait for it
   krakenctl plan n[1-4] /PhysState=POWER_OFF   what would that do? Nothing is written
+  krakenctl history n3                         who changed what, and why?
   krakenctl node explain n3                    why is it where it is, what would move it?
   krakenctl node watch @rack1                  every change, as it happens
   krakenctl pending list                       machines that asked for a boot and belong to no node
@@ -65,6 +66,14 @@ pub(crate) enum Command {
     Mutation(mutation::Command),
     /// What nodes would do: now, after a change, or from files
     Plan(plan::PlanArgs),
+    /// What was written, by whom and why, newest first
+    History(history::HistoryArgs),
+    /// What differs between two revisions
+    Diff(history::DiffArgs),
+    /// Take a revision back, or everything after one
+    Undo(history::UndoArgs),
+    /// Let a write stay that is on trial (--try)
+    Confirm(history::ConfirmArgs),
     /// Versions of this program and of the head
     Version(version::VersionArgs),
     /// Print what makes a shell complete commands, nodes, groups and urls

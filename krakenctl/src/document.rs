@@ -3,7 +3,7 @@
 //! What only a head knows (Dsc, revisions, when a node was seen) is accepted and left out, as is the head's own entry; a misspelled
 //! key is an error with the nearest spelling.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use engine::extension::{REDACTED, Schema, nearest};
 use proto::v1;
@@ -146,10 +146,10 @@ fn texts(json: Option<&Json>, key: &str) -> Result<Vec<String>, Failure> {
     }
 }
 
-fn labels(json: Option<&Json>) -> Result<HashMap<String, String>, Failure> {
+fn labels(json: Option<&Json>) -> Result<BTreeMap<String, String>, Failure> {
     let bad = || Failure::usage("`labels` is a map of texts");
     match json {
-        None | Some(Json::Null) => Ok(HashMap::new()),
+        None | Some(Json::Null) => Ok(BTreeMap::new()),
         Some(Json::Object(map)) => map
             .iter()
             .map(|(key, json)| Ok((key.clone(), scalar(json).ok_or_else(bad)?)))

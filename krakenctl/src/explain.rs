@@ -230,6 +230,14 @@ pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String
             &format!("\nReason     {}", printable(&report.reason)),
         );
     }
+    let now = view::now_ms();
+    for trial in &report.trials {
+        let text = view::trial(trial, now);
+        line(
+            &mut out,
+            &format!("\nOn trial   {}", paint.text(&text, Tone::Warn)),
+        );
+    }
     if !report.holds.is_empty() {
         line(&mut out, "\nHeld by");
         for hold in &report.holds {

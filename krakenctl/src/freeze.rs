@@ -3,7 +3,7 @@
 use proto::v1;
 
 use crate::exit::{Exit, Failure};
-use crate::write::{self, LimitArgs, WriteArgs, Written};
+use crate::write::{self, LimitArgs, TryArgs, WriteArgs, Written};
 use crate::{Context, complete};
 
 /// Arguments of `freeze`.
@@ -19,6 +19,8 @@ pub(crate) struct FreezeArgs {
     /// Node set; without it: the whole cluster
     #[arg(add = complete::nodes())]
     nodes: Option<String>,
+    #[command(flatten)]
+    trial: TryArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -47,12 +49,14 @@ pub(crate) struct ThawArgs {
     #[command(flatten)]
     limit: LimitArgs,
     #[command(flatten)]
+    trial: TryArgs,
+    #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(crate) async fn freeze(args: FreezeArgs, context: &Context) -> Result<Exit, Failure> {
     let nodes = args.nodes.as_deref().map(write::node_set).transpose()?;
-    apply(context, nodes, true, &args.write).await
+    apply(context, nodes, true, &args.write, &args.trial).await
 }
 
 pub(crate) async fn thaw(args: ThawArgs, context: &Context) -> Result<Exit, Failure> {
@@ -76,7 +80,7 @@ pub(crate) async fn thaw(args: ThawArgs, context: &Context) -> Result<Exit, Fail
         args.limit.approve(context, "thaw", &names, false).await?;
         nodes = Some(crate::names::fold(&names));
     }
-    apply(context, nodes, false, &args.write).await
+    apply(context, nodes, false, &args.write, &args.trial).await
 }
 
 async fn lift(
@@ -99,19 +103,24 @@ async fn apply(
     nodes: Option<String>,
     freeze: bool,
     write: &WriteArgs,
+    trial: &TryArgs,
 ) -> Result<Exit, Failure> {
     let mut head = context.head().await?;
     let whole_cluster = nodes.is_none();
     let request = v1::FreezeRequest {
         nodes: nodes.unwrap_or_default(),
         freeze,
-        options: write.options(),
+        options: trial.apply(write.options()),
     };
     let written = Written::from(head.freeze(request).await?.into_inner());
     let verb = if freeze { "froze" } else { "thawed" };
     if whole_cluster {
         context.screen.item(write.output, &written, || {
-            format!("{verb} the cluster, revision {}\n", written.revision)
+            format!(
+                "{verb} the cluster, revision {}\n{}",
+                written.revision,
+                written.trial()
+            )
         })?;
     } else {
         written.print(context, write.output, verb)?;

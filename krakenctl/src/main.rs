@@ -14,6 +14,7 @@ mod exit;
 mod explain;
 mod extension;
 mod freeze;
+mod history;
 mod image;
 mod mirror;
 mod module;
@@ -132,6 +133,10 @@ async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
         Command::Module(command) => module::run(command, context).await,
         Command::Extension(command) => extension::run(command, context).await,
         Command::Mutation(command) => mutation::run(command, context).await,
+        Command::History(args) => history::history(args, context).await,
+        Command::Diff(args) => history::diff(args, context).await,
+        Command::Undo(args) => history::undo(args, context).await,
+        Command::Confirm(args) => history::confirm(args, context).await,
         Command::Plan(args) => plan::run(args, context).await,
         Command::Version(args) => version::run(args, context).await,
         Command::Completion { shell } => {

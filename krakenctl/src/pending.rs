@@ -18,7 +18,7 @@ pub(crate) enum Command {
         output: Format,
     },
     /// Make a machine a node
-    Enrol(EnrolArgs),
+    Enrol(Box<EnrolArgs>),
 }
 
 /// Arguments of `pending enrol`.
@@ -60,7 +60,7 @@ struct PendingView {
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::List { output } => list(output, context).await,
-        Command::Enrol(args) => enrol(args, context).await,
+        Command::Enrol(args) => enrol(*args, context).await,
     }
 }
 

@@ -26,6 +26,9 @@ pub(crate) struct NodeView {
     pub(crate) last_seen_ms: Option<u64>,
     pub(crate) cfg: JsonValues,
     pub(crate) dsc: JsonValues,
+    /// Revisions on trial that are about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trials: Vec<u64>,
 }
 
 impl NodeView {
@@ -46,6 +49,7 @@ impl NodeView {
             last_seen_ms: (node.last_seen_ms != 0).then_some(node.last_seen_ms),
             cfg: shown.json_values(cfg(node)),
             dsc: shown.json_values(dsc(node)),
+            trials: node.trials.iter().map(|trial| trial.revision).collect(),
         }
     }
 }
@@ -109,6 +113,14 @@ pub(crate) fn ago(at_ms: u64, now_ms: u64) -> String {
             value::duration(Duration::from_secs(seconds)) + " ago"
         }
     }
+}
+
+/// What becomes of a write on trial.
+pub(crate) fn trial(trial: &v1::Trial, now_ms: u64) -> String {
+    let left = trial.until_ms.saturating_sub(now_ms) / 1000;
+    let left = value::duration(Duration::from_secs(left));
+    let revision = trial.revision;
+    format!("revision {revision} is taken back in {left}, unless: krakenctl confirm {revision}")
 }
 
 /// Milliseconds since the Unix epoch.

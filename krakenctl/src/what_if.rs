@@ -205,19 +205,21 @@ fn group_view(group: &v1::PlanGroup, shown: &Shown) -> GroupView {
 pub(crate) fn table(changes: &[v1::Difference], shown: &Shown) -> Table {
     let mut table = Table::new(["NODES", "WHAT", "FROM", "TO"]);
     for change in changes {
-        let nodes = if change.nodes.is_empty() {
-            "the cluster"
-        } else {
-            &change.nodes
-        };
-        let (from, to) = (
-            word(change, change.old.as_ref(), shown),
-            word(change, change.new.as_ref(), shown),
-        );
-        let row = [short(nodes), change.what.clone(), from, to];
-        table.row(row.into_iter().map(Cell::from).collect());
+        table.row(row(change, shown).into_iter().map(Cell::from).collect());
     }
     table
+}
+
+/// Whose, what, from and to.
+pub(crate) fn row(change: &v1::Difference, shown: &Shown) -> [String; 4] {
+    let nodes = if change.nodes.is_empty() {
+        "the cluster"
+    } else {
+        &change.nodes
+    };
+    let word = |value: Option<&v1::Value>| word(change, value, shown);
+    let (from, to) = (word(change.old.as_ref()), word(change.new.as_ref()));
+    [short(nodes), change.what.clone(), from, to]
 }
 
 fn word(change: &v1::Difference, value: Option<&v1::Value>, shown: &Shown) -> String {

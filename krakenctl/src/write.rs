@@ -27,9 +27,30 @@ pub(crate) struct WriteArgs {
     /// Refuse (exit code 7) unless the cluster is at this revision
     #[arg(long, value_name = "REVISION")]
     pub(crate) if_revision: Option<u64>,
+    /// Carry it out once, however often it is sent: a text of your own, new for each write that is meant
+    #[arg(long, value_name = "KEY", hide_short_help = true)]
+    pub(crate) idempotency_key: Option<String>,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
+}
+
+/// A write that takes itself back.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct TryArgs {
+    /// Take the write back after this time, unless it is confirmed: `krakenctl confirm REVISION`
+    #[arg(long = "try", value_name = "DURATION", value_parser = crate::connect::parse_duration)]
+    pub(crate) trial: Option<std::time::Duration>,
+}
+
+impl TryArgs {
+    /// Puts a write on trial.
+    pub(crate) fn apply(&self, options: Option<v1::WriteOptions>) -> Option<v1::WriteOptions> {
+        let time = self.trial.unwrap_or_default().as_millis();
+        let mut options = options.unwrap_or_default();
+        options.try_ms = u64::try_from(time).unwrap_or(u64::MAX);
+        Some(options)
+    }
 }
 
 impl WriteArgs {
@@ -37,6 +58,8 @@ impl WriteArgs {
         Some(v1::WriteOptions {
             reason: self.reason.clone().unwrap_or_default(),
             if_revision: self.if_revision.unwrap_or(0),
+            idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
+            try_ms: 0,
         })
     }
 }
@@ -191,6 +214,9 @@ pub(crate) fn check_size(message: &impl prost::Message) -> Result<(), Failure> {
 pub(crate) struct Written {
     pub(crate) revision: u64,
     pub(crate) nodes: Vec<String>,
+    /// Milliseconds since the Unix epoch; absent: the write stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trial_until_ms: Option<u64>,
 }
 
 impl From<v1::WriteResponse> for Written {
@@ -198,11 +224,25 @@ impl From<v1::WriteResponse> for Written {
         Self {
             revision: response.revision,
             nodes: response.nodes,
+            trial_until_ms: (response.trial_until_ms != 0).then_some(response.trial_until_ms),
         }
     }
 }
 
 impl Written {
+    /// What has to be done about a trial.
+    pub(crate) fn trial(&self) -> String {
+        let Some(until) = self.trial_until_ms else {
+            return String::new();
+        };
+        let left = until.saturating_sub(view::now_ms()).div_ceil(1000);
+        let left = crate::value::duration(std::time::Duration::from_secs(left));
+        let revision = self.revision;
+        format!(
+            "on trial for {left}: krakenctl confirm {revision} lets it stay, krakenctl undo {revision} takes it back at once\n"
+        )
+    }
+
     /// Prints `VERB n[1-4]: revision 17`.
     pub(crate) fn print(
         &self,
@@ -224,7 +264,7 @@ impl Written {
                     view::count(n, "node")
                 ),
             };
-            format!("{nodes}, revision {}\n", self.revision)
+            format!("{nodes}, revision {}\n{}", self.revision, self.trial())
         })
     }
 }

@@ -225,6 +225,7 @@ impl World {
             author: "bench".into(),
             reason: "bench".into(),
             if_revision: 0,
+            key: None,
             now_ms: 1,
             ops,
         })

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::session::Joining;
-use super::stage::{Stage, Staged};
+use super::stage::{Stage, Staged, Wrote};
 use crate::event::{
-    CommitError, CommitId, Event, Output, Record, RequestId, Write, WriteDone, WriteError,
+    CommitError, CommitId, Event, Kept, Output, Record, RequestId, Write, WriteDone, WriteError,
 };
 use crate::mutation::MutationId;
 use crate::state::{Change, Node, NodeId};
@@ -102,10 +102,12 @@ impl Engine {
                 self.config.me,
                 self.revision.max(self.commits.floor),
                 self.frozen,
+                &self.ledger,
             );
             for write in writes {
                 match stage.write(&write) {
-                    Ok(checked) => {
+                    Ok(Wrote::Again(done)) => written.push((write.request, done)),
+                    Ok(Wrote::New(checked)) => {
                         changed.extend(checked.ops.iter().filter_map(Changed::of));
                         let done = WriteDone::of(checked.revision, &checked.names);
                         written.push((write.request, done));
@@ -115,6 +117,11 @@ impl Engine {
                             reason: write.reason,
                             at_ms: write.now_ms,
                             ops: checked.ops,
+                            kept: Kept {
+                                inverse: checked.inverse,
+                                names: checked.names,
+                                key: write.key,
+                            },
                         });
                     }
                     Err(error) => refused.push((write.request, error)),
@@ -187,6 +194,7 @@ impl Engine {
     /// Makes durable writes count: in the tree, for watchers, for children, for plans.
     fn take_over(&mut self, staged: Staged, changed: Vec<Changed>) {
         self.revision = staged.revision;
+        self.ledger.take_over(staged.news);
         let freezes = self.frozen != staged.frozen;
         if freezes {
             self.frozen = staged.frozen;
@@ -326,7 +334,11 @@ impl Changed {
             WriteOp::Add(node) => Some(Self::Node(node.id)),
             WriteOp::Groups { node, .. } | WriteOp::Freeze { node, .. } => Some(Self::Node(*node)),
             WriteOp::Set { node, changes } => Some(Self::Cfg(*node, changes.clone())),
-            WriteOp::Delete(_) | WriteOp::FreezeCluster(_) | WriteOp::Schema { .. } => None,
+            WriteOp::Delete(_)
+            | WriteOp::FreezeCluster(_)
+            | WriteOp::Schema { .. }
+            | WriteOp::Try { .. }
+            | WriteOp::Settle(_) => None,
         }
     }
 }

@@ -287,6 +287,7 @@ impl Engine {
             author: "kraken-head".into(),
             reason: text.clone(),
             if_revision: 0,
+            key: None,
             now_ms,
             ops: vec![WriteOp::Freeze {
                 node: id,

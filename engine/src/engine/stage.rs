@@ -1,11 +1,12 @@
 //! Operators' writes on a copy of what they touch: checked whole, made durable, and only then taken over into the tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::event::{Write, WriteError, WriteOp};
+use super::ledger::{Ledger, MAX_TRIALS, News, Trial, repeated};
+use crate::event::{Write, WriteDone, WriteError, WriteOp};
 use crate::extension::{REDACTED, Schema, stranded_words};
-use crate::history::inverse;
+use crate::history::{inverse, node_of};
 use crate::state::{
     Change, MAX_VALUES, MAX_VALUES_BYTES, Node, NodeId, NodeName, Tree, UniqueKey, Value,
 };
@@ -28,6 +29,10 @@ pub(super) struct Stage<'a> {
     children: Layer<NodeId, usize>,
     revision: u64,
     frozen: bool,
+    ledger: &'a Ledger,
+    news: News,
+    /// Answers to the writes of this commit that have a key.
+    answers: BTreeMap<String, ([u8; 32], WriteDone)>,
 }
 
 /// What lies over a map, and how it was before the write under way.
@@ -47,6 +52,16 @@ pub(super) struct Staged {
     pub(super) frozen: bool,
     /// The schema after them.
     pub(super) schema: Arc<Schema>,
+    /// Keys and trials.
+    pub(super) news: News,
+}
+
+/// What became of a write.
+pub(super) enum Wrote {
+    /// It is laid over the rest.
+    New(Checked),
+    /// It was made by this very commit; this is the answer.
+    Again(WriteDone),
 }
 
 /// A write that passed, in the form to store.
@@ -66,6 +81,7 @@ impl<'a> Stage<'a> {
         head: NodeId,
         revision: u64,
         frozen: bool,
+        ledger: &'a Ledger,
     ) -> Self {
         Self {
             tree,
@@ -77,6 +93,9 @@ impl<'a> Stage<'a> {
             children: Layer::default(),
             revision,
             frozen,
+            ledger,
+            news: News::default(),
+            answers: BTreeMap::new(),
         }
     }
 
@@ -86,28 +105,47 @@ impl<'a> Stage<'a> {
             revision: self.revision,
             frozen: self.frozen,
             schema: self.schema,
+            news: self.news,
         }
     }
 
     /// Lays one write over the rest, whole or not at all.
-    pub(super) fn write(&mut self, write: &Write) -> Result<Checked, WriteError> {
+    pub(super) fn write(&mut self, write: &Write) -> Result<Wrote, WriteError> {
+        // First of all: who repeats a write names the revision from before it.
+        if let Some(key) = &write.key {
+            self.ledger.check(key)?;
+            match self.answers.get(&key.text) {
+                Some((request, done)) if *request == key.request => {
+                    return Ok(Wrote::Again(done.clone()));
+                }
+                Some((request, done)) => return Err(repeated(key, request, done.revision)),
+                None => {}
+            }
+        }
         if write.if_revision != 0 && write.if_revision != self.revision {
             return Err(WriteError::Conflict {
                 expected: write.if_revision,
                 is: self.revision,
             });
         }
-        let (frozen, schema) = (self.frozen, Arc::clone(&self.schema));
+        let (frozen, schema, news) = (self.frozen, Arc::clone(&self.schema), self.news.clone());
         let result = self.ops(&write.ops);
         let keep = result.is_ok();
         self.touched.end(keep);
         self.names.end(keep);
         self.holders.end(keep);
         self.children.end(keep);
-        if !keep {
-            (self.frozen, self.schema) = (frozen, schema);
+        match &result {
+            Ok(checked) => {
+                if let Some(key) = &write.key {
+                    let done = WriteDone::of(checked.revision, &checked.names);
+                    self.answers.insert(key.text.clone(), (key.request, done));
+                    self.news.keys.push((key.clone(), checked.revision));
+                }
+            }
+            Err(_) => (self.frozen, self.schema, self.news) = (frozen, schema, news),
         }
-        result
+        result.map(Wrote::New)
     }
 
     /// Lays these operations over the rest; after an error the stage holds some of them.
@@ -132,6 +170,9 @@ impl<'a> Stage<'a> {
             checked.push(op);
         }
         back.reverse();
+        if let Some(trial) = self.news.tried.get_mut(&revision) {
+            trial.nodes = names.keys().copied().collect();
+        }
         self.revision = revision;
         Ok(Checked {
             ops: checked,
@@ -187,6 +228,14 @@ impl<'a> Stage<'a> {
                 self.frozen = *frozen;
                 (op.clone(), None)
             }
+            WriteOp::Try { until_ms } => {
+                self.start_trial(revision, *until_ms)?;
+                (op.clone(), None)
+            }
+            WriteOp::Settle(tried) => {
+                self.settle(*tried)?;
+                (op.clone(), None)
+            }
             WriteOp::Schema { schema, .. } => {
                 self.replace_schema(schema)?;
                 (op.clone(), None)
@@ -206,6 +255,30 @@ impl<'a> Stage<'a> {
         }
         self.schema = Arc::clone(schema);
         Ok(())
+    }
+
+    fn start_trial(&mut self, revision: u64, until_ms: u64) -> Result<(), WriteError> {
+        if self.ledger.trials.len() + self.news.tried.len() >= MAX_TRIALS {
+            return Err(WriteError::Invalid(format!(
+                "{MAX_TRIALS} revisions are on trial already: confirm or undo some (krakenctl history shows them)"
+            )));
+        }
+        let trial = Trial {
+            until_ms,
+            nodes: BTreeSet::new(),
+        };
+        self.news.tried.insert(revision, trial);
+        Ok(())
+    }
+
+    fn settle(&mut self, tried: u64) -> Result<(), WriteError> {
+        let is_open =
+            self.ledger.trials.contains_key(&tried) || self.news.tried.contains_key(&tried);
+        if is_open && self.news.settled.insert(tried) {
+            self.news.tried.remove(&tried);
+            return Ok(());
+        }
+        Err(WriteError::NotOnTrial(tried))
     }
 
     fn get(&self, id: NodeId) -> Option<&Node> {
@@ -439,18 +512,6 @@ impl<'a> Stage<'a> {
             self.holders.insert(key, Some(id));
         }
         Ok(())
-    }
-}
-
-/// The node that an operation is about.
-fn node_of(op: &WriteOp) -> Option<NodeId> {
-    match op {
-        WriteOp::Add(node) => Some(node.id),
-        WriteOp::Delete(node)
-        | WriteOp::Set { node, .. }
-        | WriteOp::Groups { node, .. }
-        | WriteOp::Freeze { node, .. } => Some(*node),
-        WriteOp::FreezeCluster(_) | WriteOp::Schema { .. } => None,
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Head {
     fired: Vec<Fire>,
     pub(super) interrupted: Vec<MutationId>,
     events: Vec<Event>,
-    written: Vec<Result<WriteDone, WriteError>>,
+    pub(super) written: Vec<Result<WriteDone, WriteError>>,
 }
 
 pub(super) fn id(n: u8) -> NodeId {
@@ -186,7 +186,7 @@ impl Head {
         head
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         self.engine.handle_input(input, self.now);
         self.flush();
     }
@@ -225,6 +225,7 @@ impl Head {
             author: "test".into(),
             reason: "-".into(),
             if_revision: 0,
+            key: None,
             now_ms: 0,
             ops,
         }));
@@ -522,6 +523,7 @@ fn a_failed_commit_changes_nothing_and_says_so() {
             author: "test".into(),
             reason: "-".into(),
             if_revision: 0,
+            key: None,
             now_ms: 0,
             ops: vec![WriteOp::Add(Box::new(Node::new(
                 id(1),

@@ -100,6 +100,7 @@ impl Engine {
             self.config.me,
             self.revision,
             self.frozen,
+            &self.ledger,
         );
         let (changes, names) = if ops.is_empty() {
             (Cells::new(), BTreeMap::new())

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::{Change, Tree};
+use crate::state::Change;
 
 fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 16])
@@ -42,48 +42,11 @@ fn any_op() -> impl Strategy<Value = WriteOp> {
     ]
 }
 
-/// Does it, as the store does; false: there is no such node, or one too many.
-fn apply(tree: &mut Tree, frozen: &mut bool, op: &WriteOp) -> bool {
-    match op {
-        WriteOp::Add(node) => return tree.insert((**node).clone()).is_ok(),
-        WriteOp::Delete(id) => return tree.remove(*id).is_some(),
-        WriteOp::FreezeCluster(to) => *frozen = *to,
-        WriteOp::Schema { .. } => {}
-        WriteOp::Set { node, changes } => match tree.get_mut(*node) {
-            Some(node) => drop(node.cfg.apply(changes.iter().cloned())),
-            None => return false,
-        },
-        WriteOp::Groups { node, add, remove } => match tree.get_mut(*node) {
-            Some(node) => {
-                node.groups.extend(add.iter().cloned());
-                node.groups.retain(|group| !remove.contains(group));
-            }
-            None => return false,
-        },
-        WriteOp::Freeze { node, frozen } => match tree.get_mut(*node) {
-            Some(node) => node.frozen = *frozen,
-            None => return false,
-        },
-    }
-    true
-}
-
-fn about(op: &WriteOp) -> Option<NodeId> {
-    match op {
-        WriteOp::Add(node) => Some(node.id),
-        WriteOp::Delete(node)
-        | WriteOp::Set { node, .. }
-        | WriteOp::Groups { node, .. }
-        | WriteOp::Freeze { node, .. } => Some(*node),
-        WriteOp::FreezeCluster(_) | WriteOp::Schema { .. } => None,
-    }
-}
-
 /// Does those operations that can be done; returns them and what takes them back.
 fn write(tree: &mut Tree, frozen: &mut bool, ops: Vec<WriteOp>) -> (Vec<WriteOp>, Vec<WriteOp>) {
     let (mut done, mut back) = (Vec::new(), Vec::new());
     for op in ops {
-        let undo = inverse(&op, about(&op).and_then(|id| tree.get(id)), *frozen);
+        let undo = inverse(&op, node_of(&op).and_then(|id| tree.get(id)), *frozen);
         if apply(tree, frozen, &op) {
             back.extend(undo);
             done.push(op);

@@ -136,6 +136,7 @@ impl<'a> Player<'a> {
             author: "operator".into(),
             reason: String::new(),
             if_revision: 0,
+            key: None,
             now_ms: 0,
             ops: vec![op],
         }));

@@ -86,6 +86,7 @@ impl Disk {
             WriteOp::FreezeCluster(frozen) => self.frozen = *frozen,
             // Schemas lie in files of their own.
             WriteOp::Schema { .. } => {}
+            WriteOp::Try { .. } | WriteOp::Settle(_) => {}
         }
     }
 

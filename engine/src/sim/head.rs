@@ -258,6 +258,7 @@ impl World {
             author: "operator".into(),
             reason: "-".into(),
             if_revision,
+            key: None,
             now_ms: self.wall_ms(),
             ops,
         };

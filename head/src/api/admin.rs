@@ -2,20 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use engine::driver::{Handle, wall_ms};
-use engine::event::{Input, Lift, Write, WriteOp};
+use engine::driver::Handle;
+use engine::event::{Input, Lift, WriteOp};
 use engine::state::{NodeId, NodeName, Value};
 use engine::wire::convert as wire;
 use proto::v1::admin_server::Admin as AdminService;
 use proto::v1::{self, WriteResponse};
-use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
 use super::select::{TreeInventory, read_each};
 use super::watch::{self, Feed};
+use super::write::By;
 use super::{convert, extension, plan};
 use crate::boot::MacAddr;
 use crate::extensions::Extensions;
@@ -23,12 +22,7 @@ use crate::modules::{External, ImageStore, Modules};
 use crate::nodeset::{NodeSet, is_group_name};
 use crate::pending::HoldingList;
 use crate::requests::Requests;
-
-/// Time for a write to become durable; a disk that needs longer has its own alarms.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Longest author or reason in history.
-const MAX_REASON_BYTES: usize = 1024;
+use crate::store::History;
 
 /// What the service works with.
 pub(crate) struct Parts {
@@ -50,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) images: Arc<ImageStore>,
     /// Modules out of process.
     pub(crate) external: External,
+    /// What was written.
+    pub(crate) history: History,
     /// Name of the cluster.
     pub(crate) cluster: String,
     /// This start's number.
@@ -99,45 +95,6 @@ impl Admin {
         self.select(nodes).await
     }
 
-    pub(super) async fn write(
-        &self,
-        author: String,
-        options: Option<v1::WriteOptions>,
-        ops: Vec<WriteOp>,
-    ) -> Answer<WriteResponse> {
-        let options = options.unwrap_or_default();
-        if options.reason.len() > MAX_REASON_BYTES {
-            return Err(Status::invalid_argument(format!(
-                "the reason is longer than {MAX_REASON_BYTES} bytes"
-            )));
-        }
-        let (request, answer) = self.0.requests.write();
-        let write = Write {
-            request,
-            author,
-            reason: options.reason,
-            if_revision: options.if_revision,
-            now_ms: wall_ms(),
-            ops,
-        };
-        self.0
-            .handle
-            .input(Input::Write(write))
-            .await
-            .map_err(stopped)?;
-        let answered = timeout(WRITE_TIMEOUT, answer).await.map_err(|_| {
-            Status::deadline_exceeded("the store has not answered yet: the write may still be made")
-        })?;
-        let done = answered
-            .map_err(stopped)?
-            .map_err(|error| convert::not_written(&error))?;
-        let nodes = done.nodes.iter().map(ToString::to_string).collect();
-        Ok(Response::new(WriteResponse {
-            revision: done.revision,
-            nodes,
-        }))
-    }
-
     /// Tells the engine something about these nodes that changes no revision.
     async fn tell(&self, nodes: &str, what: fn(Vec<NodeId>) -> Input) -> Answer<WriteResponse> {
         let (names, ids): (Vec<_>, Vec<_>) = self.select_named(nodes).await?.into_iter().unzip();
@@ -146,6 +103,7 @@ impl Admin {
         Ok(Response::new(WriteResponse {
             revision: self.revision().await?,
             nodes,
+            trial_until_ms: 0,
         }))
     }
 
@@ -226,35 +184,29 @@ impl AdminService for Admin {
     }
 
     async fn add_nodes(&self, request: Request<v1::AddNodesRequest>) -> Answer<WriteResponse> {
-        let author = author(&request);
-        let request = request.into_inner();
+        let (author, request) = (author(&request), request.into_inner());
         if request.nodes.is_empty() {
             return Err(Status::invalid_argument("no node is named"));
         }
         let add = |node| self.new_node(node).map(|node| WriteOp::Add(Box::new(node)));
-        let ops = request
-            .nodes
-            .into_iter()
-            .map(add)
-            .collect::<Result<_, _>>()?;
-        self.write(author, request.options, ops).await
+        let by = By::new(author, &request, &request.options)?.not_on_trial()?;
+        let ops = request.nodes.into_iter().map(add).collect();
+        self.write_once(by, std::future::ready(ops)).await
     }
 
     async fn delete_nodes(
         &self,
         request: Request<v1::DeleteNodesRequest>,
     ) -> Answer<WriteResponse> {
-        let author = author(&request);
-        let request = request.into_inner();
-        let ops = self.delete_ops(&request).await?;
-        self.write(author, request.options, ops).await
+        let (author, request) = (author(&request), request.into_inner());
+        let by = By::new(author, &request, &request.options)?.not_on_trial()?;
+        self.write_once(by, self.delete_ops(&request)).await
     }
 
     async fn set_nodes(&self, request: Request<v1::SetNodesRequest>) -> Answer<WriteResponse> {
-        let author = author(&request);
-        let request = request.into_inner();
-        let ops = self.set_ops(&request).await?;
-        self.write(author, request.options, ops).await
+        let (author, request) = (author(&request), request.into_inner());
+        let by = By::new(author, &request, &request.options)?;
+        self.write_once(by, self.set_ops(&request)).await
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Self::WatchStream> {
@@ -269,10 +221,30 @@ impl AdminService for Admin {
     }
 
     async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Answer<WriteResponse> {
+        let (author, request) = (author(&request), request.into_inner());
+        let by = By::new(author, &request, &request.options)?;
+        self.write_once(by, self.freeze_ops(&request)).await
+    }
+
+    async fn list_history(
+        &self,
+        request: Request<v1::ListHistoryRequest>,
+    ) -> Answer<v1::ListHistoryResponse> {
+        Self::list_history(self, request.into_inner()).await
+    }
+
+    async fn diff(&self, request: Request<v1::DiffRequest>) -> Answer<v1::DiffResponse> {
+        Self::diff(self, request.into_inner()).await
+    }
+
+    async fn undo(&self, request: Request<v1::UndoRequest>) -> Answer<WriteResponse> {
         let author = author(&request);
-        let request = request.into_inner();
-        let ops = self.freeze_ops(&request).await?;
-        self.write(author, request.options, ops).await
+        Self::undo(self, author, request.into_inner()).await
+    }
+
+    async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Answer<WriteResponse> {
+        let author = author(&request);
+        Self::confirm(self, author, request.into_inner()).await
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
@@ -335,9 +307,9 @@ impl AdminService for Admin {
     }
 
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Answer<WriteResponse> {
-        let author = author(&request);
-        let request = request.into_inner();
+        let (author, request) = (author(&request), request.into_inner());
         let mac: MacAddr = request.mac.parse().map_err(convert::invalid)?;
+        let by = By::new(author, &request, &request.options)?.not_on_trial()?;
         let node = request
             .node
             .ok_or_else(|| Status::invalid_argument("the node to create is missing"))?;
@@ -346,9 +318,8 @@ impl AdminService for Admin {
             convert::boot_mac_url(),
             Some(Value::from(mac.to_string().as_str())),
         );
-        let written = self
-            .write(author, request.options, vec![WriteOp::Add(Box::new(node))])
-            .await?;
+        let ops = vec![WriteOp::Add(Box::new(node))];
+        let written = self.write_once(by, std::future::ready(Ok(ops))).await?;
         self.0.pending.enrolled(mac);
         Ok(written)
     }

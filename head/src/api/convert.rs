@@ -65,13 +65,32 @@ pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1
 /// The node with this id, as a message.
 pub(super) fn node_by_id(engine: &Engine, now: Instant, id: NodeId) -> Option<v1::Node> {
     let found = engine.tree().get(id)?;
-    Some(node(engine.schema(), found, engine.me(), now))
+    Some(v1::Node {
+        trials: trials(engine, id),
+        ..node(engine.schema(), found, engine.me(), now)
+    })
+}
+
+/// Writes on trial that are about a node.
+fn trials(engine: &Engine, id: NodeId) -> Vec<v1::Trial> {
+    let of_node = engine
+        .trials()
+        .iter()
+        .filter(|(_, trial)| trial.nodes.contains(&id));
+    let message = |(revision, trial): (&u64, &engine::engine::Trial)| v1::Trial {
+        revision: *revision,
+        until_ms: trial.until_ms,
+    };
+    of_node.map(message).collect()
 }
 
 /// Why the node with this id is where it is.
 pub(super) fn report_by_id(engine: &Engine, now: Instant, id: NodeId) -> Option<v1::Report> {
     let found = engine.report(id, now)?;
-    Some(report(engine.schema(), &found))
+    Some(v1::Report {
+        trials: trials(engine, id),
+        ..report(engine.schema(), &found)
+    })
 }
 
 /// A change of Cfg as callers write it: texts are read as the url's type wants them.
@@ -202,6 +221,7 @@ pub(super) fn report(schema: &Schema, report: &Report) -> v1::Report {
             .iter()
             .map(convert::attempt_to_proto)
             .collect(),
+        trials: Vec::new(),
     }
 }
 
@@ -269,7 +289,9 @@ pub(super) fn not_written(error: &WriteError) -> Status {
         WriteError::Conflict { .. } => Status::aborted(text),
         WriteError::NoSuchNode(_) => Status::not_found(text),
         WriteError::Taken(_) => Status::already_exists(text),
-        WriteError::Invalid(_) => Status::invalid_argument(text),
+        WriteError::Invalid(_) | WriteError::KeyReused { .. } => Status::invalid_argument(text),
+        WriteError::NotOnTrial(_) => Status::not_found(text),
+        WriteError::Repeated { .. } => Status::already_exists(text),
         WriteError::Store(CommitError::DiskFull) => Status::resource_exhausted(text),
         WriteError::Store(CommitError::Failed(_)) => Status::unavailable(text),
     }

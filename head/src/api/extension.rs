@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::admin::{Admin, Answer, stopped};
 use super::convert::invalid;
+use super::write::By;
 use crate::extensions::{Extensions, Listed, Prepared, Refused};
 use crate::modules::Modules;
 
@@ -149,6 +150,8 @@ async fn carry_out(
         let shown = change.listed().map(|listed| to_proto(listed, false));
         return Ok(Response::new(answer(admin.revision().await?, text, shown)));
     }
+    let options = how.options.clone().unwrap_or_default();
+    let by = By::new(how.author, &options, &how.options)?.not_on_trial()?;
     let before = parts.extensions.put(&change).map_err(|error| {
         let text = format!("cannot write the extension's file: {error}");
         match error.kind() {
@@ -161,7 +164,7 @@ async fn carry_out(
         schema: Arc::clone(&change.schema),
         text: change.text.clone(),
     });
-    let written = match admin.write(how.author, how.options, ops).await {
+    let written = match admin.write(by, ops).await {
         Ok(written) => written.into_inner(),
         // The store may still carry it out; the file is there for that.
         Err(status) if status.code() == tonic::Code::DeadlineExceeded => return Err(status),

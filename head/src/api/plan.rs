@@ -21,6 +21,7 @@ pub(super) async fn plan(admin: &Admin, request: v1::PlanRequest) -> Answer<v1::
             let all = freeze.nodes.trim().is_empty().then_some("");
             (admin.freeze_ops(freeze).await?, all)
         }
+        Some(Write::Undo(undo)) => (admin.undo_ops(undo).await?.ops, None),
         None => (Vec::new(), Some(request.nodes.as_str())),
     };
     let nodes: Vec<NodeId> = match nodes {

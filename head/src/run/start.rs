@@ -35,7 +35,7 @@ use crate::modules::{
 use crate::outputs::{EventQueue, Outputs, follow_events};
 use crate::pending::HoldingList;
 use crate::requests::Requests;
-use crate::store::{Loaded, Sqlite, StoreWorker};
+use crate::store::{History, Loaded, Sqlite, StoreWorker};
 use crate::sync::{self, Keys};
 
 /// Time to write the head's own node at the first start.
@@ -128,7 +128,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         stop: CancellationToken::new(),
     };
     let mut vital = Vital::default();
-    let store = start_store(store, known, handle.clone(), &mut vital)?;
+    let store = start_store(config, store, known, handle.clone(), &mut vital)?;
     // The engine's first input: whoever joins is told the whole set.
     say(&handle, Input::Declare(declared)).await?;
     let (sync, children) = listening.serve(
@@ -199,7 +199,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         metrics,
         shown: RailGauges::default(),
     };
-    start_api(
+    let admin = start_api(
         config,
         pages,
         (Arc::new(images), external.clone()),
@@ -208,6 +208,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         &shared,
     )
     .await?;
+    vital.spawn("trials", api::watch_trials(admin));
     let (cluster, version) = (&config.cluster, env!("CARGO_PKG_VERSION"));
     info!(cluster, name = %config.name, epoch, sync_port, version, "kraken-head is ready");
     Ok(Running {
@@ -308,24 +309,37 @@ fn build_engine(
     for grant in std::mem::take(&mut loaded.grants) {
         engine.restore_grant(grant);
     }
+    for (revision, trial) in std::mem::take(&mut loaded.trials) {
+        engine.restore_trial(revision, trial);
+    }
+    for (key, revision) in std::mem::take(&mut loaded.keys) {
+        engine.restore_key(key, revision);
+    }
     engine.restore_counters(loaded.revision, loaded.last_attempt, loaded.frozen);
     Ok(engine)
 }
 
 fn start_store(
+    config: &Config,
     store: Sqlite,
     known: BTreeMap<NodeId, Values>,
     handle: Handle,
     vital: &mut Vital,
 ) -> anyhow::Result<StoreWorker> {
     let runtime = tokio::runtime::Handle::current();
-    let (worker, thread) = StoreWorker::start(store, known, wall_ms, move |commit, result| {
-        let handle = handle.clone();
-        // From a thread of its own: waits for room in the engine's queue without holding a task. A head that is stopping hears no
-        // more; what was committed is there at the next start.
-        let _ = runtime
-            .block_on(async move { handle.input(Input::Committed { commit, result }).await });
-    })
+    let (worker, thread) = StoreWorker::start(
+        store,
+        known,
+        config.history,
+        wall_ms,
+        move |commit, result| {
+            let handle = handle.clone();
+            // From a thread of its own: waits for room in the engine's queue without holding a task. A head that is stopping hears no
+            // more; what was committed is there at the next start.
+            let _ = runtime
+                .block_on(async move { handle.input(Input::Committed { commit, result }).await });
+        },
+    )
     .context("cannot start the store's thread")?;
     vital.watch("store", thread);
     Ok(worker)
@@ -384,6 +398,7 @@ async fn add_own_node(config: &Config, me: NodeId, shared: &Shared) -> anyhow::R
         author: "kraken-head".into(),
         reason: "first start".into(),
         if_revision: 0,
+        key: None,
         now_ms: wall_ms(),
         ops: vec![WriteOp::Add(Box::new(node))],
     };
@@ -477,7 +492,7 @@ async fn start_api(
     token: Token,
     epoch: u64,
     shared: &Shared,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Admin> {
     let admin = Admin::new(Parts {
         handle: shared.handle.clone(),
         requests: shared.requests.clone(),
@@ -488,15 +503,17 @@ async fn start_api(
         pending: shared.pending.clone(),
         images,
         external,
+        history: History::of(&config.state_dir),
         cluster: config.cluster.clone(),
         epoch,
     });
-    let faces = Faces::new(admin, pages, token, shared.stop.clone()).await?;
+    let faces = Faces::new(admin.clone(), pages, token, shared.stop.clone()).await?;
     for listener in api::activated()? {
         faces.serve_tcp(listener)?;
     }
     if let Some(address) = config.api.listen {
         faces.serve_tcp(api::bind(address).await?)?;
     }
-    faces.serve_unix(&config.run_dir.join("api.sock"))
+    faces.serve_unix(&config.run_dir.join("api.sock"))?;
+    Ok(admin)
 }

@@ -1,8 +1,10 @@
 //! How values and writes lie in the database: the schema's messages as bytes, and a text for people beside them.
 
+use std::collections::BTreeMap;
+
 use engine::event::WriteOp;
 use engine::extension::{REDACTED, Schema};
-use engine::state::{Change, Node, NodeId, StateUrl, Value, Values};
+use engine::state::{Change, Node, NodeId, NodeName, StateUrl, Value, Values};
 use engine::wire::convert;
 use prost::Message;
 use proto::v1;
@@ -93,6 +95,8 @@ pub(super) fn readable_ops(schema: &Schema, ops: &[WriteOp]) -> String {
             WriteOp::FreezeCluster(true) => "freeze cluster".to_owned(),
             WriteOp::FreezeCluster(false) => "thaw cluster".to_owned(),
             WriteOp::Schema { text, .. } => text.clone(),
+            WriteOp::Try { until_ms } => format!("try until {until_ms}"),
+            WriteOp::Settle(revision) => format!("settle {revision}"),
         })
         .collect();
     lines.join("\n")
@@ -125,6 +129,10 @@ struct StoredOp {
     /// What became different in the schema, in words: the schema itself lies in the extensions' files.
     #[prost(string, optional, tag = "8")]
     schema: Option<String>,
+    #[prost(uint64, optional, tag = "9")]
+    try_until_ms: Option<u64>,
+    #[prost(uint64, optional, tag = "10")]
+    settle: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -181,9 +189,124 @@ pub(super) fn encode_ops(ops: &[WriteOp]) -> Vec<u8> {
                 schema: Some(text.clone()),
                 ..StoredOp::default()
             },
+            WriteOp::Try { until_ms } => StoredOp {
+                try_until_ms: Some(*until_ms),
+                ..StoredOp::default()
+            },
+            WriteOp::Settle(revision) => StoredOp {
+                settle: Some(*revision),
+                ..StoredOp::default()
+            },
         })
         .collect();
     StoredOps { ops }.encode_to_vec()
+}
+
+/// The operations in these bytes.
+pub(super) fn decode_ops(bytes: &[u8]) -> Result<Vec<WriteOp>, String> {
+    let stored =
+        StoredOps::decode(bytes).map_err(|error| format!("a write cannot be read: {error}"))?;
+    // A schema is not kept here, only what became different by it; see `decode_notes`.
+    let ops = stored.ops.into_iter().filter(|op| op.schema.is_none());
+    ops.map(decode_op).collect()
+}
+
+/// What these operations did beyond nodes, in words.
+pub(super) fn decode_notes(bytes: &[u8]) -> Result<Vec<String>, String> {
+    let stored =
+        StoredOps::decode(bytes).map_err(|error| format!("a write cannot be read: {error}"))?;
+    Ok(stored.ops.into_iter().filter_map(|op| op.schema).collect())
+}
+
+fn decode_op(op: StoredOp) -> Result<WriteOp, String> {
+    let bad = |error: convert::ConvertError| format!("a write cannot be read: {error}");
+    let node =
+        || NodeId::from_slice(&op.node).ok_or_else(|| "a write names a node by no id".to_owned());
+    Ok(match op {
+        StoredOp {
+            add: Some(added), ..
+        } => {
+            let id = NodeId::from_slice(&added.id).ok_or("an added node has no id")?;
+            WriteOp::Add(Box::new(convert::node_from_proto(added, id).map_err(bad)?))
+        }
+        StoredOp {
+            delete: Some(_), ..
+        } => WriteOp::Delete(node()?),
+        StoredOp {
+            set: Some(ref values),
+            ..
+        } => WriteOp::Set {
+            node: node()?,
+            changes: convert::changes_from_proto("set", values.values.clone()).map_err(bad)?,
+        },
+        StoredOp {
+            groups: Some(ref groups),
+            ..
+        } => WriteOp::Groups {
+            node: node()?,
+            add: groups.add.clone(),
+            remove: groups.remove.clone(),
+        },
+        StoredOp {
+            freeze: Some(frozen),
+            ..
+        } => WriteOp::Freeze {
+            node: node()?,
+            frozen,
+        },
+        StoredOp {
+            freeze_cluster: Some(frozen),
+            ..
+        } => WriteOp::FreezeCluster(frozen),
+        StoredOp {
+            try_until_ms: Some(until_ms),
+            ..
+        } => WriteOp::Try { until_ms },
+        StoredOp {
+            settle: Some(revision),
+            ..
+        } => WriteOp::Settle(revision),
+        StoredOp { .. } => {
+            return Err("a write holds an operation that this release does not know".into());
+        }
+    })
+}
+
+/// Names by id, as history keeps them.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredNames {
+    #[prost(message, repeated, tag = "1")]
+    names: Vec<StoredName>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredName {
+    #[prost(bytes = "vec", tag = "1")]
+    node: Vec<u8>,
+    #[prost(string, tag = "2")]
+    name: String,
+}
+
+/// Names by id.
+pub(super) fn encode_names(names: &BTreeMap<NodeId, NodeName>) -> Vec<u8> {
+    let names = names.iter().map(|(node, name)| StoredName {
+        node: node.as_bytes().to_vec(),
+        name: name.to_string(),
+    });
+    StoredNames {
+        names: names.collect(),
+    }
+    .encode_to_vec()
+}
+
+/// The names in these bytes.
+pub(super) fn decode_names(bytes: &[u8]) -> Result<BTreeMap<NodeId, NodeName>, String> {
+    let stored =
+        StoredNames::decode(bytes).map_err(|error| format!("names cannot be read: {error}"))?;
+    let read =
+        |stored: StoredName| Some((NodeId::from_slice(&stored.node)?, stored.name.parse().ok()?));
+    let names: Option<BTreeMap<NodeId, NodeName>> = stored.names.into_iter().map(read).collect();
+    names.ok_or_else(|| "the name of a node cannot be read".to_owned())
 }
 
 fn stored_node(node: &Node) -> v1::Node {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use engine::engine::{MAX_KEYS, Trial};
+use engine::event::WriteKey;
 use engine::state::{LastKnown, Node, NodeId};
 use engine::sync::join::{Grant, GrantId, Secret};
 use rusqlite::{OptionalExtension, Transaction};
@@ -93,6 +95,8 @@ pub(super) fn load(tx: &Transaction<'_>, epoch: u64, starts: u64) -> Result<Load
     Ok(Loaded {
         nodes: nodes.into_values().collect(),
         grants: load_grants(tx)?,
+        trials: load_trials(tx)?,
+        keys: load_keys(tx)?,
         revision: meta(tx, "revision")?.unwrap_or(0),
         last_attempt: meta(tx, "attempt")?.unwrap_or(0),
         frozen: meta(tx, "frozen")?.unwrap_or(0) != 0,
@@ -145,6 +149,39 @@ fn load_grants(tx: &Transaction<'_>) -> Result<Vec<Grant>, LoadError> {
     Ok(grants)
 }
 
+fn load_trials(tx: &Transaction<'_>) -> Result<Vec<(u64, Trial)>, LoadError> {
+    let mut rows =
+        tx.prepare("SELECT revision, until_ms, names FROM trials JOIN history USING (revision)")?;
+    let mut rows = rows.query([])?;
+    let mut trials = Vec::new();
+    while let Some(row) = rows.next()? {
+        let names = codec::decode_names(&row.get::<_, Vec<u8>>(2)?).map_err(LoadError::Value)?;
+        let trial = Trial {
+            until_ms: uint(row, 1)?,
+            nodes: names.into_keys().collect(),
+        };
+        trials.push((uint(row, 0)?, trial));
+    }
+    Ok(trials)
+}
+
+/// Keys, oldest first.
+fn load_keys(tx: &Transaction<'_>) -> Result<Vec<(WriteKey, u64)>, LoadError> {
+    let bad = || LoadError::Value("the key of a write cannot be read".into());
+    let mut rows = tx.prepare("SELECT key, request, revision FROM history WHERE key IS NOT NULL ORDER BY revision DESC LIMIT ?1")?;
+    let mut rows = rows.query([MAX_KEYS as i64])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key = WriteKey {
+            text: row.get(0)?,
+            request: row.get::<_, Vec<u8>>(1)?.try_into().map_err(|_| bad())?,
+        };
+        keys.push((key, uint(row, 2)?));
+    }
+    keys.reverse();
+    Ok(keys)
+}
+
 /// A number of the table `meta`.
 pub(super) fn meta(tx: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<u64>> {
     tx.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
@@ -153,7 +190,7 @@ pub(super) fn meta(tx: &Transaction<'_>, key: &str) -> rusqlite::Result<Option<u
     .optional()
 }
 
-fn uint(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<u64> {
+pub(super) fn uint(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<u64> {
     let n: i64 = row.get(at)?;
     u64::try_from(n).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, n))
 }

@@ -19,10 +19,10 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 
 use super::load::{LoadError, load, meta};
-use super::{Loaded, OpenError, Store, codec, log_check};
+use super::{Loaded, OpenError, Retention, Store, codec, history, log_check, migrate};
 
 /// Format of the tables.
-const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 2;
 
 /// 2026-01-01, from where epochs count minutes.
 const EPOCH_ZERO_MS: u64 = 1_767_225_600_000;
@@ -54,8 +54,10 @@ CREATE TABLE grants (
 ) WITHOUT ROWID;
 CREATE TABLE intents (node BLOB PRIMARY KEY, mutation TEXT NOT NULL, attempt INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE history (
-    revision INTEGER PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, text TEXT NOT NULL, ops BLOB NOT NULL
+    revision INTEGER PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, text TEXT NOT NULL, ops BLOB NOT NULL,
+    inverse BLOB, names BLOB, key TEXT, request BLOB
 );
+CREATE TABLE trials (revision INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL);
 ";
 
 /// See the module.
@@ -117,18 +119,21 @@ impl Sqlite {
             });
         }
         let tx = db.transaction().map_err(sqlite)?;
-        let last: u64 = meta(&tx, "epoch").map_err(sqlite)?.unwrap_or(0);
-        let epoch = next_epoch(last, now_ms);
-        set_meta(&tx, "epoch", epoch).map_err(sqlite)?;
-        let starts = meta(&tx, "starts").map_err(sqlite)?.unwrap_or(last) + 1;
-        set_meta(&tx, "starts", starts).map_err(sqlite)?;
-        let loaded = load(&tx, epoch, starts).map_err(|error| match error {
+        let damaged = |error| match error {
             LoadError::Sqlite(error) => damaged_or(&path, error),
             LoadError::Value(what) => OpenError::Damaged {
                 path: path.clone(),
                 what,
             },
-        })?;
+        };
+        // In one transaction with the start: a crash in between leaves the old format whole.
+        migrate::to_present(&tx, format).map_err(damaged)?;
+        let last: u64 = meta(&tx, "epoch").map_err(sqlite)?.unwrap_or(0);
+        let epoch = next_epoch(last, now_ms);
+        set_meta(&tx, "epoch", epoch).map_err(sqlite)?;
+        let starts = meta(&tx, "starts").map_err(sqlite)?.unwrap_or(last) + 1;
+        set_meta(&tx, "starts", starts).map_err(sqlite)?;
+        let loaded = load(&tx, epoch, starts).map_err(damaged)?;
         tx.commit().map_err(sqlite)?;
         Ok((
             Self {
@@ -201,6 +206,10 @@ impl Store for Sqlite {
             }
             Ok(())
         })
+    }
+
+    fn prune(&mut self, keep: &Retention, now_ms: u64) -> Result<(), CommitError> {
+        self.within(|tx, _| history::prune(tx, keep, now_ms))
     }
 
     fn failed(&self) -> Option<&str> {
@@ -378,11 +387,11 @@ fn is_disk_full(error: &rusqlite::Error) -> bool {
 }
 
 /// SQLite has signed integers only; the engine's counters and clocks stay far below the border.
-fn int(n: u64) -> i64 {
+pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-fn set_meta(tx: &Transaction<'_>, key: &str, value: u64) -> rusqlite::Result<()> {
+pub(super) fn set_meta(tx: &Transaction<'_>, key: &str, value: u64) -> rusqlite::Result<()> {
     tx.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
         .execute(params![key, int(value)])
         .map(|_| ())
@@ -396,6 +405,7 @@ fn apply(tx: &Transaction<'_>, schema: &mut Arc<Schema>, record: &Record) -> rus
             reason,
             at_ms,
             ops,
+            kept,
         } => {
             for op in ops {
                 apply_op(tx, schema, op, *revision)?;
@@ -409,10 +419,28 @@ fn apply(tx: &Transaction<'_>, schema: &mut Arc<Schema>, record: &Record) -> rus
             if let Some(next) = next {
                 *schema = Arc::clone(next);
             }
-            tx.prepare_cached("INSERT INTO history (revision, author, reason, at_ms, text, ops) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute(params![
-                    int(*revision), author, reason, int(*at_ms), text, codec::encode_ops(ops)
-                ])?;
+            let ops = codec::encode_ops(ops);
+            let (inverse, names) = (
+                codec::encode_ops(&kept.inverse),
+                codec::encode_names(&kept.names),
+            );
+            let key = kept.key.as_ref();
+            tx.prepare_cached(
+                "INSERT INTO history (revision, author, reason, at_ms, text, ops, inverse, names, key, request)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute(params![
+                int(*revision),
+                author,
+                reason,
+                int(*at_ms),
+                text,
+                ops,
+                inverse,
+                names,
+                key.map(|key| &key.text),
+                key.map(|key| &key.request[..]),
+            ])?;
             set_meta(tx, "revision", *revision)
         }
         Record::Intent {
@@ -513,6 +541,14 @@ fn apply_op(
         WriteOp::FreezeCluster(frozen) => set_meta(tx, "frozen", u64::from(*frozen)),
         // The files of extensions are the truth; here is its history.
         WriteOp::Schema { .. } => Ok(()),
+        WriteOp::Try { until_ms } => tx
+            .prepare_cached("INSERT INTO trials (revision, until_ms) VALUES (?1, ?2)")?
+            .execute(params![int(revision), int(*until_ms)])
+            .map(|_| ()),
+        WriteOp::Settle(tried) => tx
+            .prepare_cached("DELETE FROM trials WHERE revision = ?1")?
+            .execute([int(*tried)])
+            .map(|_| ()),
     }
 }
 

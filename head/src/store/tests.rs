@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::event::{CommitError, Record, WriteOp};
+use engine::event::{CommitError, Kept, Record, WriteKey, WriteOp};
 use engine::extension::{Field, Format, Kind, REDACTED, Schema};
 use engine::mutation::MutationId;
 use engine::state::{Change, LastKnown, Node, NodeId, Value, Values};
@@ -59,6 +59,7 @@ fn write(revision: u64, ops: Vec<WriteOp>) -> Record {
         reason: "test".into(),
         at_ms: 1_000 + revision,
         ops,
+        kept: Kept::default(),
     }
 }
 
@@ -341,4 +342,214 @@ fn f07_unusable_folders_are_refused_with_a_sentence() {
         let error = Sqlite::open(&sealed, schema()).err().unwrap().to_string();
         assert!(error.contains("cannot be written"), "{error}");
     }
+}
+
+/// What format 1 had in the place of the present tables.
+fn to_format_1(dir: &Path) {
+    let db = rusqlite::Connection::open(file(dir)).unwrap();
+    let older = "ALTER TABLE history DROP COLUMN inverse; ALTER TABLE history DROP COLUMN names; ALTER TABLE history DROP COLUMN key;
+        ALTER TABLE history DROP COLUMN request; DROP TABLE trials; UPDATE meta SET value = 1 WHERE key = 'format';";
+    db.execute_batch(older).unwrap();
+}
+
+fn all(dir: &Path) -> Vec<Entry> {
+    let span = Span {
+        after: 0,
+        up_to: u64::MAX,
+        since_ms: 0,
+        limit: usize::MAX,
+    };
+    History::of(dir).entries(span).unwrap()
+}
+
+fn some_writes() -> Vec<Record> {
+    let set = |value: &str| WriteOp::Set {
+        node: id(1),
+        changes: vec![change("/RunState", value), change("/power/password", value)],
+    };
+    vec![
+        add(1, 1),
+        write(2, vec![set("INIT"), WriteOp::FreezeCluster(true)]),
+        write(3, vec![set("SYNC")]),
+        write(4, vec![WriteOp::Delete(id(1))]),
+    ]
+}
+
+/// F53: what an older release wrote is read, with the old values that it did not keep.
+#[test]
+fn f53_format_1_is_brought_up_to_date_in_the_transaction_of_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    store.commit(&some_writes()).unwrap();
+    drop(store);
+    to_format_1(dir.path());
+    let (mut store, loaded) = open(dir.path());
+    assert_eq!((loaded.revision, loaded.nodes.len()), (4, 0));
+    assert_eq!(
+        store.query_texts("SELECT CAST(value AS TEXT) FROM meta WHERE key = 'format'"),
+        ["2"]
+    );
+    let entries = all(dir.path());
+    let old = vec![
+        Change::set("/RunState".parse().unwrap(), Value::from("INIT")),
+        change("/power/password", "INIT"),
+    ];
+    assert_eq!(
+        entries[1].inverse.as_deref(),
+        Some(
+            &[WriteOp::Set {
+                node: id(1),
+                changes: old
+            }][..]
+        )
+    );
+    let Some([WriteOp::Add(back)]) = entries[0].inverse.as_deref() else {
+        panic!("a deleted node comes back: {:?}", entries[0])
+    };
+    assert_eq!(
+        (
+            back.cfg.text("/RunState"),
+            back.groups.len(),
+            back.labels.len()
+        ),
+        (Some("SYNC"), 1, 1)
+    );
+    assert_eq!(
+        entries[0]
+            .names
+            .values()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["n1"]
+    );
+    let Some([WriteOp::FreezeCluster(false), WriteOp::Set { changes, .. }]) =
+        entries[2].inverse.as_deref()
+    else {
+        panic!("{:?}", entries[2])
+    };
+    assert_eq!(changes[1].value, None);
+    store.commit(&[add(5, 2)]).unwrap();
+    drop(store);
+
+    // With a gap, what came after it stays without; nothing is guessed.
+    let db = rusqlite::Connection::open(file(dir.path())).unwrap();
+    db.execute("DELETE FROM history WHERE revision = 2", [])
+        .unwrap();
+    drop(db);
+    to_format_1(dir.path());
+    open(dir.path());
+    let kept: Vec<bool> = all(dir.path())
+        .iter()
+        .map(|entry| entry.inverse.is_some())
+        .collect();
+    assert_eq!(kept, [false, false, false, true]);
+}
+
+#[test]
+fn keys_and_trials_are_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    let key = |text: &str| WriteKey {
+        text: text.into(),
+        request: [7; 32],
+    };
+    let keyed = |revision, text| {
+        let Record::Write {
+            revision,
+            author,
+            reason,
+            at_ms,
+            ..
+        } = write(revision, Vec::new())
+        else {
+            unreachable!()
+        };
+        let names = [(id(1), "n1".parse().unwrap())].into();
+        let kept = Kept {
+            key: Some(key(text)),
+            names,
+            inverse: Vec::new(),
+        };
+        let ops = vec![WriteOp::Try { until_ms: 5 }];
+        Record::Write {
+            revision,
+            author,
+            reason,
+            at_ms,
+            ops,
+            kept,
+        }
+    };
+    store
+        .commit(&[
+            keyed(1, "a"),
+            keyed(2, "b"),
+            write(3, vec![WriteOp::Settle(1)]),
+        ])
+        .unwrap();
+    drop(store);
+    let (_, loaded) = open(dir.path());
+    assert_eq!(loaded.keys, [(key("a"), 1), (key("b"), 2)]);
+    assert_eq!(loaded.trials.len(), 1);
+    assert_eq!((loaded.trials[0].0, loaded.trials[0].1.until_ms), (2, 5));
+    assert!(loaded.trials[0].1.nodes.contains(&id(1)));
+}
+
+#[test]
+fn old_history_is_forgotten_but_not_what_is_on_trial() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, _) = open(dir.path());
+    let trial = write(2, vec![WriteOp::Try { until_ms: 5 }]);
+    let records: Vec<Record> = (1..=20)
+        .map(|n| {
+            if n == 2 {
+                trial.clone()
+            } else {
+                write(n, Vec::new())
+            }
+        })
+        .collect();
+    store.commit(&records).unwrap();
+    let keep = Retention::default();
+    let left = |store: &mut Sqlite, keep: Retention, now_ms| {
+        store.prune(&keep, now_ms).unwrap();
+        store
+            .query_texts("SELECT CAST(revision AS TEXT) FROM history ORDER BY revision")
+            .join(",")
+    };
+    assert_eq!(left(&mut store, keep, 10_000).split(',').count(), 20);
+    assert_eq!(History::of(dir.path()).oldest().unwrap(), Some(1));
+    assert_eq!(
+        left(
+            &mut store,
+            Retention {
+                revisions: 15,
+                ..keep
+            },
+            10_000
+        ),
+        "2,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20"
+    );
+    assert_eq!(History::of(dir.path()).oldest().unwrap(), Some(6));
+    // Written at 1,000 ms and their revision.
+    let age = std::time::Duration::from_millis(10);
+    assert_eq!(
+        left(&mut store, Retention { age, ..keep }, 1_026),
+        "2,16,17,18,19,20"
+    );
+    assert_eq!(
+        left(&mut store, Retention { bytes: 1, ..keep }, 1_026),
+        "2,20"
+    );
+    assert_eq!(
+        left(
+            &mut store,
+            Retention {
+                revisions: 0,
+                ..keep
+            },
+            1_026
+        ),
+        "2,20"
+    );
 }

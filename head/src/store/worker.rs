@@ -13,10 +13,13 @@ use engine::event::{CommitError, CommitId, Record};
 use engine::state::{Change, LastKnown, NodeId, StateUrl, Value, Values};
 use tracing::{error, warn};
 
-use super::Store;
+use super::{Retention, Store};
 
 /// Time between two batches of what was last known: a crash loses at most this much of a hint.
 const NOTE_EVERY: Duration = Duration::from_secs(3);
+
+/// Time between two looks for history that is too old; what is kept exceeds its limits by at most the writes of that time.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 enum Order {
     Commit(CommitId, Vec<Record>),
@@ -55,6 +58,7 @@ impl StoreWorker {
     pub(crate) fn start(
         store: impl Store + 'static,
         known: BTreeMap<NodeId, Values>,
+        keep: Retention,
         now_ms: impl Fn() -> u64 + Send + 'static,
         committed: impl Fn(CommitId, Result<(), CommitError>) + Send + 'static,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
@@ -71,6 +75,7 @@ impl StoreWorker {
                 Thread {
                     store,
                     known,
+                    keep,
                     news,
                     now_ms,
                     committed,
@@ -117,6 +122,7 @@ impl StoreWorker {
 struct Thread<S, N, C> {
     store: S,
     known: BTreeMap<NodeId, Values>,
+    keep: Retention,
     news: Arc<Mutex<News>>,
     now_ms: N,
     committed: C,
@@ -126,12 +132,17 @@ struct Thread<S, N, C> {
 impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<S, N, C> {
     fn run(&mut self, inbox: &Receiver<Order>) {
         let mut note_at = Instant::now() + NOTE_EVERY;
+        let mut prune_at = note_at;
         loop {
             match inbox.recv_timeout(note_at.saturating_duration_since(Instant::now())) {
                 Ok(Order::Commit(commit, records)) => self.commit(commit, &records),
                 Err(RecvTimeoutError::Timeout) => {
                     note_at = Instant::now() + NOTE_EVERY;
                     self.note();
+                    if prune_at <= Instant::now() {
+                        prune_at = Instant::now() + PRUNE_EVERY;
+                        self.prune();
+                    }
                 }
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return self.note(),
             }
@@ -159,6 +170,15 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
         }
         *lock(&self.health.0) = result.as_ref().err().map(ToString::to_string);
         (self.committed)(commit, result);
+    }
+
+    fn prune(&mut self) {
+        if self.store.failed().is_some() {
+            return;
+        }
+        if let Err(why) = self.store.prune(&self.keep, (self.now_ms)()) {
+            warn!(%why, "old history is not forgotten");
+        }
     }
 
     fn note(&mut self) {
@@ -213,6 +233,10 @@ mod tests {
             Ok(())
         }
 
+        fn prune(&mut self, _: &Retention, _: u64) -> Result<(), CommitError> {
+            Ok(())
+        }
+
         fn failed(&self) -> Option<&str> {
             None
         }
@@ -240,7 +264,8 @@ mod tests {
             result,
         };
         let heard = move |_, result: Result<(), CommitError>| told.send(result.is_ok()).unwrap();
-        let (worker, thread) = StoreWorker::start(store, known, || 7, heard).unwrap();
+        let (worker, thread) =
+            StoreWorker::start(store, known, Retention::default(), || 7, heard).unwrap();
         (worker, thread, noted, fates)
     }
 

@@ -81,6 +81,7 @@ async fn writes_are_all_or_nothing_and_rise() {
         Some(v1::WriteOptions {
             reason: "ticket 7".into(),
             if_revision,
+            ..v1::WriteOptions::default()
         })
     };
     let request = |if_revision| v1::SetNodesRequest {
@@ -349,7 +350,7 @@ async fn s23_limits_are_kept_and_the_head_stays_up() {
     let reason = "r".repeat(4096);
     let options = Some(v1::WriteOptions {
         reason,
-        if_revision: 0,
+        ..v1::WriteOptions::default()
     });
     let long = client
         .add_nodes(v1::AddNodesRequest {

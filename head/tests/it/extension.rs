@@ -35,7 +35,7 @@ async fn extend_by(
         force,
         options: Some(v1::WriteOptions {
             reason: "ticket 9".into(),
-            if_revision: 0,
+            ..Default::default()
         }),
         ..Default::default()
     };

@@ -6,6 +6,7 @@ mod crash;
 mod extension;
 mod faults;
 mod full_disk;
+mod history;
 mod join;
 mod modules;
 mod plan;

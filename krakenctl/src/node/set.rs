@@ -11,7 +11,7 @@ use super::progress;
 use crate::exit::{Exit, Failure};
 use crate::value;
 use crate::wait::Goal;
-use crate::write::{self, LimitArgs, WriteArgs, Written};
+use crate::write::{self, LimitArgs, TryArgs, WriteArgs, Written};
 use crate::{Context, complete, connect, names, what_if};
 
 /// Longest value read from a file; the longest a node can have (state.proto).
@@ -32,6 +32,7 @@ Examples:
   krakenctl node set n[1-4] /RunState=SYNC --wait
   krakenctl node set @rack1 /image/name=demo /image/state=ACTIVE --wait --timeout 5m
   krakenctl node set n7 /PhysState=POWER_OFF --reason 'broken fan' --dry-run
+  krakenctl node set @rack1 /image/name=new --try 10m    comes back by itself unless confirmed
   krakenctl node set n7 /power/username=admin --from-file /power/password=bmc.secret
   krakenctl node set 'run=ERROR' --add-group quarantine")]
 pub(crate) struct SetArgs {
@@ -84,6 +85,8 @@ struct HowArgs {
     /// Print what would change and what nodes would do then, as `krakenctl plan` does, and write nothing: exit code 8, or 0 if nothing would
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
+    #[command(flatten)]
+    trial: TryArgs,
     #[command(flatten)]
     limit: LimitArgs,
     #[command(flatten)]
@@ -171,7 +174,7 @@ async fn apply(
         changes: wanted.changes,
         add_groups: wanted.add_groups,
         remove_groups: wanted.remove_groups,
-        options: how.write.options(),
+        options: how.trial.apply(how.write.options()),
     };
     if how.dry_run {
         return what_if::show(context, plan_request(request), how.write.output).await;

@@ -105,6 +105,10 @@ fn page(node: &v1::Node, urls: &[String], shown: &Shown, paint: Paint) -> String
                 },
             ),
         ];
+        for trial in &node.trials {
+            let text = paint.text(&view::trial(trial, now), Tone::Warn);
+            out += &format!("  {:<10} {text}\n", "on trial");
+        }
         for (title, text) in lines.iter().filter(|(_, text)| !text.is_empty()) {
             out += &format!("  {title:<10} {}\n", printable(text));
         }

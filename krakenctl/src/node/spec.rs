@@ -1,6 +1,6 @@
 //! What a node to be made is like: groups, labels and values, with places that each node fills.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use engine::extension::Schema;
 use proto::v1;
@@ -34,7 +34,7 @@ pub(crate) struct SpecArgs {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spec {
     pub(crate) groups: Vec<String>,
-    pub(crate) labels: HashMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// Url and text, in order; a later one replaces an earlier.
     pub(crate) values: Vec<(engine::state::StateUrl, Template)>,
     /// Per position: values that count up.

@@ -30,6 +30,8 @@ pub(crate) struct World {
     /// The answer to every `Plan`, and what was asked last.
     pub(crate) plan: v1::PlanResponse,
     pub(crate) planned: v1::PlanRequest,
+    pub(crate) history: v1::ListHistoryResponse,
+    pub(crate) asked_history: v1::ListHistoryRequest,
     pub(crate) pending: Vec<v1::Pending>,
     pub(crate) images: Vec<v1::Image>,
     pub(crate) mutations: v1::MutationSet,
@@ -40,6 +42,7 @@ pub(crate) struct World {
     pub(crate) calls: Vec<String>,
     /// The last reason that came with a write.
     pub(crate) reason: String,
+    pub(crate) options: v1::WriteOptions,
     /// Answer every call with this.
     pub(crate) refuse: Option<Status>,
     /// Token without which a call is refused.
@@ -345,15 +348,18 @@ impl World {
                 self.revision
             )));
         }
-        self.reason = options.reason;
+        self.reason = options.reason.clone();
+        self.options = options;
         Ok(())
     }
 
     fn written(&mut self, nodes: Vec<String>) -> Result<Response<v1::WriteResponse>, Status> {
         self.revision += 1;
+        let try_ms = self.options.try_ms;
         Ok(Response::new(v1::WriteResponse {
             revision: self.revision,
             nodes,
+            trial_until_ms: if try_ms == 0 { 0 } else { 1_000_000 + try_ms },
         }))
     }
 }

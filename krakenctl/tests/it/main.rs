@@ -4,6 +4,7 @@
 
 mod failures;
 mod fake_head;
+mod history;
 mod module;
 mod nodes;
 mod plan;

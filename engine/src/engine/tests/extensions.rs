@@ -186,6 +186,7 @@ impl Pair {
             author: "test".into(),
             reason: "-".into(),
             if_revision: 0,
+            key: None,
             now_ms: 0,
             ops,
         };

@@ -271,6 +271,7 @@ fn f06_a_commit_that_hangs_holds_up_nobody_else() {
         author: "test".into(),
         reason: "-".into(),
         if_revision: 0,
+        key: None,
         now_ms: 0,
         ops: vec![WriteOp::Set {
             node: id(2),

@@ -312,6 +312,7 @@ fn f10_an_intent_that_is_not_durable_is_not_fired() {
             author: "test".into(),
             reason: "-".into(),
             if_revision: 0,
+            key: None,
             now_ms: 0,
             ops: vec![WriteOp::Add(Box::new(node))],
         }),

@@ -157,6 +157,7 @@ fn the_governor_is_asked_again_when_the_intent_is_durable() {
         author: "test".into(),
         reason: "-".into(),
         if_revision: 0,
+        key: None,
         now_ms: 0,
         ops: (1..=2)
             .map(|n| WriteOp::Set {

@@ -41,6 +41,7 @@ pub fn report_to_proto(report: &Report) -> v1::Report {
         failures: failures.collect(),
         reason: report.reason.clone(),
         history: report.history.iter().map(attempt_to_proto).collect(),
+        trials: Vec::new(),
     }
 }
 

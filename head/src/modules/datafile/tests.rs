@@ -197,6 +197,7 @@ impl World {
             author: "test".into(),
             reason: String::new(),
             if_revision: 0,
+            key: None,
             now_ms: 0,
             ops: vec![WriteOp::Set {
                 node: N1,

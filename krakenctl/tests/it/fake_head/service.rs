@@ -229,6 +229,46 @@ impl Admin for Service {
         world.written(names)
     }
 
+    async fn list_history(
+        &self,
+        request: Request<v1::ListHistoryRequest>,
+    ) -> Result<Response<v1::ListHistoryResponse>, Status> {
+        let mut world = self.enter("list_history", &request)?;
+        world.asked_history = request.into_inner();
+        Ok(Response::new(world.history.clone()))
+    }
+
+    async fn diff(
+        &self,
+        request: Request<v1::DiffRequest>,
+    ) -> Result<Response<v1::DiffResponse>, Status> {
+        let world = self.enter("diff", &request)?;
+        let v1::DiffRequest { from, to, .. } = request.into_inner();
+        let to = if to == 0 { world.revision } else { to };
+        let changes = world.plan.changes.clone();
+        Ok(Response::new(v1::DiffResponse { from, to, changes }))
+    }
+
+    async fn undo(
+        &self,
+        request: Request<v1::UndoRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("undo", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        world.written(vec!["n1".into()])
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        let mut world = self.enter("confirm", &request)?;
+        let request = request.into_inner();
+        world.begin_write(request.options)?;
+        world.written(vec![])
+    }
+
     async fn plan(
         &self,
         request: Request<v1::PlanRequest>,
