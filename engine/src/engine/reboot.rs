@@ -128,6 +128,7 @@ impl Engine {
             author: "kraken-head".into(),
             reason: "the node was switched off for its reboot".into(),
             if_revision: 0,
+            key: None,
             now_ms: self.wall_ms,
             ops: vec![WriteOp::Set {
                 node: id,
