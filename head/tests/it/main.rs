@@ -7,6 +7,7 @@ mod extension;
 mod faults;
 mod full_disk;
 mod history;
+mod ipmitool;
 mod join;
 mod modules;
 mod plan;
