@@ -38,9 +38,9 @@ use crate::image::process::STOP_LIMIT;
 use crate::join::{self, Joiner, Links};
 use crate::kmsg::Kmsg;
 use crate::log::{self, Lines};
-use crate::modules::{Attached, Reporter, host, image, schema};
+use crate::modules::{Attached, Reporter, external, host, image, schema};
 use crate::net::{dhcp, netlink::Netlink, plan::Wanted};
-use crate::pid1::{BUSY, RUN_DIR, agent::HEARTBEAT, signals};
+use crate::pid1::{BUSY, MODULES, RUN_DIR, agent::HEARTBEAT, signals};
 use crate::{busy, clock};
 
 /// Where the initramfs keeps what is the same for every node.
@@ -301,9 +301,18 @@ impl Agent {
         tokio::spawn(host::run(facts, reporter.clone(), attached.clone()));
         tokio::spawn(watch_jobs(
             self.options.run_dir.join(BUSY),
-            reporter,
-            attached,
+            reporter.clone(),
+            attached.clone(),
         ));
+
+        let hub = external::Hub::new(
+            engine.clone(),
+            clock,
+            me,
+            reporter.clone(),
+            attached.clone(),
+        );
+        tokio::spawn(hub.clone().run(self.options.run_dir.join(MODULES)));
 
         let socket = Arc::new(udp_socket(&self.params.parents).await?);
         let links = Arc::new(Mutex::new(Links::new(Arc::clone(&socket))));
@@ -324,6 +333,7 @@ impl Agent {
             joiner,
             links,
             images: images.clone(),
+            hub,
             connections: AtomicU64::new(1),
         };
         let stop_images = self.options.owns_machine;
@@ -345,6 +355,7 @@ struct Performer {
     joiner: Arc<Joiner>,
     links: Arc<Mutex<Links>>,
     images: mpsc::Sender<image::Message>,
+    hub: external::Hub,
     connections: AtomicU64,
 }
 
@@ -364,12 +375,20 @@ impl Performer {
             Output::Interrupt {
                 mutation, attempt, ..
             } => {
+                if mutation.module() != "image" {
+                    return self.hub.interrupt(&mutation, attempt);
+                }
                 let message = image::Message::Interrupt(mutation, attempt);
                 if self.images.try_send(message).is_err() {
                     warn!("the image module is stuck");
                 }
             }
-            Output::Event(event) => tell(&event),
+            Output::Event(event) => {
+                if matches!(event, Event::Cfg { .. }) {
+                    self.hub.configure();
+                }
+                tell(&event);
+            }
             // A head's work.
             Output::Commit { .. }
             | Output::Written { .. }
@@ -390,9 +409,10 @@ impl Performer {
                 Ok(()) => return,
                 Err(_) => "the image module is stuck".to_owned(),
             },
-            module => {
-                format!("this agent has no module {module}; does the initramfs need an update?")
-            }
+            _ => match self.hub.fire(fire) {
+                Ok(()) => return,
+                Err(why) => why,
+            },
         };
         let input = Input::MutationFailed {
             node,

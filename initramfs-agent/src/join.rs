@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+pub(crate) use self::h2::http2;
 pub(crate) use self::link::Links;
 use crate::identity::{Cluster, Identity, Proof};
 use crate::log::Lines;

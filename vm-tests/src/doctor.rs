@@ -88,6 +88,11 @@ const NEEDS: &[Need] = &[
         Check::Program("ipmi_sim"),
         "a BMC that speaks IPMI",
     ),
+    need(
+        "python3-venv",
+        Check::Package,
+        "modules in Python, with grpcio from PyPI",
+    ),
     need("musl-tools", Check::Program("musl-gcc"), "the static agent"),
 ];
 

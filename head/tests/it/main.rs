@@ -11,6 +11,7 @@ mod ipmitool;
 mod join;
 mod modules;
 mod plan;
+mod python;
 mod rig;
 mod start;
 mod watch;

@@ -61,7 +61,6 @@ pub(crate) struct TooManyLayers {
 pub(crate) fn steps(launch: &Launch) -> Result<Vec<Step>, TooManyLayers> {
     let base = launch.run_dir.join("root");
     let root = base.join("r");
-    let busy = launch.run_dir.join("busy.d");
     let mut steps = vec![
         Step::Private,
         pseudo("tmpfs", &base, Flags::default(), "mode=0755"),
@@ -98,16 +97,8 @@ pub(crate) fn steps(launch: &Launch) -> Result<Vec<Step>, TooManyLayers> {
         ),
         pseudo("tmpfs", &root.join("dev/shm"), no_devices, "mode=1777"),
         pseudo("tmpfs", &root.join("run"), no_devices, "mode=0755"),
-        Step::Mount(Mount {
-            source: busy,
-            target: root.join("run/kraken/busy.d"),
-            kind: "",
-            flags: Flags {
-                bind: true,
-                ..Flags::default()
-            },
-            data: String::new(),
-        }),
+        shared(launch, &root, "busy.d"),
+        shared(launch, &root, "modules.d"),
         Step::Link("/proc/self/fd", root.join("dev/fd")),
         Step::Link("/proc/self/fd/0", root.join("dev/stdin")),
         Step::Link("/proc/self/fd/1", root.join("dev/stdout")),
@@ -116,6 +107,20 @@ pub(crate) fn steps(launch: &Launch) -> Result<Vec<Step>, TooManyLayers> {
         Step::Root(root),
     ]);
     Ok(steps)
+}
+
+/// A directory of ours that shows in the image at the same place.
+fn shared(launch: &Launch, root: &Path, name: &str) -> Step {
+    Step::Mount(Mount {
+        source: launch.run_dir.join(name),
+        target: root.join("run/kraken").join(name),
+        kind: "",
+        flags: Flags {
+            bind: true,
+            ..Flags::default()
+        },
+        data: String::new(),
+    })
 }
 
 fn pseudo(kind: &'static str, target: &Path, flags: Flags, data: &str) -> Step {

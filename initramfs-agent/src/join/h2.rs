@@ -11,7 +11,8 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proto::v1::sync_client::SyncClient;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -22,7 +23,7 @@ const PONG: Duration = Duration::from_secs(10);
 
 /// The connection as tonic wants it.
 #[derive(Clone)]
-pub(super) struct Connection(SendRequest<Body>);
+pub(crate) struct Connection(SendRequest<Body>);
 
 impl Service<Request<Body>> for Connection {
     type Response = Response<Incoming>;
@@ -38,18 +39,36 @@ impl Service<Request<Body>> for Connection {
     }
 }
 
+/// What a connection runs over. Boxed, so that there is one HTTP/2 client in this binary, not one for each kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A client on this connection; the connection ends with it and its streams.
 pub(super) async fn client(stream: TlsStream<TcpStream>) -> Result<SyncClient<Connection>> {
+    let connection = open(Box::new(stream))
+        .await
+        .context("no HTTP/2 with the parent")?;
+    Ok(SyncClient::with_origin(
+        connection,
+        Uri::from_static("https://kraken-head"),
+    ))
+}
+
+/// HTTP/2 with a module on this node.
+pub(crate) async fn http2(stream: UnixStream) -> Result<Connection> {
+    open(Box::new(stream))
+        .await
+        .context("no HTTP/2 with the module")
+}
+
+async fn open(stream: Box<dyn Stream>) -> Result<Connection> {
     let (sender, connection) = Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .handshake(TokioIo::new(stream))
-        .await
-        .context("no HTTP/2 with the parent")?;
+        .await?;
     tokio::spawn(connection);
-    Ok(SyncClient::with_origin(
-        Connection(sender),
-        Uri::from_static("https://kraken-head"),
-    ))
+    Ok(Connection(sender))
 }

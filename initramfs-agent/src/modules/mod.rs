@@ -1,8 +1,11 @@
 //! What the agent discovers and carries out on its own node. Modules never write state: they report, and the engine decides.
 
+pub(crate) mod external;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod schema;
+
+use std::borrow::Cow;
 
 use engine::driver::Handle;
 use engine::event::{Discovery, Input};
@@ -25,7 +28,7 @@ impl Reporter {
     }
 
     /// Reports real values.
-    pub(crate) async fn report(&self, source: &'static str, changes: Vec<Change>) {
+    pub(crate) async fn report(&self, source: impl Into<Cow<'static, str>>, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
         }

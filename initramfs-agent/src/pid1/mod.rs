@@ -39,6 +39,8 @@ pub(crate) const RUN_DIR: &str = "/run/kraken";
 pub(crate) const EXITS: &str = "exits";
 /// Where jobs leave their marks.
 pub(crate) const BUSY: &str = "busy.d";
+/// Directory of the sockets of modules on this node; shows in the image as well.
+pub(crate) const MODULES: &str = "modules.d";
 /// The hardware watchdog's time: several times the longest pause of the loop.
 const WATCHDOG_S: i32 = 60;
 /// Time between two pets.
@@ -96,7 +98,12 @@ fn prepare(kmsg: &Kmsg) {
     // Ctrl-alt-del becomes SIGINT for us instead of a reset.
     let _ = nix::sys::reboot::set_cad_enabled(false);
     let run = Path::new(RUN_DIR);
-    for dir in [run.to_path_buf(), run.join(EXITS), run.join(BUSY)] {
+    for dir in [
+        run.to_path_buf(),
+        run.join(EXITS),
+        run.join(BUSY),
+        run.join(MODULES),
+    ] {
         if let Err(error) = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

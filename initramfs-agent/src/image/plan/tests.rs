@@ -55,7 +55,7 @@ fn nothing_is_mounted_below_what_comes_later() {
 }
 
 #[test]
-fn only_the_marks_of_jobs_are_shared_with_the_agent() {
+fn only_marks_of_jobs_and_sockets_of_modules_are_shared_with_the_agent() {
     let steps = steps(&launch(1)).unwrap();
     let binds: Vec<_> = steps
         .iter()
@@ -68,7 +68,13 @@ fn only_the_marks_of_jobs_are_shared_with_the_agent() {
         .collect();
     assert_eq!(
         binds,
-        [("/run/kraken/busy.d", "/run/kraken/root/r/run/kraken/busy.d")]
+        [
+            ("/run/kraken/busy.d", "/run/kraken/root/r/run/kraken/busy.d"),
+            (
+                "/run/kraken/modules.d",
+                "/run/kraken/root/r/run/kraken/modules.d"
+            )
+        ]
     );
 }
 

@@ -1,0 +1,153 @@
+//! Modules in Python against a real head: the glue of `proto/examples/python`, and what `krakenctl module new --lang python` writes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use nix::fcntl::{Flock, FlockArg};
+use proto::v1;
+
+use crate::rig::{self, Client, Head, Rig, eventually};
+
+/// What the modules need from PyPI; pinned by the environment's name, so that another list makes another environment.
+const LIBRARIES: [&str; 2] = ["grpcio", "grpcio-tools"];
+
+/// A module that uses all of the glue: it tags nodes, refuses one, and reports what it sees.
+const TAGGER: &str = r#"
+from kraken_module import Failed, Module
+
+tagger = Module("tagger", discovers=["/host"], reads=["/ipv4"])
+
+@tagger.mutation("TAG", "/Platform", to="tagged", timeout=20, excludes={"/Busy": "BUSY"})
+def tag(node):
+    if node.name == tagger.config.get("refuse"):
+        raise Failed("not this one")
+    [seen] = tagger.query(["/ipv4/boot", "/power"], nodes=[node.id])
+    tagger.discover({"/host/product": " ".join(sorted(seen.cfg))}, node.id)
+    tagger.log("tagged", node=node.id)
+
+@tagger.every(0.1)
+def look():
+    return {"/host/vendor": tagger.config.get("vendor")}
+
+tagger.run()
+"#;
+
+/// A Python with the libraries, made once under `target`.
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let target = Path::new(env!("CARGO_BIN_EXE_kraken-head"))
+            .ancestors()
+            .nth(2)
+            .expect("target");
+        let folder = target.join(format!("python-{}", LIBRARIES.join("-")));
+        let lock = File::create(folder.with_extension("lock")).expect("lock");
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .expect("lock");
+        let python = folder.join("bin/python");
+        if !folder.join("made").exists() {
+            let _ = fs::remove_dir_all(&folder);
+            run(
+                Command::new("python3").args(["-m", "venv"]).arg(&folder),
+                "needs Debian's packages python3 and python3-venv (`cargo lab doctor`)",
+            );
+            run(
+                Command::new(&python)
+                    .args(["-m", "pip", "install", "--quiet"])
+                    .args(LIBRARIES),
+                "needs PyPI, or a mirror of it that pip knows",
+            );
+            File::create(folder.join("made")).expect("mark");
+        }
+        python
+    })
+}
+
+fn run(command: &mut Command, needs: &str) {
+    let said = match command.output() {
+        Ok(output) if output.status.success() => return,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    panic!("{command:?} {needs}:\n{said}");
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace")
+}
+
+/// A head that runs this program as the module of this name.
+async fn head_with(name: &str, program: &Path, config: &str) -> (Rig, Head, Client) {
+    let rig = Rig::new("");
+    let examples = workspace().join("proto/examples/python");
+    rig.configure(&format!(
+        "[modules.{name}]\ncommand = [{:?}, {program:?}]\nconfig = {{ {config} }}\n\
+         env = {{ KRAKEN_PROTO = {:?}, PYTHONPATH = {examples:?}, PYTHONDONTWRITEBYTECODE = \"1\" }}\n",
+        python(),
+        workspace().join("proto"),
+    ));
+    let (head, client) = rig.start().await;
+    (rig, head, client)
+}
+
+async fn failures(client: &Client, node: &str) -> String {
+    let request = v1::ExplainRequest { nodes: node.into() };
+    let report = client
+        .clone()
+        .explain(request)
+        .await
+        .expect("explain")
+        .into_inner();
+    report.reports[0]
+        .failures
+        .iter()
+        .map(|failure| failure.text.clone())
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+#[tokio::test]
+async fn a_python_module_mutates_discovers_asks_and_is_configured() {
+    let folder = tempfile::tempdir().expect("folder");
+    let program = folder.path().join("tagger.py");
+    fs::write(&program, TAGGER).expect("program");
+    let (_rig, head, mut client) =
+        head_with("tagger", &program, "refuse = \"n2\", vendor = \"a\"").await;
+    rig::wait_dsc(&client, "head", "/host/vendor", Some("a")).await;
+    let nodes = ["n1", "n2"].map(|name| {
+        let address = format!("10.0.0.{}/24", &name[1..]);
+        rig::node(
+            name,
+            &[
+                ("/Platform", "tagged"),
+                ("/ipv4/boot/address", &address),
+                ("/power/target", "x"),
+            ],
+        )
+    });
+    rig::add(&mut client, nodes.to_vec()).await.expect("added");
+    rig::wait_dsc(&client, "n1", "/Platform", Some("tagged")).await;
+    // It asked for more than it may see.
+    rig::wait_dsc(&client, "n1", "/host/product", Some("/ipv4/boot/address")).await;
+    head.logged("text=\"tagged\"").await;
+    eventually("the refusal is explained", || async {
+        failures(&client, "n2")
+            .await
+            .contains("not this one")
+            .then_some(())
+    })
+    .await;
+    rig::change(
+        &mut client,
+        "head",
+        vec![rig::set("/services/tagger/config/vendor", "b")],
+    )
+    .await
+    .expect("set");
+    rig::wait_dsc(&client, "head", "/host/vendor", Some("b")).await;
+}
