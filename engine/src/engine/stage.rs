@@ -308,6 +308,11 @@ impl<'a> Stage<'a> {
         new.labels = node.labels.clone();
         new.frozen = node.frozen;
         new.cfg_revision = revision;
+        // Deleted and added in one commit it is the same machine: what is known of it stays.
+        let same = |old: &&Node| (&old.name, old.parent) == (&new.name, new.parent);
+        if let Some(old) = self.tree.get(node.id).filter(same) {
+            new.dsc = old.dsc.clone();
+        }
         if let Some(other) = self.get(node.id) {
             return Err(WriteError::Taken(format!(
                 "id {} belongs to node {} already",

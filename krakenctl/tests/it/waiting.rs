@@ -111,7 +111,7 @@ fn some_parked_is_partial_and_all_parked_a_failure() {
     );
     assert_eq!(
         head.run(&["node", "retry", "n2"]).ends(0).out,
-        "retrying n2, revision 7\n"
+        "retrying n2 (1 node), revision 7\n"
     );
 }
 
