@@ -2,11 +2,15 @@
 
 use super::Engine;
 use super::guard::Guard;
+use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
 use crate::mutation::report::{Hold, Outcome, Report, ReportAttempt, ReportFailure};
 use crate::mutation::{Mutation, MutationContext, MutationId};
-use crate::state::{Node, NodeId, core};
+use crate::state::{Node, NodeId, NodeName, Values, core};
 use crate::time::Instant;
+
+/// Kind of the hold of a job.
+const BUSY_HOLD: &str = "busy";
 
 /// A node as holds see it: as it is, or as a write would leave it.
 pub(super) struct Standing<'a> {
@@ -24,13 +28,9 @@ impl Engine {
         let node = self.tree.get(id)?;
         let runtime = self.runtimes.get(&id)?;
         let progress = &runtime.progress;
-        let mut report = Report::of_plan(
-            id,
-            node.name.clone(),
-            &runtime.plan,
-            self.graph(),
-            &node.dsc,
-        );
+        let after_job = self.after_job(&runtime.plan, &node.dsc, &node.cfg);
+        let plan = after_job.as_ref().unwrap_or(&runtime.plan);
+        let mut report = Report::of_plan(id, node.name.clone(), plan, self.graph(), &node.dsc);
         self.mark_currents(&mut report, progress, now);
         let ready = report.steps.iter();
         let waiting: Vec<MutationId> = ready
@@ -42,6 +42,9 @@ impl Engine {
             let told = |hold: &Hold| report.holds.contains(hold);
             let new: Vec<Hold> = holds.into_iter().filter(|hold| !told(hold)).collect();
             report.holds.extend(new);
+        }
+        if after_job.is_some() && report.holds.iter().all(|hold| hold.kind != BUSY_HOLD) {
+            report.holds.insert(0, job_hold(&node.name));
         }
         if let (true, Some(end)) = (report.holds.is_empty(), self.withheld_end(id)) {
             // What the node is on its way to is not let through yet, so it was not told.
@@ -87,6 +90,22 @@ impl Engine {
         report.waits_for = waits_for(&report);
         self.scrub(&mut report);
         Some(report)
+    }
+
+    /// The way that a busy node without one will have once its job has ended.
+    pub(super) fn after_job(
+        &self,
+        plan: &PlanResult,
+        dsc: &Values,
+        cfg: &Values,
+    ) -> Option<PlanResult> {
+        if !matches!(plan.plan, Plan::NoPath(_)) || dsc.text(core::BUSY) != Some(core::BUSY_BUSY) {
+            return None;
+        }
+        let mut free = dsc.clone();
+        free.set(core::BUSY.parse().ok()?, None);
+        let later = PlanResult::new(self.graph(), &free, &super::reboot::wanted(cfg));
+        matches!(later.plan, Plan::Path(_)).then_some(later)
     }
 
     /// Takes the node's secrets out of everything that is words; values are for the face that shows them to redact, by their urls.
@@ -190,6 +209,15 @@ fn shown(attempt: &Attempt, now: Instant) -> ReportAttempt {
         },
         age: now.since(attempt.ended),
         took: attempt.took(),
+    }
+}
+
+/// What keeps a busy node from taking a path on which a job forbids a step.
+pub(super) fn job_hold(name: &NodeName) -> Hold {
+    Hold {
+        kind: BUSY_HOLD,
+        text: format!("node {name} is BUSY: a job runs on it"),
+        lifted_by: "the end of the job".into(),
     }
 }
 

@@ -77,6 +77,8 @@ struct Making {
     plan: Arc<PlanResult>,
     manner: Manner,
     report: Report,
+    /// The path is the one that its nodes will have once their jobs have ended.
+    after_job: bool,
     nodes: Vec<NodeName>,
     holds: Vec<GroupHold>,
     held_at_once: usize,
@@ -246,6 +248,7 @@ impl<'e> Groups<'e> {
             .filter_map(|(at, step)| Some((at, engine.mutation(&step.mutation)?)))
             .collect();
         let mut met: Vec<Hold> = Vec::new();
+        let first = steps.first().map(|(_, mutation)| *mutation);
         for (at, mutation) in steps {
             for hold in engine.holds_of(&standing, mutation, self.now) {
                 if at == 0 && met.is_empty() {
@@ -255,6 +258,12 @@ impl<'e> Groups<'e> {
                     met.push(hold.clone());
                     note_hold(&mut making.holds, hold, &mutation.id, &node.name);
                 }
+            }
+        }
+        if let (true, Some(first)) = (making.after_job, first) {
+            let hold = super::explain::job_hold(&node.name);
+            if met.iter().all(|other| other.kind != hold.kind) {
+                note_hold(&mut making.holds, hold, &first.id, &node.name);
             }
         }
     }
@@ -276,8 +285,11 @@ impl<'e> Groups<'e> {
                 && making.plan.suspended == plan.suspended
         };
         let index = self.making.iter().position(alike).unwrap_or_else(|| {
-            let report = self.report(node, dsc, &plan, &key.1);
+            let after_job = self.engine.after_job(&plan, dsc, &node.cfg);
+            let shown = after_job.as_ref().unwrap_or(&plan);
+            let report = self.report(node, dsc, shown, &key.1);
             self.making.push(Making {
+                after_job: after_job.is_some(),
                 plan: Arc::clone(&plan),
                 manner: key.1.clone(),
                 report,
@@ -309,7 +321,8 @@ impl<'e> Groups<'e> {
     fn finish(self) -> Vec<PlanGroup> {
         let groups = self.making.into_iter().map(|making| {
             let mut report = making.report;
-            if report.outcome == Outcome::Path && making.held_at_once == making.nodes.len() {
+            let all_held = making.after_job || making.held_at_once == making.nodes.len();
+            if report.outcome == Outcome::Path && all_held {
                 report.outcome = Outcome::Held;
             }
             PlanGroup {

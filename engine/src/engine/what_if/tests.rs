@@ -154,8 +154,10 @@ fn holds_name_the_nodes_that_meet_them() {
             .find(|group| nodes(&group.nodes).contains(text))
             .unwrap()
     };
-    // A busy node has no path: that mutation excludes it.
-    assert_eq!(by_nodes("n2").report.outcome, Outcome::NoPath);
+    // That mutation excludes a busy node: the path is the one after its job.
+    let busy = by_nodes("n2");
+    assert_eq!(busy.report.outcome, Outcome::Held);
+    assert_eq!((busy.holds.len(), busy.holds[0].hold.kind), (1, "busy"));
     let group = by_nodes("n1");
     assert_eq!(
         (nodes(&group.nodes), group.report.outcome),
