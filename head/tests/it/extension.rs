@@ -30,7 +30,7 @@ async fn extend_by(
     force: bool,
 ) -> Result<v1::ChangeExtensionResponse, tonic::Status> {
     let request = v1::AddExtensionRequest {
-        file_name: "/home/me/upload.proto".into(),
+        file_name: "/srv/site/upload.proto".into(),
         source: source.into(),
         force,
         options: Some(v1::WriteOptions {
