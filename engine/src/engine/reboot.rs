@@ -100,6 +100,10 @@ impl Engine {
         if let (true, Ok(url)) = (is_withheld, core::PHYS_STATE.parse()) {
             told.set(url, None);
         }
+        if let Ok(url) = REBOOT.parse() {
+            // A node would take it for a wish to be off, whatever the governor says.
+            told.set(url, None);
+        }
         told
     }
 
