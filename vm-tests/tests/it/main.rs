@@ -13,6 +13,7 @@ mod grant_is_used_once;
 mod head_killed_adopts_without_power_action;
 mod image_runs_and_answers;
 mod image_tampered_is_refused;
+mod image_that_fails_is_parked;
 mod ipmitool_file_switches_power;
 mod lab_leaves_nothing_behind;
 mod node_boots_to_sync;
