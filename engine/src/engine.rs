@@ -17,6 +17,7 @@ mod heal;
 mod ledger;
 mod mass;
 mod others;
+mod permits;
 #[cfg(feature = "files")]
 mod play;
 mod rails;

@@ -1,16 +1,20 @@
 //! Reports: what the planner says of a node, and what the engine is doing about it.
 
 use super::Engine;
-use super::guard::Guard;
+use super::guard::{FROZEN_HOLD, Guard, OTHER_NODES};
+use super::heal::carries_out;
 use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
-use crate::mutation::report::{Hold, Outcome, Report, ReportAttempt, ReportFailure};
+use crate::mutation::report::{Hold, Outcome, Report, ReportAttempt, ReportFailure, ReportStep};
 use crate::mutation::{Mutation, MutationContext, MutationId};
 use crate::state::{Node, NodeId, NodeName, Values, core};
 use crate::time::Instant;
 
 /// Kind of the hold of a job.
 const BUSY_HOLD: &str = "busy";
+
+/// The holds that reach what somebody else carries out.
+const HOLDS_OF_OTHERS: [&str; 2] = [FROZEN_HOLD, OTHER_NODES];
 
 /// A node as holds see it: as it is, or as a write would leave it.
 pub(super) struct Standing<'a> {
@@ -33,8 +37,11 @@ impl Engine {
         let mut report = Report::of_plan(id, node.name.clone(), plan, self.graph(), &node.dsc);
         self.mark_currents(&mut report, progress, now);
         let ready = report.steps.iter();
+        // What somebody else carries out may be under way, or held where nobody here sees it.
+        let may_be_held = |step: &&ReportStep| !step.in_flight || step.attempt == 0;
         let waiting: Vec<MutationId> = ready
-            .filter(|step| step.after.is_empty() && !step.in_flight)
+            .filter(|step| step.after.is_empty())
+            .filter(may_be_held)
             .map(|step| step.mutation.clone())
             .collect();
         for next in &waiting {
@@ -155,7 +162,11 @@ impl Engine {
             progress: Some(&runtime.progress),
             frozen: self.frozen,
         };
-        self.holds_of(&standing, declared, now)
+        let mut holds = self.holds_of(&standing, declared, now);
+        if !carries_out(id == self.config.me, declared) {
+            holds.retain(|hold| HOLDS_OF_OTHERS.contains(&hold.kind));
+        }
+        holds
     }
 
     /// What keeps this mutation from firing, on a node that is, or would be, like this.

@@ -16,6 +16,11 @@ use crate::mutation::report::Hold;
 use crate::state::{Node, Value, core};
 use crate::time::Instant;
 
+/// Kind of the hold of what is frozen.
+pub(super) const FROZEN_HOLD: &str = "frozen";
+/// Kind of the hold of a condition on other nodes.
+pub(super) const OTHER_NODES: &str = "other_nodes";
+
 /// Why a mutation may not fire now.
 pub(super) struct Held {
     pub(super) hold: Hold,
@@ -87,6 +92,10 @@ impl Guard<'_> {
         held
     }
 
+    pub(super) fn is_head(&self) -> bool {
+        matches!(self.engine.role, Role::Head { .. })
+    }
+
     fn release(&self) -> String {
         format!("krakenctl node release {}", self.node.name)
     }
@@ -95,17 +104,21 @@ impl Guard<'_> {
         let name = &self.node.name;
         if self.engine.frozen {
             let text = "the cluster is frozen".to_owned();
-            held.push(Held::new("frozen", text, "krakenctl thaw"));
+            held.push(Held::new(FROZEN_HOLD, text, "krakenctl thaw"));
         }
         if self.node.frozen || self.node.cfg.get(FROZEN) == Some(&Value::Bool(true)) {
             let lift = format!("krakenctl thaw {name}");
-            held.push(Held::new("frozen", format!("node {name} is frozen"), lift));
+            held.push(Held::new(
+                FROZEN_HOLD,
+                format!("node {name} is frozen"),
+                lift,
+            ));
         }
     }
 
     fn unconfirmed(&self, mutation: &Mutation, held: &mut Vec<Held>) {
         let view = &self.engine;
-        if !matches!(view.role, Role::Head { .. }) || self.confirmed {
+        if !self.is_head() || self.confirmed {
             return;
         }
         let was_in_sync = self.node.last_known.dsc.text(core::RUN_STATE) == Some(core::SYNC);
@@ -183,14 +196,18 @@ impl Guard<'_> {
     }
 
     fn others(&self, mutation: &Mutation, held: &mut Vec<Held>) {
-        // An agent sees nobody but itself: its parent tells it.
-        if self.engine.role == Role::Agent {
+        if !self.is_head() {
+            if self.waits_for_word(mutation) {
+                let text = format!("{} waits for other nodes", mutation.id);
+                let lift = "the word of its head, where krakenctl node explain names them";
+                held.push(Held::new(OTHER_NODES, text, lift));
+            }
             return;
         }
         for others in &mutation.requires_of {
             let obstacle = self.rails.others.obstacle(others, self.node, self.others);
             if let Some((gate, text, lift)) = obstacle {
-                held.push(Held::new("other_nodes", text, lift).at(gate));
+                held.push(Held::new(OTHER_NODES, text, lift).at(gate));
             }
         }
     }

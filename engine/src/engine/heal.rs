@@ -2,7 +2,7 @@
 //! `guard`, which is asked before an intent is logged and again at the instant of firing.
 
 use super::commit::Then;
-use super::guard::{Guard, waits_at};
+use super::guard::{Guard, OTHER_NODES, waits_at};
 use super::others;
 use super::{Engine, Role, Runtime, reboot};
 use crate::event::{CommitError, Event, Fire, MutationEvent, Output, Record};
@@ -12,7 +12,7 @@ use crate::mutation::{Mutation, MutationId};
 use crate::state::{Change, NodeId, Value, core};
 
 /// Attaching to the parent: carried out by the engine itself on an agent.
-const JOIN: &str = "core/INITtoSYNC";
+pub(super) const JOIN: &str = "core/INITtoSYNC";
 /// Leaving sync, so that the node may be switched off: likewise.
 const LEAVE: &str = "core/SYNCtoINIT";
 
@@ -76,6 +76,15 @@ impl Engine {
                 held.is_empty()
             },
         );
+        let asked = guard.asked(plan, own);
+        for waits_at in asked.waits.values() {
+            kinds.push(OTHER_NODES);
+            if gate.is_none() {
+                gate = Some(waits_at.clone());
+            } else if gate.as_ref() != Some(waits_at) {
+                wake = wake.into_iter().chain([now + view.healing().backoff]).min();
+            }
+        }
         if plan
             .ready()
             .any(|ready| progress.backs_off_until(ready, now).is_some())
@@ -119,6 +128,8 @@ impl Engine {
                     self.begin(id, mutation.clone(), self.last_attempt, Phase::Intent);
                     starting.push((mutation, self.last_attempt));
                 }
+                // It is not told to go.
+                Action::Await(mutation) if asked.waits.contains_key(&mutation) => {}
                 Action::Await(mutation) => self.begin(id, mutation, 0, Phase::Awaited),
                 Action::Park(reason) => {
                     let reason = self.scrubbed(id, reason);
@@ -134,6 +145,7 @@ impl Engine {
         }
         if matches!(self.config.role, Role::Head { .. }) {
             self.let_drain(id, waited);
+            self.permit(id, asked);
         }
         if was_off && matches!(self.config.role, Role::Head { .. }) {
             self.rebooted(id);

@@ -10,6 +10,7 @@ use super::governor::{Gate, Governor, Limits, Opening, Sizes};
 use super::groups::Groups;
 use super::mass::MassGuard;
 use super::others::{OthersIndex, View};
+use super::permits::Permits;
 use super::timers::Timer;
 use crate::event::{Event, Lift};
 use crate::mutation::{Mutation, MutationId};
@@ -41,6 +42,7 @@ pub(super) struct Rails {
     pub(super) mass: MassGuard,
     pub(super) groups: Groups,
     pub(super) others: OthersIndex,
+    pub(super) permits: Permits,
     pub(super) nodes: usize,
     /// Why nodes are held, for those that are.
     held: BTreeMap<NodeId, Vec<&'static str>>,
@@ -114,6 +116,7 @@ impl Rails {
         self.governor.leave(node.id);
         self.governor.release(node.id);
         self.breakers.forget(node.id, now);
+        self.permits.forget(node.id);
         self.note_held(node.id, Vec::new());
         self.groups
             .changed(node.id, &node.groups, &Default::default());
@@ -201,7 +204,8 @@ impl Engine {
             graph: self.planner.graph(),
             groups: &self.rails.groups,
         };
-        self.rails.others.changed(id, view);
+        let turned = self.rails.others.changed(id, view);
+        self.look_at_permits(id, turned);
     }
 
     /// Other mutations are declared.
@@ -214,6 +218,7 @@ impl Engine {
             groups: &self.rails.groups,
         };
         self.rails.others.declare(graph.set(), view);
+        self.rails.permits.declare(graph.set());
     }
 
     /// An attempt ended: a breaker may open or close.

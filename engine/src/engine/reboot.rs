@@ -92,7 +92,7 @@ impl Engine {
         }
     }
 
-    /// A child's Cfg without the wish to be off that the governor has not let through.
+    /// A child's Cfg: without the wish to be off that the governor has not let through, with what it may do though it waits for others.
     pub(super) fn told(&self, node: &Node) -> Values {
         let mut told = wanted(&node.cfg).into_owned();
         let is_withheld =
@@ -104,6 +104,7 @@ impl Engine {
             // A node would take it for a wish to be off, whatever the governor says.
             told.set(url, None);
         }
+        self.rails.permits.add_to(node.id, &mut told);
         told
     }
 

@@ -10,6 +10,7 @@ use crate::mutation::{Condition, Mutation, UrlChange};
 use crate::state::{Change, NodeName, Value, core};
 
 mod follow;
+mod permits;
 mod rails;
 
 const HEAD: NodeId = NodeId::from_bytes([0xaa; 16]);
