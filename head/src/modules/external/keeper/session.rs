@@ -1,0 +1,228 @@
+//! One conversation with a module, from its greeting to its end, and what comes of it.
+//!
+//! What the module may say is `engine::wire::module`'s business, what its end means the keeper's (the parent module).
+
+use engine::event::{Fire, Input};
+use engine::state::{NodeId, StateUrl, Values};
+use engine::wire::convert::{mutate_to_proto, values_to_proto};
+use engine::wire::module::{ModuleEvent, ModuleHost};
+use proto::v1;
+use tokio::time::sleep;
+use tracing::{debug, error, info, warn};
+
+use super::super::link::{Link, words};
+use super::super::spawn::Process;
+use super::super::status::RUN;
+use super::{End, Keeper, LOOK, Order, end_words, ended};
+
+impl Keeper {
+    /// Speaks with the module until one of both ends it.
+    pub(super) async fn session(
+        &mut self,
+        mut link: Link,
+        mut host: ModuleHost,
+        process: &mut Option<Process>,
+    ) -> End {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let end = loop {
+            if let Some(end) = self.flush(&mut link, &mut host).await {
+                break end;
+            }
+            let now = self.shared.clock.now();
+            let may_read = host.may_read(now);
+            let due = host.poll_timeout(now).since(now);
+            tokio::select! {
+                message = link.from.message(), if may_read => match message {
+                    Ok(Some(message)) => host.handle_message(message, self.shared.clock.now()),
+                    Ok(None) => break End::Failed(end_words(process, "it ended the call").await),
+                    Err(status) => break End::Failed(end_words(process, &words(&status)).await),
+                },
+                () = sleep(due) => host.handle_timeout(self.shared.clock.now()),
+                why = ended(process) => break End::Failed(why),
+                _ = looks.tick() => {
+                    if let (Some(process), Some(program)) = (&*process, &self.program)
+                        && let Some(why) = process.excess(program)
+                    {
+                        break End::Failed(why);
+                    }
+                }
+                () = self.shared.stop.cancelled() => break End::Head,
+                order = self.orders.recv() => match order {
+                    None => break End::Head,
+                    Some(Order::Want(true)) => self.hosted.report(&self.shared).await,
+                    Some(Order::Want(false)) => {
+                        self.wanted = false;
+                        break End::Stopped;
+                    }
+                    Some(Order::Fire(fire)) if self.hosted.status().up => self.tell(&mut host, &fire),
+                    Some(Order::Fire(fire)) => self.queue(*fire).await,
+                    Some(Order::Interrupt(node, mutation, attempt)) => {
+                        self.forget(node, &mutation, attempt);
+                        host.interrupt(node, &mutation, attempt);
+                    }
+                    Some(Order::Configure) => {
+                        let config = self.shared.config(self.name(), self.program.as_ref()).await;
+                        host.configure(&config);
+                    }
+                },
+            }
+        };
+        for (node, mutation, attempt) in host.told() {
+            let text = match &end {
+                End::Failed(why) => format!("module {} failed while at it: {why}", self.name()),
+                End::Stopped | End::Head => {
+                    format!("module {} was stopped while at it", self.name())
+                }
+            };
+            let mutation = mutation.clone();
+            self.shared
+                .reports
+                .send(Input::MutationFailed {
+                    node,
+                    mutation,
+                    attempt,
+                    text,
+                })
+                .await;
+        }
+        end
+    }
+
+    /// Carries out what came of a message, and sends what there is to send.
+    async fn flush(&mut self, link: &mut Link, host: &mut ModuleHost) -> Option<End> {
+        let mut end = None;
+        while let Some(event) = host.poll_event() {
+            match event {
+                ModuleEvent::Declared(declared) => {
+                    if let Err(error) = self.hosted.declare(&self.shared, declared).await {
+                        error!(module = self.name(), %error, "its declaration is not taken");
+                        host.refuse(format!("declaration: {error}"), self.shared.clock.now());
+                        end = Some(End::Failed(format!(
+                            "its declaration is not taken: {error}"
+                        )));
+                        continue;
+                    }
+                    self.show(|status| {
+                        status.state = RUN;
+                        status.up = true;
+                    })
+                    .await;
+                    while let Some(fire) = self.waiting.pop_front() {
+                        self.tell(host, &fire);
+                    }
+                }
+                ModuleEvent::Discovered { node, changes } => {
+                    let source = self.name().to_owned();
+                    self.shared.reports.discover(node, source, changes).await;
+                }
+                ModuleEvent::Failed {
+                    node,
+                    mutation,
+                    attempt,
+                    text,
+                } => {
+                    self.shared
+                        .reports
+                        .send(Input::MutationFailed {
+                            node,
+                            mutation,
+                            attempt,
+                            text,
+                        })
+                        .await;
+                }
+                ModuleEvent::Line { level, node, text } => self.log(level, node, &text),
+                ModuleEvent::Asked { id, nodes, urls } => {
+                    let result = self.query(host, id, nodes, urls).await;
+                    host.answer(result);
+                }
+                ModuleEvent::Odd(text) => warn!(module = self.name(), text, "odd module"),
+                ModuleEvent::End(why) => end = Some(End::Failed(why)),
+            }
+        }
+        while let Some(message) = host.poll_transmit() {
+            if link.to.try_send(message).is_err() && end.is_none() {
+                end = Some(End::Failed("it takes no more messages".into()));
+            }
+        }
+        self.hosted.status().count(self.name(), host.counts());
+        end
+    }
+
+    fn tell(&self, host: &mut ModuleHost, fire: &Fire) {
+        let hidden = |url: &StateUrl| self.hides(url);
+        let cfg = host.scope().filter(&fire.cfg, &[], hidden);
+        let dsc = host.scope().filter(&fire.dsc, &[], hidden);
+        let mutate = mutate_to_proto(fire, &cfg, &dsc, self.shared.clock.now());
+        debug!(module = self.name(), node = %fire.name, mutation = %fire.mutation, "told");
+        host.fire(fire, mutate);
+    }
+
+    fn hides(&self, url: &StateUrl) -> bool {
+        let shown = self
+            .program
+            .as_ref()
+            .is_some_and(|program| program.secrets.contains(url));
+        !shown && self.shared.schema.get().is_secret(url)
+    }
+
+    async fn query(
+        &self,
+        host: &ModuleHost,
+        id: u64,
+        nodes: Vec<NodeId>,
+        urls: Vec<StateUrl>,
+    ) -> v1::QueryResult {
+        let read = self.shared.handle.query(move |engine, _| {
+            let wanted = |id: &NodeId| nodes.is_empty() || nodes.contains(id);
+            let found = engine.tree().iter().filter(|node| wanted(&node.id));
+            found
+                .map(|node| {
+                    (
+                        node.id,
+                        node.name.clone(),
+                        node.cfg.clone(),
+                        node.dsc.clone(),
+                    )
+                })
+                .collect::<Vec<_>>()
+        });
+        let hidden = |url: &StateUrl| self.hides(url);
+        let filtered =
+            |values: &Values| Some(values_to_proto(&host.scope().filter(values, &urls, hidden)));
+        match read.await {
+            Ok(found) => {
+                let nodes = found
+                    .into_iter()
+                    .map(|(node, name, cfg, dsc)| v1::QueriedNode {
+                        node_id: node.as_bytes().to_vec(),
+                        node_name: name.to_string(),
+                        cfg: filtered(&cfg),
+                        dsc: filtered(&dsc),
+                    });
+                v1::QueryResult {
+                    id,
+                    nodes: nodes.collect(),
+                    error: String::new(),
+                }
+            }
+            Err(error) => v1::QueryResult {
+                id,
+                nodes: Vec::new(),
+                error: error.to_string(),
+            },
+        }
+    }
+
+    fn log(&self, level: v1::module_log::Level, node: Option<NodeId>, text: &str) {
+        let (module, node) = (self.name(), node.map(|node| node.to_string()));
+        use v1::module_log::Level;
+        match level {
+            Level::Error => error!(module, node, text, "module log"),
+            Level::Warn => warn!(module, node, text, "module log"),
+            Level::Info | Level::Unspecified => info!(module, node, text, "module log"),
+            Level::Debug => debug!(module, node, text, "module log"),
+        }
+    }
+}
