@@ -12,10 +12,14 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 type Answers = Pin<Box<dyn tokio_stream::Stream<Item = Result<FromModule, Status>> + Send>>;
 
-struct Tagger;
+struct Tagger {
+    health: HealthReporter,
+}
 
 #[tonic::async_trait]
 impl Module for Tagger {
@@ -26,13 +30,18 @@ impl Module for Tagger {
         request: Request<Streaming<ToModule>>,
     ) -> Result<Response<Answers>, Status> {
         let (out, answers) = mpsc::channel(64);
-        tokio::spawn(talk(request.into_inner(), out));
+        tokio::spawn(talk(request.into_inner(), out, self.health.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }
 
 /// Answers the host until it hangs up.
-async fn talk(mut host: Streaming<ToModule>, out: mpsc::Sender<Result<FromModule, Status>>) {
+async fn talk(
+    mut host: Streaming<ToModule>,
+    out: mpsc::Sender<Result<FromModule, Status>>,
+    health: HealthReporter,
+) {
+    let (mut at_ping, mut tag) = (AtPing::Answer, String::new());
     let say = |kind| {
         let out = out.clone();
         // The host may be gone.
@@ -41,14 +50,16 @@ async fn talk(mut host: Streaming<ToModule>, out: mpsc::Sender<Result<FromModule
     while let Ok(Some(message)) = host.message().await {
         match message.kind {
             Some(to_module::Kind::Hello(hello)) => {
-                say(from_module::Kind::Declare(declaration(hello.module))).await;
-                misbehave(hello.config.as_ref(), &out).await;
+                let config = Config(hello.config.unwrap_or_default());
+                config.tag().clone_into(&mut tag);
+                say(from_module::Kind::Declare(declaration(hello.module, &tag))).await;
+                at_ping = misbehave(&config, &out, &health).await;
             }
             Some(to_module::Kind::Mutate(mutate)) => {
                 let answer = match mutate.mutation.as_str() {
                     "TAG" => from_module::Kind::Discovery(v1::Discovery {
                         node_id: mutate.node_id,
-                        values: vec![change("/Platform", "tagged")],
+                        values: vec![change("/Platform", &tag)],
                     }),
                     other => from_module::Kind::Failed(v1::MutationFailed {
                         text: format!("there is no mutation {other}"),
@@ -59,7 +70,11 @@ async fn talk(mut host: Streaming<ToModule>, out: mpsc::Sender<Result<FromModule
                 };
                 say(answer).await;
             }
-            Some(to_module::Kind::Ping(ping)) => say(from_module::Kind::Pong(ping)).await,
+            Some(to_module::Kind::Ping(ping)) => match at_ping {
+                AtPing::Answer => say(from_module::Kind::Pong(ping)).await,
+                AtPing::Ignore => {}
+                AtPing::Hang => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)),
+            },
             Some(to_module::Kind::Refused(refused)) => eprintln!("refused: {}", refused.text),
             Some(to_module::Kind::Config(config)) => {
                 let text = config.values.get("greeting").map_or("", text_of);
@@ -75,7 +90,24 @@ async fn talk(mut host: Streaming<ToModule>, out: mpsc::Sender<Result<FromModule
     }
 }
 
-fn declaration(module: String) -> v1::Declaration {
+/// What the host says in its configuration.
+struct Config(v1::ModuleConfig);
+
+impl Config {
+    fn get(&self, key: &str) -> &str {
+        self.0.values.get(key).map_or("", text_of)
+    }
+
+    /// What nodes are tagged with.
+    fn tag(&self) -> &str {
+        match self.get("tag") {
+            "" => "tagged",
+            tag => tag,
+        }
+    }
+}
+
+fn declaration(module: String, tag: &str) -> v1::Declaration {
     v1::Declaration {
         api_version: 1,
         module,
@@ -86,7 +118,7 @@ fn declaration(module: String) -> v1::Declaration {
                 url: "/Platform".into(),
                 from: vec![v1::OptionalValue::default()],
                 to: Some(v1::OptionalValue {
-                    value: Some(text("tagged")),
+                    value: Some(text(tag)),
                 }),
             }],
             timeout_ms: 60_000,
@@ -118,18 +150,23 @@ fn change(url: &str, value: &str) -> v1::ValueChange {
     }
 }
 
+/// What is done when a ping comes.
+#[derive(Clone, Copy)]
+enum AtPing {
+    Answer,
+    Ignore,
+    Hang,
+}
+
 /// What modules must not do. With `until` the name of a file: only as long as there is no such file.
 async fn misbehave(
-    config: Option<&v1::ModuleConfig>,
+    config: &Config,
     out: &mpsc::Sender<Result<FromModule, Status>>,
-) {
-    let get = |key| {
-        config
-            .and_then(|config| config.values.get(key))
-            .map_or("", text_of)
-    };
-    if get("until").is_empty() || std::path::Path::new(get("until")).exists() {
-        return;
+    health: &HealthReporter,
+) -> AtPing {
+    let until = std::path::PathBuf::from(config.get("until"));
+    if until.as_os_str().is_empty() || until.exists() {
+        return AtPing::Answer;
     }
     let report = |values| {
         from_module::Kind::Discovery(v1::Discovery {
@@ -137,10 +174,24 @@ async fn misbehave(
             values,
         })
     };
-    match get("misbehave") {
+    match config.get("misbehave") {
+        "mute" => return AtPing::Ignore,
+        "unwell" => {
+            health
+                .set_service_status("", ServingStatus::NotServing)
+                .await;
+            let health = health.clone();
+            tokio::spawn(async move {
+                while !until.exists() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                health.set_service_status("", ServingStatus::Serving).await;
+            });
+        }
         "crash" => std::process::abort(),
         "exit" => std::process::exit(0),
-        "hang" => drop(nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)),
+        // Not at once: what it declared has to be on its way.
+        "hang" => return AtPing::Hang,
         "eat" => {
             let meal = vec![1_u8; 200 << 20];
             tokio::time::sleep(Duration::from_secs(3600)).await;
@@ -166,21 +217,23 @@ async fn misbehave(
             for round in 0..100_000 {
                 let kind = Some(report(vec![change("/host/kernel", &round.to_string())]));
                 if out.send(Ok(FromModule { kind })).await.is_err() {
-                    return;
+                    break;
                 }
             }
         }
         _ => {}
     }
+    AtPing::Answer
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::var("KRAKEN_MODULE_SOCKET")?;
     let listener = UnixListenerStream::new(UnixListener::bind(path)?);
-    let server = ModuleServer::new(Tagger);
+    let (health, health_service) = tonic_health::server::health_reporter();
     tonic::transport::Server::builder()
-        .add_service(server)
+        .add_service(health_service)
+        .add_service(ModuleServer::new(Tagger { health }))
         .serve_with_incoming(listener)
         .await?;
     Ok(())

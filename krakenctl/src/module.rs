@@ -31,6 +31,7 @@ struct ModuleView {
     kind: &'static str,
     state: String,
     up: bool,
+    health: String,
     pid: u32,
     failures: u64,
     last_error: String,
@@ -56,6 +57,7 @@ impl From<v1::ModuleInfo> for ModuleView {
             name: info.name,
             state: info.state,
             up: info.up,
+            health: info.health,
             pid: info.pid,
             failures: info.failures,
             last_error: info.last_error,
@@ -99,6 +101,7 @@ fn table(modules: &[ModuleView], format: Format) -> Table {
         "MUTATIONS",
         "VALUES/S",
         "LAST ERROR",
+        "+HEALTH",
         "+PID",
         "+VERSION",
         "+VALUES",
@@ -113,6 +116,7 @@ fn table(modules: &[ModuleView], format: Format) -> Table {
         };
         let error: String = module.last_error.chars().take(length).collect();
         let state = match (module.up, module.state.as_str()) {
+            (false, "RUN") if module.health == "not serving" => "NOT SERVING",
             // Kept running, and between two lives right now.
             (false, "RUN") => "RESTARTING",
             (_, state) => state,
@@ -125,6 +129,7 @@ fn table(modules: &[ModuleView], format: Format) -> Table {
             module.mutations.to_string().into(),
             format!("{:.1}", module.values_per_second).into(),
             error.into(),
+            module.health.as_str().into(),
             module.pid.to_string().into(),
             module.version.as_str().into(),
             module.values.to_string().into(),

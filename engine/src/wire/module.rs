@@ -331,6 +331,11 @@ impl ModuleHost {
         !self.messages.is_empty()
     }
 
+    /// Whether it has said what it can do.
+    pub fn has_declared(&self) -> bool {
+        self.declared.is_some()
+    }
+
     /// What it may see and say.
     pub fn scope(&self) -> &Scope {
         &self.scope

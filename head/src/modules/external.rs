@@ -2,12 +2,13 @@
 //! `<run_dir>/modules.d` (DESIGN 3, fault F32).
 //!
 //! - `keeper`: one task a module: starts it, speaks with it, starts it again.
-//! - `link`, `spawn`, `processes`: its socket, its process, and what that uses.
+//! - `link`, `health`: its socket and what it says of itself; `spawn`, `processes`: its process, and what that uses.
 //! - `status`: how it is doing.
 //! - [`Services`]: the mutations that start and stop modules, so that they converge as everything else does: `/services/NAME/state`.
 //!
 //! What a module may say is `engine::wire::module`'s business.
 
+mod health;
 mod keeper;
 mod link;
 mod processes;

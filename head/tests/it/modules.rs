@@ -42,7 +42,8 @@ async fn module(client: &Client, name: &str) -> ModuleInfo {
     found.expect("the module is known")
 }
 
-async fn wait_module(
+/// Waits until a module is as it should be.
+pub(crate) async fn wait_module(
     client: &Client,
     name: &str,
     what: &str,
@@ -202,6 +203,51 @@ async fn f32_a_module_that_exits_with_0_is_started_again() {
 #[tokio::test]
 async fn f32_a_module_that_hangs_is_found_out() {
     hurts_nobody("hang", "", "no answer").await;
+}
+
+#[tokio::test]
+async fn f32_a_module_that_answers_no_ping_is_found_out() {
+    hurts_nobody("mute", "", "no answer to a ping").await;
+}
+
+#[tokio::test]
+async fn f32_a_module_that_does_not_serve_is_told_nothing_until_it_does() {
+    let rig = Rig::new("");
+    let (program, until) = (example(), rig.path("mended"));
+    rig.configure(&format!(
+        "[modules.good]\ncommand = [{program:?}]\n\
+         [modules.wild]\ncommand = [{program:?}]\n\
+         config = {{ misbehave = \"unwell\", until = {until:?}, tag = \"wild\" }}\n",
+    ));
+    let (_head, mut client) = rig.start().await;
+    let held = wait_module(&client, "wild", "is held", |module| {
+        module.health == "not serving"
+    })
+    .await;
+    assert!(
+        !held.up && held.last_error.contains("does not serve"),
+        "{held:?}"
+    );
+    rig::add(&mut client, vec![rig::node("n1", &[("/Platform", "wild")])])
+        .await
+        .expect("added");
+    // The good one works, while the mutation waits for the other.
+    tag(&mut client, "n2").await;
+    let explain = v1::ExplainRequest { nodes: "n1".into() };
+    let report = client.explain(explain).await.expect("explain").into_inner();
+    assert!(report.reports[0].steps[0].in_flight, "{report:?}");
+    std::fs::write(&until, "").expect("file");
+    rig::wait_dsc(&client, "n1", "/Platform", Some("wild")).await;
+    let serves = module(&client, "wild").await;
+    assert_eq!(
+        (
+            serves.up,
+            serves.health.as_str(),
+            serves.failures,
+            serves.pid
+        ),
+        (true, "serving", 0, held.pid)
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use nix::fcntl::{Flock, FlockArg};
 use proto::v1;
 
+use crate::modules::wait_module;
 use crate::rig::{self, Client, Head, Rig, eventually};
 
 /// What the modules need from PyPI; pinned by the environment's name, so that another list makes another environment.
@@ -29,6 +30,7 @@ def tag(node):
 
 @tagger.every(0.1)
 def look():
+    tagger.serving = tagger.config.get("serving") != "no"
     return {"/host/vendor": tagger.config.get("vendor")}
 
 tagger.run()
@@ -150,4 +152,12 @@ async fn a_python_module_mutates_discovers_asks_and_is_configured() {
     .await
     .expect("set");
     rig::wait_dsc(&client, "head", "/host/vendor", Some("b")).await;
+    // The glue answers health checks.
+    for (serving, health) in [("yes", "serving"), ("no", "not serving")] {
+        let changes = vec![rig::set("/services/tagger/config/serving", serving)];
+        rig::change(&mut client, "head", changes)
+            .await
+            .expect("set");
+        wait_module(&client, "tagger", health, |module| module.health == health).await;
+    }
 }

@@ -64,7 +64,7 @@ class Module(rpc.ModuleServicer):
     def __init__(self, name=None, discovers=(), reads=(), version=""):
         self.name = name or os.environ.get("KRAKEN_MODULE_NAME", "module")
         self.declared = pb.Declaration(api_version=API_VERSION, module=self.name, version=version, discoverables=discovers, reads=reads)
-        self.config, self.hello = {}, None
+        self.config, self.hello, self.serving = {}, None, True
         self._mutations, self._polls, self._running, self._asked = {}, [], {}, {}
         self._out, self._pool, self._lock = queue.Queue(), futures.ThreadPoolExecutor(16), threading.Lock()
 
@@ -117,6 +117,9 @@ class Module(rpc.ModuleServicer):
             os.remove(path)
         server = grpc.server(futures.ThreadPoolExecutor(4))
         rpc.add_ModuleServicer_to_server(self, server)
+        # grpc.health.v1 by hand, one field each way: set self.serving to False while mutations cannot be carried out, and they wait.
+        health = grpc.unary_unary_rpc_method_handler(lambda request, context: b"\x08\x01" if self.serving else b"\x08\x02")
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health})])
         server.add_insecure_port("unix:" + path)
         server.start()
         for seconds, function in self._polls:

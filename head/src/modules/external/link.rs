@@ -1,4 +1,4 @@
-//! The connection with a module: a unix socket whose other end's owner is checked, and one gRPC stream over it.
+//! The connection with a module: a unix socket whose other end's owner is checked, one gRPC stream over it, and the health check.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
 
+use super::health::{self, Answer};
+
 /// Messages that a module has not read yet; a mutation of every node of the largest cluster we promise. One that reads no more is cut.
 const MAX_WAITING: usize = 16_384;
 /// Longest message of a module (module.proto).
@@ -27,6 +29,8 @@ pub(super) struct Link {
     pub(super) to: mpsc::Sender<ToModule>,
     /// From the module; the call opens with its first message.
     pub(super) from: Streaming<FromModule>,
+    /// What it says about its health; ends with the last answer there will be.
+    pub(super) health: mpsc::Receiver<Answer>,
 }
 
 /// Why there is no connection.
@@ -98,14 +102,19 @@ pub(super) async fn dial(
             .connect_with_connector(connector)
             .await
             .map_err(|error| DialError::Speech(error.to_string()))?;
-        let mut client = ModuleClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut client = ModuleClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let answer = client.serve(ReceiverStream::new(messages)).await;
         answer
-            .map(tonic::Response::into_inner)
+            .map(|answer| (answer.into_inner(), channel))
             .map_err(|status| DialError::Speech(words(&status)))
     };
     match timeout(CALL_TIMEOUT, call).await {
-        Ok(from) => Ok(Link { to, from: from? }),
+        Ok(called) => {
+            let (from, channel) = called?;
+            let (answers, health) = mpsc::channel(1);
+            tokio::spawn(health::ask(channel, answers));
+            Ok(Link { to, from, health })
+        }
         Err(_) => Err(DialError::Speech(format!(
             "no answer within {CALL_TIMEOUT:?}"
         ))),

@@ -27,6 +27,8 @@ pub(super) struct Status {
     pub(super) state: &'static str,
     /// It answers: what state RUN promises, for a module that failed is started again without leaving RUN.
     pub(super) up: bool,
+    /// What it says about its health: [`Health::word`](super::health::Health::word).
+    pub(super) health: &'static str,
     /// Of the first process, if the head started one.
     pub(super) pid: Option<u32>,
     /// Failures since the head started.
@@ -52,6 +54,7 @@ impl Default for Status {
         Self {
             state: STOP,
             up: false,
+            health: "",
             pid: None,
             failures: 0,
             in_a_row: 0,
@@ -92,6 +95,7 @@ impl Status {
         self.before.refused += counts.refused;
         self.before.lines_dropped += counts.lines_dropped;
         self.up = false;
+        self.health = "";
         self.pid = None;
     }
 
@@ -99,6 +103,11 @@ impl Status {
     pub(super) fn failed(&mut self, why: &str) {
         self.failures += 1;
         self.in_a_row += 1;
+        self.trouble(why);
+    }
+
+    /// What is wrong with it now, failure or not.
+    pub(super) fn trouble(&mut self, why: &str) {
         self.last_error = why.chars().take(MAX_ERROR).collect();
     }
 
@@ -141,6 +150,7 @@ impl Status {
             values_per_second: self.rate,
             values_cut: self.before.values_cut + self.counts.values_cut,
             refused: self.before.refused + self.counts.refused,
+            health: self.health.to_owned(),
         }
     }
 }

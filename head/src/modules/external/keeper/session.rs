@@ -7,9 +7,10 @@ use engine::state::{NodeId, StateUrl, Values};
 use engine::wire::convert::{mutate_to_proto, values_to_proto};
 use engine::wire::module::{ModuleEvent, ModuleHost};
 use proto::v1;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
+use super::super::health::{Answer, Health, Verdict};
 use super::super::link::{Link, words};
 use super::super::spawn::Process;
 use super::super::status::RUN;
@@ -25,8 +26,9 @@ impl Keeper {
     ) -> End {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut health = Health::default();
         let end = loop {
-            if let Some(end) = self.flush(&mut link, &mut host).await {
+            if let Some(end) = self.flush(&mut link, &mut host, &health).await {
                 break end;
             }
             let now = self.shared.clock.now();
@@ -40,6 +42,11 @@ impl Keeper {
                 },
                 () = sleep(due) => host.handle_timeout(self.shared.clock.now()),
                 why = ended(process) => break End::Failed(why),
+                Some(answer) = link.health.recv() => {
+                    if let Some(end) = self.hear(&mut host, &mut health, answer).await {
+                        break end;
+                    }
+                }
                 _ = looks.tick() => {
                     if let (Some(process), Some(program)) = (&*process, &self.program)
                         && let Some(why) = process.excess(program)
@@ -90,7 +97,12 @@ impl Keeper {
     }
 
     /// Carries out what came of a message, and sends what there is to send.
-    async fn flush(&mut self, link: &mut Link, host: &mut ModuleHost) -> Option<End> {
+    async fn flush(
+        &mut self,
+        link: &mut Link,
+        host: &mut ModuleHost,
+        health: &Health,
+    ) -> Option<End> {
         let mut end = None;
         while let Some(event) = host.poll_event() {
             match event {
@@ -103,14 +115,8 @@ impl Keeper {
                         )));
                         continue;
                     }
-                    self.show(|status| {
-                        status.state = RUN;
-                        status.up = true;
-                    })
-                    .await;
-                    while let Some(fire) = self.waiting.pop_front() {
-                        self.tell(host, &fire);
-                    }
+                    self.show(|status| status.state = RUN).await;
+                    self.open(host, health).await;
                 }
                 ModuleEvent::Discovered { node, changes } => {
                     let source = self.name().to_owned();
@@ -148,6 +154,49 @@ impl Keeper {
         }
         self.hosted.status().count(self.name(), host.counts());
         end
+    }
+
+    /// Takes what the module says about its health.
+    async fn hear(
+        &mut self,
+        host: &mut ModuleHost,
+        health: &mut Health,
+        answer: Answer,
+    ) -> Option<End> {
+        let verdict = health.handle(answer, Instant::now());
+        let word = health.word();
+        self.hosted.status().health = word;
+        match verdict {
+            Verdict::Same => {}
+            Verdict::Hold(why) => {
+                warn!(
+                    module = self.name(),
+                    why, "the module does not serve: mutations wait for it"
+                );
+                self.show(|status| {
+                    status.up = false;
+                    status.trouble(&why);
+                })
+                .await;
+            }
+            Verdict::Resume => {
+                info!(module = self.name(), "the module serves again");
+                self.open(host, health).await;
+            }
+            Verdict::End(why) => return Some(End::Failed(why)),
+        }
+        None
+    }
+
+    /// Hands on what waits, if the module has declared what it can do and does not say that it cannot serve.
+    async fn open(&mut self, host: &mut ModuleHost, health: &Health) {
+        if !host.has_declared() || health.is_held() {
+            return;
+        }
+        self.show(|status| status.up = true).await;
+        while let Some(fire) = self.waiting.pop_front() {
+            self.tell(host, &fire);
+        }
     }
 
     fn tell(&self, host: &mut ModuleHost, fire: &Fire) {
