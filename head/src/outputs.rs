@@ -71,6 +71,7 @@ impl Outputs {
 }
 
 /// The sending end of the queue of events.
+#[derive(Clone)]
 pub(crate) struct EventQueue {
     queue: mpsc::Sender<Event>,
     feed: Feed,
@@ -83,7 +84,8 @@ impl EventQueue {
         (Self { queue, feed }, events)
     }
 
-    fn push(&self, event: Event) {
+    /// Passes an event on, if there is room.
+    pub(crate) fn push(&self, event: Event) {
         if self.queue.try_send(event).is_err() {
             metrics::counter!("kraken_events_lost_total").increment(1);
             self.feed.break_off();

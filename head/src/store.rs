@@ -5,6 +5,7 @@
 
 mod codec;
 mod history;
+mod latency;
 mod load;
 mod log_check;
 mod migrate;

@@ -139,6 +139,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         handle.clone(),
     )?;
     let (events, happened) = EventQueue::new(shared.feed.clone());
+    let alarms = events.clone();
     let outputs = Outputs {
         store: store.clone(),
         requests: shared.requests.clone(),
@@ -178,6 +179,11 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
             book,
             external.clone(),
         ),
+    );
+    let health = store.health();
+    vital.spawn(
+        "store alarms",
+        health.watch(move |event| alarms.push(event)),
     );
     vital.spawn("reports", forward(reported, handle.clone()));
     vital.spawn(

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::event::{CommitError, CommitId, Record};
+use engine::event::{CommitError, CommitId, Event, Record};
 use engine::state::{Change, LastKnown, NodeId, StateUrl, Value, Values};
 use tracing::{error, warn};
 
+use super::latency::{Latency, Verdict};
 use super::{Retention, Store};
 
 /// Time between two batches of what was last known: a crash loses at most this much of a hint.
@@ -29,14 +30,77 @@ enum Order {
 /// What became known of a node since the last batch; `None`: the node is gone.
 type News = BTreeMap<NodeId, Option<BTreeMap<StateUrl, Option<Value>>>>;
 
-/// What the API's `/readyz` says about the store.
+/// How often somebody looks whether a commit hangs.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How the store is: for `/readyz`, and for alarms.
 #[derive(Clone, Default)]
-pub(crate) struct StoreHealth(Arc<Mutex<Option<String>>>);
+pub(crate) struct StoreHealth(Arc<Mutex<Health>>);
+
+#[derive(Default)]
+struct Health {
+    trouble: Option<String>,
+    latency: Latency,
+    /// Whether an alarm was raised about `trouble`.
+    told: bool,
+}
 
 impl StoreHealth {
     /// Why writes are refused; `None` while they are not.
     pub(crate) fn trouble(&self) -> Option<String> {
-        lock(&self.0).clone()
+        lock(&self.0).trouble.clone()
+    }
+
+    /// Raises and ends alarms, for as long as it is polled.
+    pub(crate) async fn watch(self, tell: impl Fn(Event)) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            ticks.tick().await;
+            self.look(Instant::now()).into_iter().for_each(&tell);
+        }
+    }
+
+    fn look(&self, now: Instant) -> Vec<Event> {
+        let mut health = lock(&self.0);
+        let alarm = |kind, text, over| Event::Alarm { kind, text, over };
+        let slow = health.latency.look(now).map(|verdict| match verdict {
+            Verdict::Slow(took) => {
+                let text = format!(
+                    "a write to the state directory took {:.1} s so far: its disk is slow, and whoever writes waits for it; nodes do not. Look at that disk",
+                    took.as_secs_f64()
+                );
+                alarm("slow_store", text, false)
+            }
+            Verdict::Good => {
+                let text = "writes to the state directory are quick again".to_owned();
+                alarm("slow_store", text, true)
+            }
+        });
+        let refuses = match (&health.trouble, health.told) {
+            (Some(why), false) => {
+                let text = format!("writes are refused, reads and sync go on: {why}");
+                Some(alarm("store", text, false))
+            }
+            (None, true) => Some(alarm("store", "writes are taken again".into(), true)),
+            _ => None,
+        };
+        health.told = health.trouble.is_some();
+        let gauge = |name: &'static str, is: bool| {
+            metrics::gauge!(name).set(if is { 1.0 } else { 0.0 });
+        };
+        gauge("kraken_store_slow", health.latency.is_slow());
+        gauge("kraken_store_refuses", health.told);
+        slow.into_iter().chain(refuses).collect()
+    }
+
+    /// Notes how long `work` on so many changes takes.
+    fn timed<T>(&self, changes: usize, work: impl FnOnce() -> T) -> (T, Duration) {
+        let start = Instant::now();
+        lock(&self.0).latency.begun(changes, start);
+        let done = work();
+        let end = Instant::now();
+        lock(&self.0).latency.ended(end);
+        (done, end - start)
     }
 }
 
@@ -150,9 +214,13 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
     }
 
     fn commit(&mut self, commit: CommitId, records: &[Record]) {
-        let start = Instant::now();
-        let result = self.store.commit(records);
-        metrics::histogram!("kraken_store_commit_seconds").record(start.elapsed().as_secs_f64());
+        let changes = records.iter().map(|record| match record {
+            Record::Write { ops, .. } => ops.len(),
+            _ => 1,
+        });
+        let store = &mut self.store;
+        let (result, took) = self.health.timed(changes.sum(), || store.commit(records));
+        metrics::histogram!("kraken_store_commit_seconds").record(took.as_secs_f64());
         let outcome = match &result {
             Ok(()) => "ok",
             Err(CommitError::DiskFull) => "disk_full",
@@ -168,7 +236,7 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
                 None => warn!(%why, "a commit failed"),
             }
         }
-        *lock(&self.health.0) = result.as_ref().err().map(ToString::to_string);
+        lock(&self.health.0).trouble = result.as_ref().err().map(ToString::to_string);
         (self.committed)(commit, result);
     }
 
@@ -201,7 +269,9 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
             return;
         }
         // A hint that is lost costs nothing but a slower start.
-        if let Err(why) = self.store.note_last_known(&batch, (self.now_ms)()) {
+        let (store, now_ms) = (&mut self.store, (self.now_ms)());
+        let (noted, _) = (self.health).timed(batch.len(), || store.note_last_known(&batch, now_ms));
+        if let Err(why) = noted {
             warn!(%why, nodes = batch.len(), "what was last known of nodes is not written down");
         }
     }
@@ -293,6 +363,20 @@ mod tests {
         worker.commit(CommitId(1), Vec::new());
         assert!(!fates.recv().unwrap());
         assert!(health.trouble().unwrap().contains("is full"));
+        let alarms = |now| {
+            let alarms = health.look(now).into_iter().map(|event| match event {
+                Event::Alarm { kind, over, .. } => (kind, over),
+                other => panic!("{other:?}"),
+            });
+            alarms.collect::<Vec<_>>()
+        };
+        let now = Instant::now();
+        assert_eq!(alarms(now), [("store", false)]);
+        assert_eq!(alarms(now), []);
+        lock(&health.0).trouble = None;
+        lock(&health.0).latency.begun(1, now);
+        let later = now + Duration::from_secs(5);
+        assert_eq!(alarms(later), [("slow_store", false), ("store", true)]);
         worker.stop();
         thread.join().unwrap();
     }

@@ -1,160 +1,20 @@
 //! From power-off to a session and back again: the head's whole chain, with a file for a power plug and a test for an agent.
 
-use std::net::{SocketAddr, TcpListener};
-
 use engine::state::{Change, NodeId, Value, Values};
-use engine::sync::join::{GrantFile, RefuseReason};
-use engine::sync::message::{Delta, Frame, Hello, Snapshot};
+use engine::sync::join::RefuseReason;
+use engine::sync::message::{Delta, Frame, Snapshot};
 use engine::sync::signature::CfgVerifier;
 use proto::v1;
 
 use crate::child::{By, Child, Credentials};
-use crate::rig::{Client, Rig, WAIT, add, change, eventually, list, node, set, wait_dsc};
-
-const MAC: &str = "52:54:00:4b:00:01";
-
-struct Plant {
-    rig: Rig,
-    http: u16,
-    sync: SocketAddr,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port")
-        .port()
-}
-
-impl Plant {
-    /// A head that boots machines from loopback; the plug is a file that says `on` or `off`, and every switching leaves a line.
-    fn new() -> Self {
-        let (http, sync) = (free_port(), free_port());
-        let rig = Rig::new("");
-        let path = |name: &str| rig.path(name).display().to_string();
-        for (name, text) in [
-            ("vmlinuz", "kernel"),
-            ("initramfs", "layer0"),
-            ("plug", "off\n"),
-            ("switched", ""),
-        ] {
-            std::fs::write(rig.path(name), text).expect("file");
-        }
-        let switch = |to: &str| {
-            format!(
-                "[\"sh\", \"-c\", \"echo {to} > {}; echo {to} >> {}\"]",
-                path("plug"),
-                path("switched")
-            )
-        };
-        rig.configure(&format!(
-            "[sync]\naddress = \"127.0.0.1\"\nport = {sync}\nhello = \"100ms\"\ndead = \"2s\"\n\
-             [boot]\ninterfaces = [\"lo\"]\nhttp_port = {http}\nkernel = {:?}\ninitramfs = {:?}\n\
-             [power]\npoll = \"200ms\"\n[power.command]\non = {}\noff = {}\nstatus = [\"cat\", {:?}]\n",
-            path("vmlinuz"),
-            path("initramfs"),
-            switch("on"),
-            switch("off"),
-            path("plug")
-        ));
-        Self {
-            rig,
-            http,
-            sync: SocketAddr::from(([127, 0, 0, 1], sync)),
-        }
-    }
-
-    fn switched(&self) -> String {
-        std::fs::read_to_string(self.rig.path("switched"))
-            .expect("file")
-            .replace('\n', " ")
-    }
-
-    async fn get(&self, path: &str) -> Vec<u8> {
-        let url = format!("http://127.0.0.1:{}{path}", self.http);
-        eventually(path, || {
-            let url = url.clone();
-            async move {
-                let response = reqwest::get(url).await.ok()?;
-                Some(
-                    response
-                        .error_for_status()
-                        .ok()?
-                        .bytes()
-                        .await
-                        .ok()?
-                        .to_vec(),
-                )
-            }
-        })
-        .await
-    }
-
-    /// Boots as a machine would: the script, and the grant that it names.
-    async fn boot(&self) -> GrantFile {
-        let script = eventually("a script with a grant", || async {
-            let script =
-                String::from_utf8(self.get(&format!("/boot/{MAC}/script")).await).expect("text");
-            script.contains("/g/").then_some(script)
-        })
-        .await;
-        let at = script.find("/g/").expect("a grant");
-        let archive = self.get(&script[at..at + 3 + 36]).await;
-        let text = String::from_utf8_lossy(&archive);
-        let start = text.find("kraken-grant-v1").expect("a grant file");
-        let lines: Vec<&str> = text[start..].lines().take(4).collect();
-        // The archive pads behind the last line.
-        let secret = &text[text.find("secret ").expect("a secret")..][..7 + 64];
-        format!("{}\n{secret}\n", lines.join("\n"))
-            .parse()
-            .expect("a grant file")
-    }
-}
-
-async fn id_of(client: &mut Client, name: &str) -> NodeId {
-    NodeId::from_slice(&list(client, name).await.expect("listed")[0].id).expect("an id")
-}
-
-async fn metric(rig: &Rig, name: &str) -> String {
-    // Over HTTP/1 on the unix socket, as a scraper on the head would.
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::UnixStream::connect(rig.path("run/api.sock"))
-        .await
-        .expect("socket");
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: head\r\nconnection: close\r\n\r\n")
-        .await
-        .expect("sent");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.expect("received");
-    text.lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap_or("0")
-        .trim()
-        .to_owned()
-}
-
-fn hello(version: u64, have: u64) -> Frame {
-    Frame::Hello(Hello {
-        version,
-        digest: Values::default().digest().short(),
-        have,
-        probe: true,
-    })
-}
+use crate::plant::{Plant, hello, metric};
+use crate::rig::{Rig, WAIT, change, eventually, list, set, wait_dsc};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_switched_on_joins_and_is_adopted_after_a_crash() {
     let plant = Plant::new();
     let (head, mut client) = plant.rig.start().await;
-    let cfg = [
-        ("/RunState", "SYNC"),
-        ("/power/driver", "COMMAND"),
-        ("/ipv4/boot/mac", MAC),
-        ("/ipv4/boot/address", "127.0.0.11/8"),
-    ];
-    add(&mut client, vec![node("n1", &cfg)]).await.unwrap();
-    let n1 = id_of(&mut client, "n1").await;
+    let n1 = plant.enrol(&mut client).await;
     wait_dsc(&client, "n1", "/pxe/state", Some("WAIT")).await;
     assert_eq!(plant.switched(), "on ");
 

@@ -1,6 +1,7 @@
 //! The real kraken-head binary, driven from outside as operators, machines and accidents do: over its sockets, signals and files.
 
 mod api;
+mod bad_disk;
 mod child;
 mod crash;
 mod extension;
@@ -11,6 +12,7 @@ mod ipmitool;
 mod join;
 mod modules;
 mod plan;
+mod plant;
 mod python;
 mod rig;
 mod start;
