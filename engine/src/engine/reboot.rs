@@ -14,8 +14,9 @@
 use std::borrow::Cow;
 
 use super::Engine;
+use super::commit::OWN_REQUEST;
 use super::governor::Gate;
-use crate::event::{RequestId, Write, WriteOp};
+use crate::event::{Write, WriteOp};
 use crate::mutation::path::PlanResult;
 use crate::mutation::{Mutation, MutationContext, MutationId};
 use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
@@ -23,9 +24,6 @@ use crate::time::Instant;
 
 /// Asks for a reboot.
 pub(super) const REBOOT: &str = "/Reboot";
-
-/// The engine's own writes; requests of others are numbered from 0.
-const OWN_REQUEST: RequestId = RequestId(u64::MAX);
 
 /// Whether this Cfg asks for a reboot.
 pub(super) fn is_asked(cfg: &Values) -> bool {
