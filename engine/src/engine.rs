@@ -80,6 +80,7 @@ pub struct EngineConfig {
 }
 
 /// What the engine knows of one node beyond the tree.
+#[derive(Clone, Default)]
 struct Runtime {
     progress: Progress,
     plan: Arc<PlanResult>,
@@ -87,6 +88,26 @@ struct Runtime {
     confirmed: bool,
     /// Since when a node that was in SYNC is silent.
     silent_since: Option<Instant>,
+}
+
+/// Two ways to make a node go on, see [`Input::Retry`] and [`Input::Release`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Again {
+    /// Its failed attempts are forgotten.
+    Retry,
+    /// So is what the head does not know better.
+    Release,
+}
+
+impl Runtime {
+    /// What the head knew to hold the node back is forgotten; its last known values are, too, when it is released.
+    fn again(&mut self, how: Again) {
+        self.progress.release();
+        if how == Again::Release {
+            self.silent_since = None;
+            self.confirmed = true;
+        }
+    }
 }
 
 /// See the module.
@@ -381,9 +402,7 @@ impl Engine {
     fn release(&mut self, nodes: &[NodeId]) {
         for node in nodes {
             if let Some(runtime) = self.runtimes.get_mut(node) {
-                runtime.progress.release();
-                runtime.silent_since = None;
-                runtime.confirmed = true;
+                runtime.again(Again::Release);
                 self.dirty.insert(*node);
                 self.accounted_for(*node);
                 if let Some(node) = self.tree.get_mut(*node) {
@@ -400,7 +419,7 @@ impl Engine {
     fn retry(&mut self, nodes: &[NodeId]) {
         for id in nodes {
             if let Some(runtime) = self.runtimes.get_mut(id) {
-                runtime.progress.release();
+                runtime.again(Again::Retry);
                 self.dirty.insert(*id);
             }
             let node = self.tree.get(*id);

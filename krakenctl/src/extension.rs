@@ -82,11 +82,8 @@ pub(crate) struct AddArgs {
     /// Unset values that would have no place, and let field numbers change
     #[arg(long)]
     force: bool,
-    /// Check everything, change nothing; exit code 8 if something would change
-    #[arg(long)]
-    dry_run: bool,
     #[command(flatten)]
-    write: WriteArgs,
+    how: HowArgs,
 }
 
 /// Arguments of `extension remove`.
@@ -104,7 +101,13 @@ pub(crate) struct RemoveArgs {
     /// Unset the values of all nodes
     #[arg(long)]
     force: bool,
-    /// Check everything, change nothing; exit code 8 if it would go
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct HowArgs {
+    /// Check everything, change nothing; exit code 8 if something would change
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -256,25 +259,25 @@ async fn add(args: AddArgs, context: &Context) -> Result<Exit, Failure> {
         file_name: args.file.display().to_string(),
         source,
         force: args.force,
-        dry_run: args.dry_run,
-        options: args.write.options(),
+        dry_run: args.how.dry_run,
+        options: args.how.write.options(),
     };
     write::check_size(&request)?;
     let mut head = context.head().await?;
     let answer = head.add_extension(request).await?.into_inner();
-    said(&answer, args.dry_run, args.write.output, context)
+    said(&answer, &args.how, context)
 }
 
 async fn remove(args: RemoveArgs, context: &Context) -> Result<Exit, Failure> {
     let request = v1::RemoveExtensionRequest {
         name: args.name,
         force: args.force,
-        dry_run: args.dry_run,
-        options: args.write.options(),
+        dry_run: args.how.dry_run,
+        options: args.how.write.options(),
     };
     let mut head = context.head().await?;
     let answer = head.remove_extension(request).await?.into_inner();
-    said(&answer, args.dry_run, args.write.output, context)
+    said(&answer, &args.how, context)
 }
 
 /// What a change did, for JSON and YAML. Field names are an interface.
@@ -289,10 +292,10 @@ struct ChangeView {
 
 fn said(
     answer: &v1::ChangeExtensionResponse,
-    dry_run: bool,
-    output: Format,
+    how: &HowArgs,
     context: &Context,
 ) -> Result<Exit, Failure> {
+    let (dry_run, output) = (how.dry_run, how.write.output);
     let view = ChangeView {
         change: answer.change.clone(),
         revision: answer.revision,

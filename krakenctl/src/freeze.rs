@@ -1,10 +1,11 @@
 //! `freeze` and `thaw`: the emergency brake.
 
 use proto::v1;
+use proto::v1::plan_request::Write;
 
 use crate::exit::{Exit, Failure};
-use crate::write::{self, LimitArgs, TryArgs, WriteArgs, Written};
-use crate::{Context, complete};
+use crate::write::{self, DryRunArgs, LimitArgs, TryArgs, WriteArgs, Written};
+use crate::{Context, complete, what_if};
 
 /// Arguments of `freeze`.
 #[derive(Debug, clap::Args)]
@@ -14,11 +15,14 @@ and Cfg can be changed. Freezing is kept when the head restarts.
 
 Examples:
   krakenctl freeze --reason 'cooling failed'    the whole cluster
-  krakenctl freeze @rack3                       one rack")]
+  krakenctl freeze @rack3                       one rack
+  krakenctl freeze @rack3 --dry-run             what would stop there?")]
 pub(crate) struct FreezeArgs {
     /// Node set; without it: the whole cluster
     #[arg(add = complete::nodes())]
     nodes: Option<String>,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     trial: TryArgs,
     #[command(flatten)]
@@ -41,13 +45,15 @@ pub(crate) struct ThawArgs {
     #[arg(add = complete::nodes())]
     nodes: Option<String>,
     /// Let all nodes try this mutation again
-    #[arg(long, value_name = "MODULE/NAME", conflicts_with = "nodes")]
+    #[arg(long, value_name = "MODULE/NAME", conflicts_with_all = ["nodes", "dry_run"])]
     mutation: Option<String>,
     /// The head is not at fault for the nodes that fell silent
-    #[arg(long, conflicts_with_all = ["nodes", "mutation"])]
+    #[arg(long, conflicts_with_all = ["nodes", "mutation", "dry_run"])]
     mass_failure: bool,
     #[command(flatten)]
     limit: LimitArgs,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     trial: TryArgs,
     #[command(flatten)]
@@ -56,7 +62,8 @@ pub(crate) struct ThawArgs {
 
 pub(crate) async fn freeze(args: FreezeArgs, context: &Context) -> Result<Exit, Failure> {
     let nodes = args.nodes.as_deref().map(write::node_set).transpose()?;
-    apply(context, nodes, true, &args.write, &args.trial).await
+    let how = (args.dry, &args.write, &args.trial);
+    apply(context, nodes, true, how).await
 }
 
 pub(crate) async fn thaw(args: ThawArgs, context: &Context) -> Result<Exit, Failure> {
@@ -70,17 +77,17 @@ pub(crate) async fn thaw(args: ThawArgs, context: &Context) -> Result<Exit, Fail
         return lift(context, What::MassFailure(true), text).await;
     }
     let mut nodes = args.nodes.as_deref().map(write::node_set).transpose()?;
-    if let (Some(set), Some(_)) = (&nodes, args.limit.limit(false)) {
+    if let (Some(set), Some(_)) = (&nodes, args.limit.limit(false))
+        && !args.dry.dry_run
+    {
         let mut head = context.head().await?;
-        let names: Vec<String> = write::resolve(&mut head, set)
-            .await?
-            .into_iter()
-            .map(|node| node.name)
-            .collect();
-        args.limit.approve(context, "thaw", &names, false).await?;
-        nodes = Some(crate::names::fold(&names));
+        let names = args
+            .limit
+            .approve_set(context, &mut head, set, ("thaw", false));
+        nodes = Some(crate::names::fold(&names.await?));
     }
-    apply(context, nodes, false, &args.write, &args.trial).await
+    let how = (args.dry, &args.write, &args.trial);
+    apply(context, nodes, false, how).await
 }
 
 async fn lift(
@@ -102,16 +109,18 @@ async fn apply(
     context: &Context,
     nodes: Option<String>,
     freeze: bool,
-    write: &WriteArgs,
-    trial: &TryArgs,
+    (dry, write, trial): (DryRunArgs, &WriteArgs, &TryArgs),
 ) -> Result<Exit, Failure> {
-    let mut head = context.head().await?;
     let whole_cluster = nodes.is_none();
     let request = v1::FreezeRequest {
         nodes: nodes.unwrap_or_default(),
         freeze,
         options: trial.apply(write.options()),
     };
+    if dry.dry_run {
+        return what_if::of(context, Write::Freeze(request), write.output).await;
+    }
+    let mut head = context.head().await?;
     let written = Written::from(head.freeze(request).await?.into_inner());
     let verb = if freeze { "froze" } else { "thawed" };
     if whole_cluster {

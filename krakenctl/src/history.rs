@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use proto::v1;
+use proto::v1::plan_request::Write;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Paint, Table, Tone, printable};
 use crate::value::Shown;
 use crate::what_if::{self, DifferenceView};
-use crate::write::{LimitArgs, WriteArgs, Written};
+use crate::write::{DryRunArgs, LimitArgs, WriteArgs, Written};
 use crate::{Context, complete, names, value, view};
 
 /// Changes of one revision shown in a list; the rest is told by `-o wide` and by programs' formats.
@@ -86,9 +87,8 @@ pub(crate) struct UndoArgs {
     /// Overwrite what was changed again since
     #[arg(long)]
     force: bool,
-    /// Print what would change and what nodes would do then, and write nothing: exit code 8, or 0 if nothing would
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     limit: LimitArgs,
     #[command(flatten)]
@@ -340,11 +340,8 @@ pub(crate) async fn undo(args: UndoArgs, context: &Context) -> Result<Exit, Fail
             "revision 0 is before everything: give a revision of krakenctl history",
         ));
     }
-    let plan = v1::PlanRequest {
-        nodes: String::new(),
-        write: Some(v1::plan_request::Write::Undo(request.clone())),
-    };
-    if args.dry_run {
+    let plan = what_if::request(Write::Undo(request.clone()));
+    if args.dry.dry_run {
         return what_if::show(context, plan, args.write.output).await;
     }
     let mut head = context.head().await?;

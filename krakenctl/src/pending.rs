@@ -1,13 +1,14 @@
 //! `pending`: machines that asked for a boot and belong to no node.
 
 use proto::v1;
+use proto::v1::plan_request::Write;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::node::spec::SpecArgs;
 use crate::output::{Format, Table};
-use crate::write::{WriteArgs, Written};
-use crate::{Context, complete, view};
+use crate::write::{DryRunArgs, WriteArgs, Written};
+use crate::{Context, complete, view, what_if};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -38,6 +39,8 @@ pub(crate) struct EnrolArgs {
     name: String,
     #[command(flatten)]
     spec: SpecArgs,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -152,12 +155,15 @@ fn firmware(arch: u32) -> String {
 
 async fn enrol(args: EnrolArgs, context: &Context) -> Result<Exit, Failure> {
     let node = args.spec.node(context, &args.name)?;
-    let mut head = context.head().await?;
     let request = v1::EnrolRequest {
         mac: args.mac,
         node: Some(node),
         options: args.write.options(),
     };
+    if args.dry.dry_run {
+        return what_if::of(context, Write::Enrol(request), args.write.output).await;
+    }
+    let mut head = context.head().await?;
     let written = Written::from(head.enrol(request).await?.into_inner());
     written.print(context, args.write.output, "enrolled")?;
     Ok(Exit::Ok)

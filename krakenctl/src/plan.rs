@@ -14,6 +14,7 @@ use engine::mutation::path::Plan;
 use engine::mutation::{MutationContext, UrlChange};
 use engine::state::Values;
 use proto::v1;
+use proto::v1::plan_request::Write;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -135,11 +136,11 @@ async fn live(nodes: &str, args: &PlanArgs, context: &Context) -> Result<Exit, F
     let request = if changes.is_empty() {
         v1::PlanRequest { nodes, write: None }
     } else {
-        set::plan_request(v1::SetNodesRequest {
+        what_if::request(Write::Set(v1::SetNodesRequest {
             nodes,
             changes,
             ..v1::SetNodesRequest::default()
-        })
+        }))
     };
     what_if::show(context, request, format).await
 }

@@ -1,10 +1,11 @@
 //! A [`PlanResponse`](v1::PlanResponse) as people and programs read it: what a write would change and lead to. `plan` and every `--dry-run`
 //! end here. Nothing is decided here: the head checked, planned and grouped.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 
 use proto::v1;
 use proto::v1::Outcome;
+use proto::v1::plan_request::Write;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -65,6 +66,19 @@ struct EstimateView {
     /// Nodes on which a job runs and whose plan has a disruptive step.
     busy: String,
     busy_count: u32,
+}
+
+/// The question what a write would lead to.
+pub(crate) fn request(write: Write) -> v1::PlanRequest {
+    v1::PlanRequest {
+        nodes: String::new(),
+        write: Some(write),
+    }
+}
+
+/// `--dry-run` of a write.
+pub(crate) async fn of(context: &Context, write: Write, format: Format) -> Result<Exit, Failure> {
+    show(context, request(write), format).await
 }
 
 /// Asks the head what a write would lead to, prints it, and says by the exit code what would happen.

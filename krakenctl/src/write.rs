@@ -43,6 +43,14 @@ pub(crate) struct TryArgs {
     pub(crate) trial: Option<std::time::Duration>,
 }
 
+/// A write that is only thought of.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(crate) struct DryRunArgs {
+    /// Print what would change and what nodes would do then, as `krakenctl plan` does, and write nothing: exit code 8, or 0 if nothing would
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 impl TryArgs {
     /// Puts a write on trial.
     pub(crate) fn apply(&self, options: Option<v1::WriteOptions>) -> Option<v1::WriteOptions> {
@@ -90,6 +98,20 @@ impl LimitArgs {
             return None;
         }
         self.max_nodes.or(disruptive.then_some(DISRUPTIVE_LIMIT))
+    }
+
+    /// Finds the nodes of a set and has their number approved. What is sent are these names, so the set cannot grow meanwhile.
+    pub(crate) async fn approve_set(
+        &self,
+        context: &Context,
+        head: &mut Head,
+        nodes: &str,
+        (verb, disruptive): (&str, bool),
+    ) -> Result<Vec<String>, Failure> {
+        let found = resolve(head, nodes).await?;
+        let names: Vec<String> = found.into_iter().map(|node| node.name).collect();
+        self.approve(context, verb, &names, disruptive).await?;
+        Ok(names)
     }
 
     /// Asks or refuses when `names` are more than the limit.

@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Engine;
 use super::explain::Standing;
 use super::stage::Stage;
+use super::{Again, Engine, Runtime};
 use crate::event::{WriteError, WriteOp};
 use crate::history::{self, Cells};
 use crate::mutation::path::{PlanResult, Planner};
-use crate::mutation::progress::{Action, Phase, Progress, View};
+use crate::mutation::progress::{Action, Phase, View};
 use crate::mutation::report::{Hold, Outcome, Report, ReportStep};
 use crate::mutation::{Mutation, MutationId};
 use crate::state::{Node, NodeId, NodeName, Values, core};
@@ -134,6 +134,21 @@ impl Engine {
         })
     }
 
+    /// What would follow if these nodes were told to go on. What that lifts for others, such as a mass failure, is not told.
+    pub fn what_if_again(&self, how: Again, nodes: &[NodeId], now: Instant) -> WhatIf {
+        let nodes = nodes.iter().filter_map(|node| self.tree.get(*node));
+        let order: BTreeMap<&NodeName, NodeId> = nodes.map(|node| (&node.name, node.id)).collect();
+        let mut groups = Groups::new(self, self.frozen, now);
+        for id in order.into_values() {
+            groups.add_again(id, how);
+        }
+        WhatIf {
+            revision: self.revision,
+            groups: groups.finish(),
+            ..WhatIf::default()
+        }
+    }
+
     /// Dsc as it is once a new Cfg has counted: without what can no longer be known.
     fn dsc_after_cfg(&self, node: &Node) -> Option<Values> {
         let forgotten = self.forgotten_by_cfg(node);
@@ -173,7 +188,24 @@ impl<'e> Groups<'e> {
         let engine = self.engine;
         if let (Some(node), Some(runtime)) = (engine.tree.get(id), engine.runtimes.get(&id)) {
             let plan = Arc::clone(&runtime.plan);
-            self.add(node, &node.dsc, plan, &runtime.progress, Vec::new());
+            self.add(node, &node.dsc, plan, runtime, Vec::new());
+        }
+    }
+
+    /// A node that is told to go on.
+    fn add_again(&mut self, id: NodeId, how: Again) {
+        let engine = self.engine;
+        let (Some(node), Some(runtime)) = (engine.tree.get(id), engine.runtimes.get(&id)) else {
+            return;
+        };
+        let mut runtime = runtime.clone();
+        runtime.again(how);
+        if how == Again::Release && !node.last_known.dsc.is_empty() {
+            let mut node = node.clone();
+            node.last_known.dsc = Values::default();
+            self.add_changed(&node, &node.dsc, runtime);
+        } else {
+            self.add_changed(node, &node.dsc, runtime);
         }
     }
 
@@ -182,15 +214,19 @@ impl<'e> Groups<'e> {
         let engine = self.engine;
         let new_dsc = engine.dsc_after_cfg(node);
         let dsc = new_dsc.as_ref().unwrap_or(&node.dsc);
-        let runtime = engine.runtimes.get(&node.id);
-        let currents = runtime.map_or(&[][..], |runtime| runtime.progress.currents());
-        let under_way = currents.iter().map(|current| &current.mutation);
+        let mut runtime = engine.runtimes.get(&node.id).cloned().unwrap_or_default();
+        runtime.again(Again::Retry);
+        self.add_changed(node, dsc, runtime);
+    }
+
+    /// A node that would be planned anew, for something of it changes.
+    fn add_changed(&mut self, node: &Node, dsc: &Values, mut runtime: Runtime) {
+        let engine = self.engine;
+        let progress = &mut runtime.progress;
+        let under_way = progress.currents().iter().map(|current| &current.mutation);
         let plan = self
             .planner
             .plan_on(dsc, &super::reboot::wanted(&node.cfg), under_way);
-        let mut progress =
-            runtime.map_or_else(Progress::default, |runtime| runtime.progress.clone());
-        progress.release();
         let own = node.id == engine.config.me;
         let view = View {
             plan: &plan,
@@ -206,7 +242,7 @@ impl<'e> Groups<'e> {
             _ => None,
         });
         let stopped: Vec<MutationId> = stopped.collect();
-        self.add(node, dsc, plan, &progress, stopped);
+        self.add(node, dsc, plan, &runtime, stopped);
     }
 
     fn add(
@@ -214,10 +250,10 @@ impl<'e> Groups<'e> {
         node: &Node,
         dsc: &Values,
         plan: Arc<PlanResult>,
-        progress: &Progress,
+        runtime: &Runtime,
         interrupts: Vec<MutationId>,
     ) {
-        let engine = self.engine;
+        let (engine, progress) = (self.engine, &runtime.progress);
         let currents = progress.currents().iter();
         let running = currents.filter(|current| current.phase != Phase::Intent);
         let manner = Manner {
@@ -231,11 +267,10 @@ impl<'e> Groups<'e> {
         if node.is_busy() && making.report.steps.iter().any(|step| step.disruptive) {
             making.busy.push(node.name.clone());
         }
-        let runtime = engine.runtimes.get(&node.id);
         let standing = Standing {
             node,
-            confirmed: runtime.is_some_and(|runtime| runtime.confirmed),
-            silent_since: runtime.and_then(|runtime| runtime.silent_since),
+            confirmed: runtime.confirmed,
+            silent_since: runtime.silent_since,
             progress: Some(progress),
             frozen: self.frozen,
         };

@@ -115,6 +115,34 @@ impl Admin {
             .map_err(stopped)
     }
 
+    /// What adding nodes has to do.
+    pub(super) fn add_ops(&self, request: &v1::AddNodesRequest) -> Result<Vec<WriteOp>, Status> {
+        if request.nodes.is_empty() {
+            return Err(Status::invalid_argument("no node is named"));
+        }
+        let nodes = request.nodes.iter().cloned();
+        let add = |node| self.new_node(node).map(|node| WriteOp::Add(Box::new(node)));
+        nodes.map(add).collect()
+    }
+
+    /// What making a machine a node has to do, and the machine.
+    pub(super) fn enrol_ops(
+        &self,
+        request: &v1::EnrolRequest,
+    ) -> Result<(MacAddr, Vec<WriteOp>), Status> {
+        let mac: MacAddr = request.mac.parse().map_err(convert::invalid)?;
+        let node = request
+            .node
+            .clone()
+            .ok_or_else(|| Status::invalid_argument("the node to create is missing"))?;
+        let mut node = self.new_node(node)?;
+        node.cfg.set(
+            convert::boot_mac_url(),
+            Some(Value::from(mac.to_string().as_str())),
+        );
+        Ok((mac, vec![WriteOp::Add(Box::new(node))]))
+    }
+
     fn new_node(&self, node: v1::Node) -> Result<engine::state::Node, Status> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|_| Status::unavailable("no random numbers"))?;
@@ -185,12 +213,8 @@ impl AdminService for Admin {
 
     async fn add_nodes(&self, request: Request<v1::AddNodesRequest>) -> Answer<WriteResponse> {
         let (author, request) = (author(&request), request.into_inner());
-        if request.nodes.is_empty() {
-            return Err(Status::invalid_argument("no node is named"));
-        }
-        let add = |node| self.new_node(node).map(|node| WriteOp::Add(Box::new(node)));
         let by = By::new(author, &request, &request.options)?.not_on_trial()?;
-        let ops = request.nodes.into_iter().map(add).collect();
+        let ops = self.add_ops(&request);
         self.write_once(by, std::future::ready(ops)).await
     }
 
@@ -308,17 +332,8 @@ impl AdminService for Admin {
 
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Answer<WriteResponse> {
         let (author, request) = (author(&request), request.into_inner());
-        let mac: MacAddr = request.mac.parse().map_err(convert::invalid)?;
         let by = By::new(author, &request, &request.options)?.not_on_trial()?;
-        let node = request
-            .node
-            .ok_or_else(|| Status::invalid_argument("the node to create is missing"))?;
-        let mut node = self.new_node(node)?;
-        node.cfg.set(
-            convert::boot_mac_url(),
-            Some(Value::from(mac.to_string().as_str())),
-        );
-        let ops = vec![WriteOp::Add(Box::new(node))];
+        let (mac, ops) = self.enrol_ops(&request)?;
         let written = self.write_once(by, std::future::ready(Ok(ops))).await?;
         self.0.pending.enrolled(mac);
         Ok(written)

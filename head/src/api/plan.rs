@@ -1,8 +1,8 @@
 //! `Plan`: what a write would lead to (DESIGN 3, "Explain"). The engine answers; here requests and answers are translated.
 
-use engine::engine::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
+use engine::engine::{Again, GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use engine::extension::Schema;
-use engine::state::NodeId;
+use engine::state::{NodeId, NodeName};
 use proto::v1;
 use proto::v1::plan_request::Write;
 use tonic::Response;
@@ -22,15 +22,14 @@ pub(super) async fn plan(admin: &Admin, request: v1::PlanRequest) -> Answer<v1::
             (admin.freeze_ops(freeze).await?, all)
         }
         Some(Write::Undo(undo)) => (admin.undo_ops(undo).await?.ops, None),
+        Some(Write::Add(add)) => (admin.add_ops(add)?, None),
+        Some(Write::Enrol(enrol)) => (admin.enrol_ops(enrol)?.1, None),
+        Some(Write::Retry(retry)) => return again(admin, Again::Retry, &retry.nodes).await,
+        Some(Write::Release(release)) => return again(admin, Again::Release, &release.nodes).await,
         None => (Vec::new(), Some(request.nodes.as_str())),
     };
-    let nodes: Vec<NodeId> = match nodes {
-        Some(nodes) => admin
-            .select(nodes)
-            .await?
-            .into_iter()
-            .map(|(_, id)| id)
-            .collect(),
+    let nodes = match nodes {
+        Some(nodes) => ids(admin.select(nodes).await?),
         None => Vec::new(),
     };
     let asked = admin
@@ -42,6 +41,21 @@ pub(super) async fn plan(admin: &Admin, request: v1::PlanRequest) -> Answer<v1::
         .map_err(stopped)?
         .map_err(|error| convert::not_written(&error))?;
     Ok(Response::new(response(&admin.0.extensions.schema(), &what)))
+}
+
+/// What nodes would do if they were told to go on.
+async fn again(admin: &Admin, how: Again, nodes: &str) -> Answer<v1::PlanResponse> {
+    let nodes = ids(admin.select_named(nodes).await?);
+    let asked = admin
+        .0
+        .handle
+        .query(move |engine, now| engine.what_if_again(how, &nodes, now));
+    let what = asked.await.map_err(stopped)?;
+    Ok(Response::new(response(&admin.0.extensions.schema(), &what)))
+}
+
+fn ids(nodes: Vec<(NodeName, NodeId)>) -> Vec<NodeId> {
+    nodes.into_iter().map(|(_, id)| id).collect()
 }
 
 fn response(schema: &Schema, what: &WhatIf) -> v1::PlanResponse {

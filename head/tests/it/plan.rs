@@ -20,9 +20,13 @@ async fn plan(
         changes,
         ..v1::SetNodesRequest::default()
     };
+    what_if(client, Write::Set(set)).await
+}
+
+async fn what_if(client: &mut Client, write: Write) -> Result<v1::PlanResponse, tonic::Status> {
     let request = v1::PlanRequest {
         nodes: String::new(),
-        write: Some(Write::Set(set)),
+        write: Some(write),
     };
     client.plan(request).await.map(tonic::Response::into_inner)
 }
@@ -142,11 +146,7 @@ async fn a_plan_is_refused_as_its_write_would_be() {
         nodes: "n1".into(),
         options: None,
     };
-    let request = v1::PlanRequest {
-        nodes: String::new(),
-        write: Some(Write::Delete(delete)),
-    };
-    let told = client.plan(request).await.unwrap().into_inner();
+    let told = what_if(&mut client, Write::Delete(delete)).await.unwrap();
     let lines: Vec<_> = told
         .changes
         .iter()
@@ -156,5 +156,42 @@ async fn a_plan_is_refused_as_its_write_would_be() {
         lines,
         [("n1", "node", false), ("n1", "/ipv4/boot/mac", false)]
     );
+    assert_eq!(list(&mut client, "n*").await.unwrap().len(), 2);
+    for write in [
+        Write::Delete(v1::DeleteNodesRequest {
+            nodes: "n7".into(),
+            options: None,
+        }),
+        Write::Retry(v1::RetryRequest { nodes: "n7".into() }),
+        Write::Release(v1::ReleaseRequest { nodes: "n7".into() }),
+    ] {
+        let nobody = what_if(&mut client, write).await.unwrap_err();
+        assert_eq!(nobody.code(), Code::NotFound);
+    }
+    let all = v1::ReleaseRequest::default();
+    let unnamed = what_if(&mut client, Write::Release(all)).await.unwrap_err();
+    assert_eq!(unnamed.code(), Code::InvalidArgument);
+    let again = v1::AddNodesRequest {
+        nodes: vec![node("n3", &mac)],
+        options: None,
+    };
+    let taken = what_if(&mut client, Write::Add(again)).await.unwrap_err();
+    assert_eq!(taken.code(), Code::AlreadyExists);
+    let machine = v1::EnrolRequest {
+        mac: "52:54:00:00:00:03".into(),
+        node: Some(node("n3", &[("/RunState", "SYNC")])),
+        options: None,
+    };
+    let told = what_if(&mut client, Write::Enrol(machine)).await.unwrap();
+    assert_eq!(told.changes.len(), 3, "{told:?}");
+    assert_eq!(told.groups[0].nodes, "n3");
+    let told = what_if(
+        &mut client,
+        Write::Release(v1::ReleaseRequest {
+            nodes: "n[1-2]".into(),
+        }),
+    );
+    let told = told.await.unwrap();
+    assert_eq!((told.changes.len(), told.groups[0].count), (0, 2));
     assert_eq!(list(&mut client, "n*").await.unwrap().len(), 2);
 }

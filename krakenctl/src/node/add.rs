@@ -4,11 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use proto::v1;
+use proto::v1::plan_request::Write;
 
 use super::spec::SpecArgs;
 use crate::exit::{Exit, Failure};
-use crate::write::{self, WriteArgs, Written};
-use crate::{Context, document, names};
+use crate::write::{self, DryRunArgs, WriteArgs, Written};
+use crate::{Context, document, names, what_if};
 
 /// Longest file of nodes; what it makes must fit a request of 1 MiB anyway.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -39,7 +40,7 @@ Examples:
   krakenctl node add n[1-4] --group rack1 --mac 52:54:00:4b:00:{i:02x} --address 10.77.0.{i+10}/24
   krakenctl node add n[001-128] --mac-start 52:54:00:4b:00:01 --address-start 10.77.0.11/16 /image/name=demo
   krakenctl node add n[1-4] /power/driver=REDFISH '/power/target=https://bmc-{name}/redfish/v1/Systems/1'
-  krakenctl node add -f nodes.yaml")]
+  krakenctl node add -f nodes.yaml --dry-run     what would be added, and what would it do then?")]
 pub(crate) struct AddArgs {
     /// Names to make
     #[arg(required_unless_present = "file")]
@@ -58,9 +59,8 @@ pub(crate) struct AddArgs {
     /// Read nodes from a file; '-': standard input
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["names", "mac", "mac_start", "address_start", "address", "groups", "labels"])]
     file: Option<PathBuf>,
-    /// Print what would be added, and add nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -75,17 +75,8 @@ pub(crate) async fn run(args: AddArgs, context: &Context) -> Result<Exit, Failur
         options: args.write.options(),
     };
     write::check_size(&request)?;
-    if args.dry_run {
-        let views: Vec<_> = request
-            .nodes
-            .iter()
-            .map(|node| crate::view::NodeView::new(node, &context.shown))
-            .collect();
-        let table = || super::show::rows(&request.nodes, &context.shown);
-        context
-            .screen
-            .list(args.write.output, &views, |node| node.name.clone(), table)?;
-        return Ok(Exit::Pending);
+    if args.dry.dry_run {
+        return what_if::of(context, Write::Add(request), args.write.output).await;
     }
     let mut head = context.head().await?;
     let written = Written::from(head.add_nodes(request).await?.into_inner());

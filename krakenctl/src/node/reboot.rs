@@ -1,10 +1,11 @@
 //! `node reboot`.
 
 use proto::v1;
+use proto::v1::plan_request::Write;
 
 use crate::exit::{Exit, Failure};
-use crate::write::{self, LimitArgs, WriteArgs, Written};
-use crate::{Context, complete, names};
+use crate::write::{self, DryRunArgs, LimitArgs, WriteArgs, Written};
+use crate::{Context, complete, names, what_if};
 
 /// Arguments of `node reboot`.
 #[derive(Debug, clap::Args)]
@@ -15,6 +16,7 @@ until the node was off; unsetting that takes it back. More than 32 nodes are reb
 
 Examples:
   krakenctl node reboot n4
+  krakenctl node reboot @rack3 --dry-run
   krakenctl node reboot @rack3 --reason 'new firmware'
   krakenctl node unset @rack3 /Reboot           not those that have not begun")]
 pub(crate) struct RebootArgs {
@@ -22,23 +24,17 @@ pub(crate) struct RebootArgs {
     #[arg(add = complete::nodes())]
     nodes: String,
     #[command(flatten)]
+    dry: DryRunArgs,
+    #[command(flatten)]
     limit: LimitArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
 
 pub(crate) async fn run(args: RebootArgs, context: &Context) -> Result<Exit, Failure> {
-    let nodes = write::node_set(&args.nodes)?;
-    let mut head = context.head().await?;
-    let names: Vec<String> = write::resolve(&mut head, &nodes)
-        .await?
-        .into_iter()
-        .map(|node| node.name)
-        .collect();
-    args.limit.approve(context, "reboot", &names, true).await?;
     let value = v1::value::Kind::BoolValue(true);
-    let request = v1::SetNodesRequest {
-        nodes: names::fold(&names),
+    let mut request = v1::SetNodesRequest {
+        nodes: write::node_set(&args.nodes)?,
         changes: vec![v1::ValueChange {
             url: "/Reboot".to_owned(),
             value: Some(v1::Value { kind: Some(value) }),
@@ -46,6 +42,14 @@ pub(crate) async fn run(args: RebootArgs, context: &Context) -> Result<Exit, Fai
         options: args.write.options(),
         ..v1::SetNodesRequest::default()
     };
+    if args.dry.dry_run {
+        return what_if::of(context, Write::Set(request), args.write.output).await;
+    }
+    let mut head = context.head().await?;
+    let names = args
+        .limit
+        .approve_set(context, &mut head, &request.nodes, ("reboot", true));
+    request.nodes = names::fold(&names.await?);
     let written = Written::from(head.set_nodes(request).await?.into_inner());
     written.print(context, args.write.output, "asked for the reboot of")?;
     Ok(Exit::Ok)

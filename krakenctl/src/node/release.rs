@@ -1,10 +1,11 @@
 //! `node retry` and `node release`: two ways to make a node go on.
 
 use proto::v1;
+use proto::v1::plan_request::Write;
 
 use crate::exit::{Exit, Failure};
-use crate::write::{self, LimitArgs, Written};
-use crate::{Context, complete, names};
+use crate::write::{self, DryRunArgs, LimitArgs, Written};
+use crate::{Context, complete, names, what_if};
 
 /// Arguments of `node retry`.
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,7 @@ See also: node retry, which forgets failed attempts only.
 
 Examples:
   krakenctl node release n4
+  krakenctl node release n4 --dry-run           what would it do then?
   krakenctl node release '@rack3'")]
 pub(crate) struct ReleaseArgs {
     #[command(flatten)]
@@ -46,6 +48,8 @@ struct CommonArgs {
     #[arg(add = complete::nodes())]
     nodes: String,
     #[command(flatten)]
+    dry: DryRunArgs,
+    #[command(flatten)]
     limit: LimitArgs,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -56,32 +60,35 @@ impl CommonArgs {
     /// The nodes, counted and approved if there is a limit.
     async fn nodes(&self, context: &Context, verb: &str) -> Result<String, Failure> {
         let nodes = write::node_set(&self.nodes)?;
-        if self.limit.limit(false).is_none() {
+        if self.dry.dry_run || self.limit.limit(false).is_none() {
             return Ok(nodes);
         }
         let mut head = context.head().await?;
-        let names: Vec<String> = write::resolve(&mut head, &nodes)
-            .await?
-            .into_iter()
-            .map(|node| node.name)
-            .collect();
-        self.limit.approve(context, verb, &names, false).await?;
-        Ok(names::fold(&names))
+        let names = self
+            .limit
+            .approve_set(context, &mut head, &nodes, (verb, false));
+        Ok(names::fold(&names.await?))
     }
 }
 
 pub(crate) async fn retry(args: RetryArgs, context: &Context) -> Result<Exit, Failure> {
     let nodes = args.common.nodes(context, "retry").await?;
-    let mut head = context.head().await?;
-    let answer = head.retry(v1::RetryRequest { nodes }).await?;
+    let request = v1::RetryRequest { nodes };
+    if args.common.dry.dry_run {
+        return what_if::of(context, Write::Retry(request), args.common.output).await;
+    }
+    let answer = context.head().await?.retry(request).await?;
     Written::from(answer.into_inner()).print(context, args.common.output, "retrying")?;
     Ok(Exit::Ok)
 }
 
 pub(crate) async fn release(args: ReleaseArgs, context: &Context) -> Result<Exit, Failure> {
     let nodes = args.common.nodes(context, "release").await?;
-    let mut head = context.head().await?;
-    let answer = head.release(v1::ReleaseRequest { nodes }).await?;
+    let request = v1::ReleaseRequest { nodes };
+    if args.common.dry.dry_run {
+        return what_if::of(context, Write::Release(request), args.common.output).await;
+    }
+    let answer = context.head().await?.release(request).await?;
     Written::from(answer.into_inner()).print(context, args.common.output, "released")?;
     Ok(Exit::Ok)
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use engine::state::StateUrl;
 use proto::v1;
+use proto::v1::plan_request::Write;
 
 use super::progress;
 use crate::exit::{Exit, Failure};
 use crate::value;
 use crate::wait::Goal;
-use crate::write::{self, LimitArgs, TryArgs, WriteArgs, Written};
+use crate::write::{self, DryRunArgs, LimitArgs, TryArgs, WriteArgs, Written};
 use crate::{Context, complete, connect, names, what_if};
 
 /// Longest value read from a file; the longest a node can have (state.proto).
@@ -77,14 +78,13 @@ pub(crate) struct UnsetArgs {
 #[derive(Debug, clap::Args)]
 struct HowArgs {
     /// Wait until each node is what was set
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "dry_run")]
     wait: bool,
     /// Longest wait
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = connect::parse_duration)]
     timeout: Duration,
-    /// Print what would change and what nodes would do then, as `krakenctl plan` does, and write nothing: exit code 8, or 0 if nothing would
-    #[arg(long, conflicts_with = "wait")]
-    dry_run: bool,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     trial: TryArgs,
     #[command(flatten)]
@@ -154,14 +154,6 @@ pub(crate) fn changes(
     Ok(changes.into_values().collect())
 }
 
-/// The question what this request would lead to.
-pub(crate) fn plan_request(request: v1::SetNodesRequest) -> v1::PlanRequest {
-    v1::PlanRequest {
-        nodes: String::new(),
-        write: Some(v1::plan_request::Write::Set(request)),
-    }
-}
-
 async fn apply(
     nodes: &str,
     wanted: Wanted,
@@ -176,8 +168,8 @@ async fn apply(
         remove_groups: wanted.remove_groups,
         options: how.trial.apply(how.write.options()),
     };
-    if how.dry_run {
-        return what_if::show(context, plan_request(request), how.write.output).await;
+    if how.dry.dry_run {
+        return what_if::of(context, Write::Set(request), how.write.output).await;
     }
     let mut head = context.head().await?;
     let disruptive = request
@@ -186,11 +178,11 @@ async fn apply(
         .any(|change| is_disruptive(&change.url));
     let mut names = Vec::new();
     if how.wait || how.limit.limit(disruptive).is_some() {
-        let found = write::resolve(&mut head, &request.nodes).await?;
-        names = found.into_iter().map(|node| node.name).collect();
-        how.limit
-            .approve(context, "change", &names, disruptive)
-            .await?;
+        let what = ("change", disruptive);
+        let approved = how
+            .limit
+            .approve_set(context, &mut head, &request.nodes, what);
+        names = approved.await?;
         request.nodes = names::fold(&names);
     }
     let goals = if how.wait {

@@ -158,7 +158,7 @@ fn merged(node: &v1::Node) -> Vec<(&str, Option<&v1::Value>, Option<&v1::Value>)
 }
 
 /// One row a value, for spreadsheets.
-pub(crate) fn rows(nodes: &[v1::Node], shown: &Shown) -> Table {
+fn rows(nodes: &[v1::Node], shown: &Shown) -> Table {
     let mut table = Table::new(["NODE", "URL", "CFG", "DSC"]);
     for node in nodes {
         for (url, cfg, dsc) in merged(node) {

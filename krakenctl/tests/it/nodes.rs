@@ -175,14 +175,34 @@ fn a_dry_run_asks_for_the_plan_and_writes_nothing() {
     head.run(&["node", "set", "n7", "/RunState=SYNC", "--dry-run"])
         .ends(4);
     head.run(&["node", "add", "n9", "--dry-run"]).ends(8);
+    for args in [
+        &["node", "delete", "@*"][..],
+        &["node", "reboot", "@*"],
+        &["node", "retry", "n1"],
+        &["node", "release", "n1"],
+        &["freeze"],
+        &["freeze", "@*"],
+        &["thaw", "n1", "-m", "0"],
+        &["undo", "1"],
+        &["pending", "enrol", "52:54:00:4b:00:07", "n9"],
+    ] {
+        let run = head.run(&[args, &["--dry-run"]].concat()).ends(8);
+        assert!(
+            run.err.contains("nothing was written"),
+            "{args:?}: {}",
+            run.err
+        );
+        assert!(head.world().planned.write.is_some(), "{args:?}");
+        head.world().planned = v1::PlanRequest::default();
+    }
     let calls = head.world().calls.clone();
     assert_eq!(
         calls
             .iter()
-            .filter(|call| call.starts_with("set") || call.starts_with("add"))
-            .count(),
-        1,
-        "{calls:?}"
+            .filter(|call| !["list_extensions", "list_nodes", "plan"].contains(&call.as_str()))
+            .collect::<Vec<_>>(),
+        ["add_nodes"],
+        "of all these only the first was a write: {calls:?}"
     );
 }
 

@@ -9,7 +9,7 @@ impl Head {
         self.engine.report(id(n), self.now).unwrap()
     }
 
-    fn let_fail(&mut self, text: &str) -> Vec<String> {
+    pub(in crate::engine) fn let_fail(&mut self, text: &str) -> Vec<String> {
         let failing: Vec<Fire> = self.fired.drain(..).collect();
         let names = failing.iter().map(|fire| fire.mutation.to_string());
         let names = names.collect();

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::Runtime;
 use crate::engine::tests::{Head, change, id};
+use crate::event::Input;
 use crate::history::Cell;
 use crate::state::Value;
 
@@ -207,6 +208,29 @@ fn running_steps_are_told_and_so_is_their_end() {
 }
 
 #[test]
+fn what_a_retry_and_a_release_lift_is_told() {
+    let mut head = Head::new();
+    head.add(1, &["/PhysState=POWER_OFF"]);
+    head.let_fail("no answer");
+    let held = |what: &WhatIf| -> Vec<&str> {
+        let holds = what.groups.iter().flat_map(|group| &group.holds);
+        holds.map(|held| held.hold.kind).collect()
+    };
+    let now = head.engine.what_if(&[], &[id(1)], head.now).unwrap();
+    assert_eq!(held(&now), ["backoff"]);
+    let retry = head.engine.what_if_again(Again::Retry, &[id(1)], head.now);
+    assert_eq!(held(&retry), [""; 0]);
+    assert_eq!(retry.groups[0].report.outcome, Outcome::Path);
+    // What the head has read back of a job is forgotten by a release alone.
+    let node = head.engine.tree.get_mut(id(1)).unwrap();
+    node.last_known.dsc.apply([change("/Busy=BUSY")]);
+    head.discover(1, &["/PhysState=PHYS_HANG"]);
+    let again = |how| head.engine.what_if_again(how, &[id(1)], head.now);
+    assert_eq!(held(&again(Again::Retry)), ["busy"]);
+    assert_eq!(held(&again(Again::Release)), [""; 0]);
+}
+
+#[test]
 fn a_name_is_marked_where_it_is_a_word() {
     let text = "node n1 is not n11, x-n1 or on/n1: krakenctl thaw n1";
     assert_eq!(
@@ -359,6 +383,40 @@ proptest! {
         prop_assert!(head.interrupted.len() >= interrupts);
         for (cell, (_, is)) in &what.changes {
             prop_assert_eq!(&cell.get(&head.engine.tree, head.engine.frozen), is);
+        }
+    }
+    #[test]
+    fn a_dry_run_of_a_retry_or_release_changes_nothing_and_comes_true(
+        past in prop::collection::vec(any_deed(), 0..30),
+        release in any::<bool>(),
+        chosen in prop::collection::btree_set(1..5_u8, 1..4),
+    ) {
+        let mut head = Head::new();
+        for n in 1..=4 {
+            head.add(n, &[]);
+        }
+        for deed in &past {
+            deed.act(&mut head);
+            head.let_fail("no answer");
+        }
+        let nodes: Vec<NodeId> = chosen.into_iter().map(id).collect();
+        let how = if release { Again::Release } else { Again::Retry };
+
+        let before = seen(&head.engine);
+        let what = head.engine.what_if_again(how, &nodes, head.now);
+        prop_assert_eq!(&seen(&head.engine), &before);
+
+        head.input(if release { Input::Release(nodes) } else { Input::Retry(nodes) });
+        for group in &what.groups {
+            for name in &group.nodes {
+                let node = head.engine.tree.by_name(name).unwrap().id;
+                let report = head.engine.report(node, head.now).unwrap();
+                let real: Vec<String> = report.steps.iter().map(|step| step.mutation.to_string()).collect();
+                prop_assert_eq!((name, steps(group)), (name, real));
+                if matches!(group.report.outcome, Outcome::Held | Outcome::NoPath | Outcome::Converged | Outcome::Parked) {
+                    prop_assert_eq!((name, group.report.outcome), (name, report.outcome));
+                }
+            }
         }
     }
 }
