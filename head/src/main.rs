@@ -21,6 +21,7 @@ mod modules;
 mod nodeset;
 mod outputs;
 mod pending;
+mod reload;
 mod requests;
 mod run;
 mod sources;

@@ -31,7 +31,7 @@ use tracing::{debug, info, warn};
 
 pub(crate) use self::core::Core;
 pub(crate) use datafile::{DataFiles, watch_files};
-pub(crate) use external::{Confined, External, Setup};
+pub(crate) use external::{Confined, External, Reloaded, Setup};
 pub(crate) use image::{ImageStore, Images, SystemImage};
 pub(crate) use power::{Observed, Power, check_template};
 pub(crate) use pxe::Pxe;

@@ -105,8 +105,8 @@ fn log_panics() {
 }
 
 async fn run(config: Config, file: &Path) -> anyhow::Result<()> {
-    let mut running = start::start(&config).await?;
-    let ended = wait(&mut running, file).await;
+    let mut running = start::start(&config, file).await?;
+    let ended = wait(&mut running).await;
     running.stop.cancel();
     let servers = async { tokio::join!(running.boot_plane.wait(), running.modules.ended()) };
     if timeout(STOP_TIMEOUT, servers).await.is_err() {
@@ -128,7 +128,7 @@ async fn run(config: Config, file: &Path) -> anyhow::Result<()> {
 }
 
 /// Until a signal, or the end of a vital task, which only a bug can bring about.
-async fn wait(running: &mut Running, file: &Path) -> anyhow::Result<()> {
+async fn wait(running: &mut Running) -> anyhow::Result<()> {
     let watch = |kind| signal(kind).context("cannot watch for signals");
     let (mut term, mut int, mut hup) = (
         watch(SignalKind::terminate())?,
@@ -140,8 +140,9 @@ async fn wait(running: &mut Running, file: &Path) -> anyhow::Result<()> {
             () = heard(&mut term) => return told("SIGTERM"),
             () = heard(&mut int) => return told("SIGINT"),
             () = heard(&mut hup) => {
-                check_again(file);
-                running.reload.notify_one();
+                let reloader = running.reloader.clone();
+                // It says in the log how it went.
+                tokio::spawn(async move { drop(reloader.reload().await) });
             }
             error = running.vital.ended() => return Err(error),
         }
@@ -156,17 +157,5 @@ fn told(signal: &str) -> anyhow::Result<()> {
 async fn heard(signal: &mut Signal) {
     if signal.recv().await.is_none() {
         std::future::pending::<()>().await;
-    }
-}
-
-/// SIGHUP: says what the next start would make of the file, of which nothing is reloaded; mutation files are.
-fn check_again(file: &Path) {
-    match Config::read(file) {
-        Ok(_) => {
-            info!(file = %file.display(), "the configuration is good; it is read at the next start");
-        }
-        Err(error) => {
-            error!(file = %file.display(), %error, "the configuration is not good; this head goes on with the one it has");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! `module`: what carries mutations out for the head, and how it is doing; scaffolds of new ones (`new`).
+//! `module`: what carries mutations out for the head, and how it is doing; its configuration read again; scaffolds of new ones (`new`).
 
 mod new;
 
@@ -20,6 +20,10 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
     },
+    /// Have the head read its configuration again and start, stop or tell modules accordingly
+    ///
+    /// A configuration that is not good changes nothing. Everything in it but modules counts from the head's next start.
+    Reload,
     /// Write a small module that works, to start from
     New(new::NewArgs),
 }
@@ -74,6 +78,7 @@ impl From<v1::ModuleInfo> for ModuleView {
 pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::List { output } => list(output, context).await,
+        Command::Reload => reload(context).await,
         Command::New(args) => new::run(&args, context),
     }
 }
@@ -89,6 +94,29 @@ async fn list(output: Format, context: &Context) -> Result<Exit, Failure> {
         |module| module.name.clone(),
         || table(&views, output),
     )?;
+    Ok(Exit::Ok)
+}
+
+async fn reload(context: &Context) -> Result<Exit, Failure> {
+    let mut head = context.head().await?;
+    let done = head.reload_modules(v1::ReloadModulesRequest {}).await?;
+    let done = done.into_inner();
+    let lists = [
+        ("added", done.added),
+        ("removed", done.removed),
+        ("restarted", done.restarted),
+        ("told of another configuration", done.configured),
+        ("at the head's next start", done.at_next_start),
+    ];
+    let mut text: String = lists
+        .iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{what}: {}\n", names.join(", ")))
+        .collect();
+    if text.is_empty() {
+        text.push_str("nothing has changed\n");
+    }
+    context.screen.print(&text)?;
     Ok(Exit::Ok)
 }
 

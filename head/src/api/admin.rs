@@ -21,6 +21,7 @@ use crate::extensions::Extensions;
 use crate::modules::{External, ImageStore, Modules};
 use crate::nodeset::{NodeSet, is_group_name};
 use crate::pending::HoldingList;
+use crate::reload::Reloader;
 use crate::requests::Requests;
 use crate::store::History;
 
@@ -44,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) images: Arc<ImageStore>,
     /// Modules out of process.
     pub(crate) external: External,
+    /// Reads the configuration again.
+    pub(crate) reloader: Reloader,
     /// What was written.
     pub(crate) history: History,
     /// Name of the cluster.
@@ -418,5 +421,20 @@ impl AdminService for Admin {
     ) -> Answer<v1::ListModulesResponse> {
         let modules = self.0.external.list();
         Ok(Response::new(v1::ListModulesResponse { modules }))
+    }
+
+    async fn reload_modules(
+        &self,
+        _: Request<v1::ReloadModulesRequest>,
+    ) -> Answer<v1::ReloadModulesResponse> {
+        let done = self.0.reloader.reload().await;
+        let done = done.map_err(Status::invalid_argument)?;
+        Ok(Response::new(v1::ReloadModulesResponse {
+            added: done.modules.added,
+            removed: done.modules.removed,
+            restarted: done.modules.restarted,
+            configured: done.modules.configured,
+            at_next_start: done.at_next_start,
+        }))
     }
 }

@@ -1,4 +1,4 @@
-//! `[modules.NAME]`: modules that the head starts and keeps running.
+//! `[modules.NAME]`: modules that the head starts and keeps running; taken over while it runs, too (`reload`).
 //!
 //! ```toml
 //! [modules.fan]

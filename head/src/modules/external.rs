@@ -1,6 +1,7 @@
 //! Modules out of process: those that the configuration names, which the head starts and keeps running, and those that put a socket into
 //! `<run_dir>/modules.d` (DESIGN 3, fault F32).
 //!
+//! - `programs`: those of the configuration, which may change while the head runs.
 //! - `keeper`: one task a module: starts it, speaks with it, starts it again.
 //! - `link`, `health`: its socket and what it says of itself; `spawn`, `processes`: its process, and what that uses.
 //! - `status`: how it is doing.
@@ -12,22 +13,21 @@ mod health;
 mod keeper;
 mod link;
 mod processes;
+mod programs;
 mod spawn;
 mod status;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use engine::driver::{Clock, Handle};
 use engine::event::Fire;
 use engine::mutation::{MutationContext, MutationId, UrlChange};
 use engine::state::{Change, NodeId, NodeName, Value};
 use engine::wire::convert::Declared;
-use nix::unistd::{Uid, User};
+use nix::unistd::Uid;
 use proto::v1;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use self::keeper::{Keeper, Order};
+pub(crate) use self::programs::Reloaded;
 pub(crate) use self::spawn::Confined;
 use self::status::{ERROR, INIT, RUN, STOP, Status};
 use super::{Declaration, DeclareError, Module, Modules, Reports};
@@ -91,6 +92,8 @@ pub(crate) struct External {
     shared: Arc<Shared>,
     run_dir: PathBuf,
     hosted: Arc<Mutex<BTreeMap<String, Arc<Hosted>>>>,
+    /// What the configuration says of them; locked while another one is taken over.
+    configured: Arc<tokio::sync::Mutex<Vec<ModuleConfig>>>,
     tasks: TaskTracker,
 }
 
@@ -102,14 +105,16 @@ struct Hosted {
     declaration: Mutex<Declaration>,
     status: Mutex<Status>,
     reports: Reports,
+    /// Cancelled when nothing is left of it.
+    gone: CancellationToken,
     me: std::sync::Weak<Self>,
 }
 
 impl External {
-    /// Starts the configured modules, and looks for sockets of others.
+    /// Starts the configured modules.
     ///
     /// # Errors
-    /// A folder cannot be made; a user is not known.
+    /// A folder cannot be made; a user or a name does not do.
     pub(crate) async fn start(setup: Setup, configured: &[ModuleConfig]) -> anyhow::Result<Self> {
         let external = Self {
             shared: Arc::new(Shared {
@@ -124,11 +129,10 @@ impl External {
             }),
             run_dir: setup.run_dir,
             hosted: Arc::default(),
+            configured: Arc::default(),
             tasks: TaskTracker::new(),
         };
-        for module in configured {
-            external.keep_program(module)?;
-        }
+        external.reload(configured).await?;
         external.declare_services().await;
         Ok(external)
     }
@@ -187,59 +191,6 @@ impl External {
         }
     }
 
-    fn keep_program(&self, module: &ModuleConfig) -> anyhow::Result<()> {
-        let name = &module.name;
-        anyhow::ensure!(
-            !self.shared.modules.is_taken(name),
-            "[modules.{name}]: the head has a module of its own of that name; choose another one"
-        );
-        let user = match &module.user {
-            Some(user) => Some(
-                User::from_name(user)
-                    .ok()
-                    .flatten()
-                    .with_context(|| format!("[modules.{name}] user = {user:?}: there is no such user; make one with `useradd --system {user}`"))?,
-            ),
-            None => None,
-        };
-        let all = self.run_dir.join("modules");
-        make_dir(&all, 0o711)?;
-        let own = all.join(name);
-        make_dir(&own, 0o700)?;
-        let mut allowed = vec![0, Uid::effective().as_raw()];
-        if let Some(user) = &user {
-            allowed.push(user.uid.as_raw());
-            std::os::unix::fs::chown(&own, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-                .with_context(|| format!("cannot give {} to user {}", own.display(), user.name))?;
-        }
-        let is_root = user
-            .as_ref()
-            .map_or(Uid::effective(), |user| user.uid)
-            .is_root();
-        let limits = &module.limits;
-        info!(
-            module = name,
-            memory_mib = limits.memory >> 20,
-            pids = limits.pids,
-            discoveries_per_second = limits.discoveries_per_second,
-            held_by = if is_root {
-                "rlimits (memory) and a look a second (memory, pids): set `user` so that the kernel bounds pids"
-            } else {
-                "rlimits and a look a second"
-            },
-            "module limits"
-        );
-        let kind = v1::module_info::Kind::Process;
-        self.keep(
-            name.clone(),
-            kind,
-            Some(module.clone()),
-            own.join("sock"),
-            allowed,
-        );
-        Ok(())
-    }
-
     fn keep(
         &self,
         name: String,
@@ -256,6 +207,7 @@ impl External {
             declaration: Mutex::default(),
             status: Mutex::default(),
             reports: self.shared.reports.clone(),
+            gone: CancellationToken::new(),
             me: me.clone(),
         });
         self.lock().insert(name.clone(), Arc::clone(&hosted));
@@ -271,9 +223,15 @@ impl External {
         self.tasks.spawn(async move {
             keeper.run().await;
             if !external.shared.stop.is_cancelled() {
-                external.lock().remove(&name);
+                let hosted = external.lock().remove(&name);
+                if let Some(hosted) = &hosted {
+                    hosted.forget(&external.shared).await;
+                }
                 external.shared.modules.remove(&name).await;
                 external.declare_services().await;
+                if let Some(hosted) = hosted {
+                    hosted.gone.cancel();
+                }
             }
         });
     }
@@ -361,6 +319,15 @@ impl Hosted {
     /// Reports how the module is doing as values of the head's node.
     async fn report(&self, shared: &Shared) {
         let values = self.status().values(&self.name);
+        shared.reports.discover(shared.me, "service", values).await;
+    }
+
+    /// The module is gone, and nothing is known of it any more.
+    async fn forget(&self, shared: &Shared) {
+        let mut values = self.status().values(&self.name);
+        for change in &mut values {
+            change.value = None;
+        }
         shared.reports.discover(shared.me, "service", values).await;
     }
 
@@ -484,13 +451,4 @@ fn sockets(folder: &Path) -> Vec<(String, PathBuf)> {
     found.sort();
     found.truncate(MAX_SOCKETS);
     found
-}
-
-fn make_dir(path: &Path, mode: u32) -> anyhow::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
-        .with_context(|| format!("cannot make {}", path.display()))
 }

@@ -34,6 +34,7 @@ use crate::modules::{
 };
 use crate::outputs::{EventQueue, Outputs, follow_events};
 use crate::pending::HoldingList;
+use crate::reload::Reloader;
 use crate::requests::Requests;
 use crate::store::{History, Loaded, Sqlite, StoreWorker};
 use crate::sync::{self, Keys};
@@ -49,8 +50,8 @@ const COMMIT_BUCKETS: [f64; 8] = [0.000_5, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5, 
 
 /// A head that runs.
 pub(super) struct Running {
-    /// Told when mutation files shall be read again.
-    pub(super) reload: Arc<Notify>,
+    /// Reads the configuration again.
+    pub(super) reloader: Reloader,
     /// Cancelled when it shall stop.
     pub(super) stop: CancellationToken,
     /// Its tasks.
@@ -76,7 +77,7 @@ struct Shared {
 }
 
 /// Starts everything; when it returns, the head answers.
-pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
+pub(super) async fn start(config: &Config, file: &Path) -> anyhow::Result<Running> {
     let metrics = start_metrics()?;
     let (mut store, mut loaded) = Sqlite::open(&config.state_dir, Arc::default())?;
     let folder = config.state_dir.join(extensions::FOLDER);
@@ -191,8 +192,8 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         look_at_power(power, config.power.poll, handle.clone()),
     );
     files.start(handle.clone());
-    let reload = Arc::new(Notify::new());
-    let files = watch_files(modules, folder, handle.clone(), Arc::clone(&reload));
+    let read_files = Arc::new(Notify::new());
+    let files = watch_files(modules, folder, handle.clone(), Arc::clone(&read_files));
     vital.spawn("mutation files", files);
     vital.spawn("module sockets", external.clone().look_for_sockets());
     vital.spawn("sync connections", children.connections);
@@ -205,10 +206,11 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
         metrics,
         shown: RailGauges::default(),
     };
+    let reloader = Reloader::new(file.to_path_buf(), config, external.clone(), read_files);
     let admin = start_api(
         config,
         pages,
-        (Arc::new(images), external.clone()),
+        (Arc::new(images), external.clone(), reloader.clone()),
         token,
         epoch,
         &shared,
@@ -218,7 +220,7 @@ pub(super) async fn start(config: &Config) -> anyhow::Result<Running> {
     let (cluster, version) = (&config.cluster, env!("CARGO_PKG_VERSION"));
     info!(cluster, name = %config.name, epoch, sync_port, version, "kraken-head is ready");
     Ok(Running {
-        reload,
+        reloader,
         stop: shared.stop,
         vital,
         boot_plane,
@@ -494,7 +496,7 @@ fn start_boot_plane(
 async fn start_api(
     config: &Config,
     pages: Pages,
-    (images, external): (Arc<ImageStore>, External),
+    (images, external, reloader): (Arc<ImageStore>, External, Reloader),
     token: Token,
     epoch: u64,
     shared: &Shared,
@@ -509,6 +511,7 @@ async fn start_api(
         pending: shared.pending.clone(),
         images,
         external,
+        reloader,
         history: History::of(&config.state_dir),
         cluster: config.cluster.clone(),
         epoch,

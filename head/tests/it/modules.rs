@@ -191,6 +191,146 @@ async fn a_socket_in_the_folder_is_a_module_until_it_goes() {
 }
 
 #[tokio::test]
+async fn a_service_is_restarted_stopped_and_started_over_restarts_of_the_head() {
+    let rig = Rig::new("");
+    let program = example();
+    rig.configure(&format!("[modules.good]\ncommand = [{program:?}]\n"));
+    let (head, client) = rig.start().await;
+    let first = wait_module(&client, "good", "runs", |module| module.up).await;
+    // Restarted: what was wanted is so again, and it is counted.
+    let pid = nix::unistd::Pid::from_raw(first.pid as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    let again = wait_module(&client, "good", "runs again", |module| {
+        module.up && module.pid != first.pid
+    })
+    .await;
+    assert_eq!((again.failures, again.state.as_str()), (1, "RUN"));
+    let mut client = client;
+    let state = |state| vec![rig::set("/services/good/state", state)];
+    rig::change(&mut client, "head", state("STOP"))
+        .await
+        .expect("set");
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("STOP")).await;
+    // A mutation does not start what an operator stopped; it says how to.
+    let node = rig::node("n1", &[("/Platform", "tagged")]);
+    rig::add(&mut client, vec![node]).await.expect("added");
+    eventually("the failure is explained", || {
+        let mut client = client.clone();
+        async move {
+            let explain = v1::ExplainRequest { nodes: "n1".into() };
+            let reports = client.explain(explain).await.ok()?.into_inner().reports;
+            let text = &reports[0].failures.first()?.text;
+            text.contains("/services/good/state=RUN").then_some(())
+        }
+    })
+    .await;
+    head.kill();
+
+    // Stopped stays stopped, and what is needed is started.
+    let (_head, mut client) = rig.start().await;
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("STOP")).await;
+    let stopped = module(&client, "good").await;
+    assert_eq!(
+        (stopped.up, stopped.pid, stopped.state.as_str()),
+        (false, 0, "STOP")
+    );
+    rig::change(&mut client, "head", state("RUN"))
+        .await
+        .expect("set");
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("RUN")).await;
+    rig::wait_dsc(&client, "n1", "/Platform", Some("tagged")).await;
+}
+
+async fn reload(client: &mut Client) -> Result<v1::ReloadModulesResponse, tonic::Status> {
+    let answer = client.reload_modules(v1::ReloadModulesRequest {}).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn modules_follow_the_configuration_file_while_the_head_runs() {
+    let rig = Rig::new("");
+    let program = example();
+    let section =
+        |name: &str, more: &str| format!("[modules.{name}]\ncommand = [{program:?}]\n{more}\n");
+    let (stays, goes) = (section("stays", ""), section("goes", ""));
+    rig.configure(&(stays.clone() + &goes + &section("told", "config = { greeting = \"a\" }")));
+    let (head, mut client) = rig.start().await;
+    let up = |module: &ModuleInfo| module.up;
+    let stayed = wait_module(&client, "stays", "runs", up).await;
+    let told = wait_module(&client, "told", "runs", up).await;
+    wait_module(&client, "goes", "runs", up).await;
+    tag(&mut client, "n1").await;
+
+    // One comes, one goes, one is told, one is left alone.
+    let hello = section("told", "config = { greeting = \"hello\" }");
+    rig.configure(&(stays.clone() + &section("comes", "config = { tag = \"a\" }") + &hello));
+    let done = reload(&mut client).await.expect("reloaded");
+    assert_eq!(
+        (done.added, done.removed, done.restarted, done.configured),
+        (
+            vec!["comes".into()],
+            vec!["goes".into()],
+            vec![],
+            vec!["told".into()]
+        )
+    );
+    head.logged("greeting is \\\"hello\\\"").await;
+    let came = wait_module(&client, "comes", "runs", up).await;
+    let names: Vec<String> = modules(&mut client)
+        .await
+        .into_iter()
+        .map(|module| module.name)
+        .collect();
+    assert!(!names.contains(&"goes".to_owned()), "{names:?}");
+    rig::wait_dsc(&client, "head", "/services/goes/state", None).await;
+    let same = (
+        module(&client, "stays").await.pid,
+        module(&client, "told").await.pid,
+    );
+    assert_eq!(same, (stayed.pid, told.pid), "neither was started again");
+    let node = rig::node("n2", &[("/Platform", "a")]);
+    rig::add(&mut client, vec![node]).await.expect("added");
+    rig::wait_dsc(&client, "n2", "/Platform", Some("a")).await;
+
+    // A file that is not good changes nothing, and says where.
+    rig.configure(&(stays.clone() + &section("comes", "memory = 7")));
+    let refused = reload(&mut client).await.expect_err("an unknown key");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(
+        refused
+            .message()
+            .contains("there is no key modules.comes.memory"),
+        "{refused:?}"
+    );
+    rig.configure(&(stays.clone() + &section("power", "")));
+    let refused = reload(&mut client).await.expect_err("a name that is taken");
+    assert!(
+        refused.message().contains("a module of its own"),
+        "{refused:?}"
+    );
+    assert_eq!(module(&client, "comes").await.pid, came.pid);
+
+    // Another environment is another process; SIGHUP does the same, and the rest of the file is named.
+    rig.configure(
+        &(stays
+            + &section("comes", "env = { SPEED = \"1\" }")
+            + &hello
+            + "[log]\nlevel = \"debug\"\n"),
+    );
+    head.signal(nix::sys::signal::Signal::SIGHUP);
+    let again = wait_module(&client, "comes", "runs anew", |module| {
+        module.up && module.pid != came.pid
+    })
+    .await;
+    assert_eq!(again.failures, 0, "a new configuration is no failure");
+    let done = reload(&mut client).await.expect("reloaded");
+    assert_eq!(
+        (done.restarted, done.at_next_start),
+        (vec![], vec!["log.level".to_owned()])
+    );
+}
+
+#[tokio::test]
 async fn f32_a_module_that_crashes_hurts_nobody() {
     hurts_nobody("crash", "", "its process ended (signal: 6").await;
 }

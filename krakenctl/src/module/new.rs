@@ -161,24 +161,24 @@ fn camel(name: &str) -> String {
 }
 
 fn next_steps(lang: Lang, name: &str, folder: &str) -> String {
-    let values = format!(
-        "1. what it adds to nodes:  cp {folder}/{name}.proto /var/lib/kraken/extensions/\n"
-    );
+    let values =
+        format!("1. what it adds to nodes:  krakenctl extension add {folder}/{name}.proto\n");
     let head = |command: &str| format!("[modules.{name}]\n     command = {command}\n");
     let rest = match lang {
         Lang::File => format!(
-            "2. what it can do:         cp {folder}/{name}.toml /var/lib/kraken/mutations/\n3. restart kraken-head\n"
+            "2. what it can do:         cp {folder}/{name}.toml /var/lib/kraken/mutations/\n\
+             3. what the head says:     krakenctl mutation lint; krakenctl mutation list\n"
         ),
         Lang::Python => format!(
             "2. its libraries:          python3 -m venv {folder}/venv && {folder}/venv/bin/pip install grpcio grpcio-tools\n\
-             3. in /etc/kraken/head.toml, then restart kraken-head:\n     {}",
+             3. in /etc/kraken/head.toml, then krakenctl module reload:\n     {}",
             head(&format!(
                 "[\"{folder}/venv/bin/python\", \"{folder}/{name}.py\"]"
             ))
         ),
         Lang::Rust => format!(
             "2. build it:               cd {folder} && cargo build --release\n\
-             3. in /etc/kraken/head.toml, then restart kraken-head:\n     {}",
+             3. in /etc/kraken/head.toml, then krakenctl module reload:\n     {}",
             head(&format!("[\"{folder}/target/release/{name}\"]"))
         ),
     };

@@ -120,3 +120,13 @@ fn the_list_says_what_is_wrong() {
         (Some("fan"), Some("process"), Some(3))
     );
 }
+
+#[test]
+fn a_reload_says_what_it_did() {
+    let head = FakeHead::start();
+    let run = head.run(&["module", "reload"]).ends(0);
+    assert_eq!(
+        run.out,
+        "restarted: fan\nat the head's next start: log.level\n"
+    );
+}

@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::link::{DialError, Link, dial};
+use super::programs::{Program, is_live_change};
 use super::spawn::Process;
 use super::status::{ERROR, INIT, RUN, STOP};
 use super::{Hosted, Shared};
@@ -52,6 +53,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Mutations that may wait for a module that is being started.
 const MAX_WAITING: usize = 16_384;
 
+/// Why mutations of a module fail that the configuration names no more.
+const LEFT: &str = "the configuration names it no more";
+
 /// What a keeper is told.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -59,14 +63,22 @@ pub(super) enum Order {
     Interrupt(NodeId, MutationId, u64),
     /// Start it, or stop it.
     Want(bool),
-    /// The configuration has changed.
+    /// The Cfg that configures it has changed.
     Configure,
+    /// The configuration file says something else of it.
+    Program(Box<Program>),
+    /// The configuration file does not name it any more.
+    Leave,
 }
 
 /// Why a module's life is over.
 enum End {
     /// It was told to stop.
     Stopped,
+    /// It runs otherwise from now on.
+    Changed,
+    /// It is not wanted any more.
+    Left,
     /// The head stops.
     Head,
     Failed(String),
@@ -111,7 +123,7 @@ impl Keeper {
         &self.hosted.name
     }
 
-    /// Until the head stops; a module that somebody else runs, until its socket is gone.
+    /// Until the head stops or the configuration names the module no more; one that somebody else runs, until its socket is gone.
     pub(super) async fn run(mut self) {
         self.wanted = self.shared.wanted(self.name()).await;
         loop {
@@ -141,7 +153,12 @@ impl Keeper {
             .await;
             let why = match end {
                 End::Head => return,
+                End::Left => return self.fail_waiting(LEFT).await,
                 End::Stopped => continue,
+                End::Changed => {
+                    self.hosted.status().in_a_row = 0;
+                    continue;
+                }
                 End::Failed(why) => why,
             };
             if self.program.is_none() && !self.socket.exists() {
@@ -189,7 +206,7 @@ impl Keeper {
         failures
     }
 
-    /// Waits for so long, or for ever, unless an order makes it worth while to start at once. False: the head stops.
+    /// Waits for so long, or for ever, unless an order makes it worth while to start at once. False: this is the end.
     async fn rest(&mut self, wait: Option<Duration>) -> bool {
         let end = wait.map(|wait| Instant::now() + wait);
         loop {
@@ -226,7 +243,26 @@ impl Keeper {
                     self.forget(node, &mutation, attempt)
                 }
                 Some(Order::Configure) => {}
+                Some(Order::Program(program)) => {
+                    self.take(*program);
+                    self.hosted.status().in_a_row = 0;
+                    return true;
+                }
+                Some(Order::Leave) => {
+                    self.fail_waiting(LEFT).await;
+                    return false;
+                }
             }
+        }
+    }
+
+    /// Takes what the configuration file says now. True: only a fresh start brings it about.
+    fn take(&mut self, program: Program) -> bool {
+        let old = self.program.replace(program.module);
+        (self.socket, self.allowed) = (program.socket, program.allowed);
+        match (&old, &self.program) {
+            (Some(old), Some(new)) => !is_live_change(old, new),
+            _ => true,
         }
     }
 
@@ -293,6 +329,10 @@ impl Keeper {
                     Some(Order::Fire(fire)) => self.queue(*fire).await,
                     Some(Order::Interrupt(node, mutation, attempt)) => self.forget(node, &mutation, attempt),
                     Some(Order::Want(true) | Order::Configure) => {}
+                    Some(Order::Program(program)) => if self.take(*program) {
+                        return Err(End::Changed);
+                    }
+                    Some(Order::Leave) => return Err(End::Left),
                 },
             }
         }

@@ -479,4 +479,16 @@ impl Admin for Service {
             modules: vec![wild],
         }))
     }
+
+    async fn reload_modules(
+        &self,
+        request: Request<v1::ReloadModulesRequest>,
+    ) -> Result<Response<v1::ReloadModulesResponse>, Status> {
+        let _world = self.enter("reload_modules", &request)?;
+        Ok(Response::new(v1::ReloadModulesResponse {
+            restarted: vec!["fan".into()],
+            at_next_start: vec!["log.level".into()],
+            ..v1::ReloadModulesResponse::default()
+        }))
+    }
 }

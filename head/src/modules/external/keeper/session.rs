@@ -68,6 +68,14 @@ impl Keeper {
                         self.forget(node, &mutation, attempt);
                         host.interrupt(node, &mutation, attempt);
                     }
+                    Some(Order::Leave) => break End::Left,
+                    Some(Order::Program(program)) => {
+                        if self.take(*program) {
+                            break End::Changed;
+                        }
+                        let config = self.shared.config(self.name(), self.program.as_ref()).await;
+                        host.configure(&config);
+                    }
                     Some(Order::Configure) => {
                         let config = self.shared.config(self.name(), self.program.as_ref()).await;
                         host.configure(&config);
@@ -78,9 +86,13 @@ impl Keeper {
         for (node, mutation, attempt) in host.told() {
             let text = match &end {
                 End::Failed(why) => format!("module {} failed while at it: {why}", self.name()),
-                End::Stopped | End::Head => {
+                End::Stopped | End::Head | End::Left => {
                     format!("module {} was stopped while at it", self.name())
                 }
+                End::Changed => format!(
+                    "module {} was started again, by another configuration, while at it",
+                    self.name()
+                ),
             };
             let mutation = mutation.clone();
             self.shared
