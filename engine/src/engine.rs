@@ -24,6 +24,7 @@ mod rails;
 mod reboot;
 mod session;
 mod stage;
+mod stagger;
 mod timers;
 mod what_if;
 
@@ -43,6 +44,7 @@ pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use crate::event::{Event, Input, Output};
 use crate::extension::Schema;
 use crate::mutation::graph::MutationGraph;
+use crate::mutation::measured::Measured;
 use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Healing, Progress};
 use crate::mutation::{MutationContext, MutationId, MutationSet};
@@ -135,6 +137,8 @@ pub struct Engine {
     ledger: Ledger,
     sessions: Sessions,
     rails: Rails,
+    /// How long mutations took on our nodes, ours and theirs.
+    measured: Measured,
     /// Until when the write is awaited that ends a node's reboot.
     rebooted: BTreeMap<NodeId, Instant>,
     /// The wall clock as somebody told it last, for our own writes in history.
@@ -176,6 +180,7 @@ impl Engine {
             commits: Commits::default(),
             ledger: Ledger::default(),
             rails: Rails::default(),
+            measured: Measured::default(),
             rebooted: BTreeMap::new(),
             wall_ms: 0,
             woken: 0,

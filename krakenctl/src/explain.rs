@@ -27,6 +27,8 @@ pub(crate) struct ReportView {
     pub(crate) known: JsonValues,
     pub(crate) steps: Vec<StepView>,
     pub(crate) current: u32,
+    /// How long the rest takes; null: there is nothing to do.
+    pub(crate) time: Option<TimeView>,
     pub(crate) waits_for: String,
     pub(crate) holds: Vec<HoldView>,
     pub(crate) failures: Vec<FailureView>,
@@ -48,6 +50,29 @@ pub(crate) struct StepView {
     changes: Vec<ChangeView>,
     /// Indices of the steps that must be done before.
     after: Vec<u32>,
+    /// How long it usually takes; null: never measured.
+    typical_ms: Option<u64>,
+}
+
+/// How long something takes.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct TimeView {
+    /// "measured", "at_most", "partly", "unknown".
+    basis: String,
+    ms: u64,
+    measured_steps: u32,
+    steps: u32,
+}
+
+impl TimeView {
+    pub(crate) fn new(time: &v1::TimeEstimate) -> Self {
+        Self {
+            basis: time.basis.clone(),
+            ms: time.ms,
+            measured_steps: time.measured_steps,
+            steps: time.steps,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -98,6 +123,10 @@ impl ReportView {
                 .map(|step| step_view(step, shown))
                 .collect(),
             current: report.current,
+            time: report
+                .estimate
+                .as_ref()
+                .and_then(|estimate| estimate.time.as_ref().map(TimeView::new)),
             waits_for: report.waits_for.clone(),
             holds: report
                 .holds
@@ -151,6 +180,7 @@ pub(crate) fn step_view(step: &v1::ReportStep, shown: &Shown) -> StepView {
             .map(|change| change_view(change, shown))
             .collect(),
         after: step.after.clone(),
+        typical_ms: step.typical_ms,
     }
 }
 
@@ -215,6 +245,14 @@ pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String
     if !report.steps.is_empty() {
         line(&mut out, "\nPath");
         indent(&mut out, &steps_table(report, shown).render(false, paint));
+    }
+    if let Some(estimate) = &report.estimate
+        && !estimate.text.is_empty()
+    {
+        line(
+            &mut out,
+            &format!("\nTakes      {}", printable(&estimate.text)),
+        );
     }
     // What lifts the only hold is told with the hold.
     let told_below = matches!(&report.holds[..], [hold] if hold.lifted_by == report.waits_for);

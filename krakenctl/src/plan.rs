@@ -8,9 +8,11 @@ mod state_file;
 use std::path::{Path, PathBuf};
 
 use engine::extension::{Schema, nearest};
+use engine::mutation::estimate::{Basis, Estimate};
 use engine::mutation::file::load_dir;
 use engine::mutation::graph::{GraphError, MutationGraph};
 use engine::mutation::path::Plan;
+use engine::mutation::report::ReportStep;
 use engine::mutation::{MutationContext, UrlChange};
 use engine::state::Values;
 use proto::v1;
@@ -98,6 +100,11 @@ struct PlanView {
     steps: Vec<String>,
     /// For each step the indices of those that must be done before; others may run beside it.
     after: Vec<Vec<usize>>,
+    /// Longest time that its steps may take together; null: some have no timeout, or there is none.
+    at_most_ms: Option<u64>,
+    /// How often power is cut, and switched on.
+    power_offs: usize,
+    power_ons: usize,
     /// Why there is no path; else empty.
     reason: String,
 }
@@ -211,10 +218,17 @@ fn page(graph: &MutationGraph, plan: &Plan, paint: Paint) -> String {
             let table = steps(graph, plan).render(false, paint);
             let steps = path.steps.len();
             let s = if steps == 1 { "" } else { "s" };
-            format!("{table}{steps} step{s}, cost {}\n", path.cost)
+            let takes = estimate(graph, plan);
+            format!("{table}{steps} step{s}, cost {}; {takes}\n", path.cost)
         }
         Plan::NoPath(no_path) => format!("no path: {no_path}\n"),
     }
+}
+
+/// What it takes, by timeouts alone: nothing was measured here.
+fn estimate(graph: &MutationGraph, plan: &Plan) -> Estimate {
+    let after = graph.order(plan.steps());
+    Estimate::of(&ReportStep::of_path(plan.steps(), &after, graph))
 }
 
 fn view(graph: &MutationGraph, plan: &Plan) -> (PlanView, Exit) {
@@ -224,11 +238,16 @@ fn view(graph: &MutationGraph, plan: &Plan) -> (PlanView, Exit) {
         Plan::NoPath(no_path) => ("no_path", no_path.reason.clone(), Exit::Failure),
     };
     let steps = plan.steps().iter().map(ToString::to_string).collect();
+    let estimate = estimate(graph, plan);
+    let bounded = estimate.time.filter(|time| time.basis == Basis::AtMost);
     (
         PlanView {
             outcome,
             steps,
             after: graph.order(plan.steps()),
+            at_most_ms: bounded.and_then(|time| u64::try_from(time.time.as_millis()).ok()),
+            power_offs: estimate.power_offs,
+            power_ons: estimate.power_ons,
             reason,
         },
         exit,

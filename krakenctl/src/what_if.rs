@@ -9,7 +9,7 @@ use proto::v1::plan_request::Write;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::explain::{self, StepView};
+use crate::explain::{self, StepView, TimeView};
 use crate::output::{Cell, Format, Paint, Table, Tone, printable};
 use crate::value::Shown;
 use crate::{Context, names, view};
@@ -66,6 +66,11 @@ struct EstimateView {
     /// Nodes on which a job runs and whose plan has a disruptive step.
     busy: String,
     busy_count: u32,
+    power_offs: u32,
+    /// Of each node; null: there is nothing to do.
+    time: Option<TimeView>,
+    /// Of all nodes of the group.
+    all: Option<TimeView>,
 }
 
 /// The question what a write would lead to.
@@ -195,6 +200,7 @@ fn group_view(group: &v1::PlanGroup, shown: &Shown) -> GroupView {
         }
     };
     let estimate = group.estimate.clone().unwrap_or_default();
+    let each = estimate.each.clone().unwrap_or_default();
     GroupView {
         nodes: group.nodes.clone(),
         count: group.count,
@@ -211,6 +217,9 @@ fn group_view(group: &v1::PlanGroup, shown: &Shown) -> GroupView {
             reboots: estimate.reboots,
             busy: estimate.busy,
             busy_count: estimate.busy_count,
+            power_offs: each.power_offs,
+            time: each.time.as_ref().map(TimeView::new),
+            all: estimate.all.as_ref().map(TimeView::new),
         },
     }
 }
@@ -347,8 +356,12 @@ fn headline(group: &v1::PlanGroup) -> (String, Tone) {
 fn estimate(group: &v1::PlanGroup) -> String {
     let estimate = group.estimate.clone().unwrap_or_default();
     let mut parts = Vec::new();
-    if estimate.reboots > 0 {
-        parts.push(view::count(estimate.reboots as usize, "power-on"));
+    if let Some(each) = estimate.each.as_ref().filter(|each| !each.text.is_empty()) {
+        parts.push(printable(&each.text));
+        let one = each.time.as_ref().map_or(0, |time| time.ms);
+        if let Some(all) = estimate.all.as_ref().filter(|all| all.ms > one) {
+            parts.push(format!("all of them {}", printable(&all.text)));
+        }
     }
     if estimate.busy_count > 0 {
         let mut text = String::new();
@@ -365,7 +378,7 @@ fn estimate(group: &v1::PlanGroup) -> String {
         );
         parts.push(text);
     }
-    parts.join(", ")
+    parts.join("; ")
 }
 
 /// What comes to standard error behind a page.

@@ -20,15 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::others::OthersKey;
-use crate::mutation::{Mutation, MutationId};
-use crate::state::{Node, NodeId, NodeName, core};
+use crate::mutation::{Mutation, MutationId, switches_on};
+use crate::state::{Node, NodeId, NodeName};
 use crate::time::Instant;
 
 /// A share of the nodes never means fewer than this: a small cluster is not slowed down by a percentage. Say a count to allow fewer.
 pub const PERCENT_FLOOR: usize = 8;
 
 /// The time over which firings are counted.
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// How much may happen behind one gate; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +151,7 @@ impl Limit {
     }
 
     /// How many may pass within a minute.
-    fn rate(&self, size: usize) -> Option<usize> {
+    pub(super) fn rate(&self, size: usize) -> Option<usize> {
         let share = self.percent_per_minute.map(|percent| {
             let nodes = (size * percent as usize).div_ceil(100);
             nodes.max(PERCENT_FLOOR)
@@ -167,7 +167,7 @@ impl Governor {
         self.limits = limits;
     }
 
-    fn limit_of(&self, gate: &Gate) -> Option<&Limit> {
+    pub(super) fn limit_of(&self, gate: &Gate) -> Option<&Limit> {
         let limit = match gate {
             Gate::Cluster => &self.limits.cluster,
             Gate::Group(group) => self.limits.groups.get(&**group)?,
@@ -175,6 +175,18 @@ impl Governor {
             _ => return None,
         };
         (!limit.is_none()).then_some(limit)
+    }
+
+    /// The groups of a node that have limits.
+    pub(super) fn limited_groups<'n>(&self, node: &'n Node) -> impl Iterator<Item = &'n str> {
+        let limits = &self.limits.groups;
+        let groups = node.groups.iter().map(String::as_str);
+        groups.filter(|group| limits.contains_key(*group))
+    }
+
+    /// Time between two machines that are switched on.
+    pub(super) fn power_on_gap(&self) -> Duration {
+        self.limits.power_on_gap
     }
 
     /// The gates that `mutation` has to pass on `node`, as far as they have limits and the node has not passed them.
@@ -192,7 +204,7 @@ impl Governor {
             let holds = passed.is_some_and(|passed| passed.holders.contains(&node.id));
             !holds && self.limit_of(gate).is_some()
         });
-        if switches_on(mutation) && !self.limits.power_on_gap.is_zero() {
+        if switches_on(&mutation.mutates) && !self.limits.power_on_gap.is_zero() {
             gates.push(Gate::PowerOn);
         }
         gates
@@ -354,14 +366,6 @@ impl Governor {
         let taken = self.passed.iter().map(|(gate, p)| (gate, p.holders.len()));
         taken.filter(|(_, taken)| *taken > 0)
     }
-}
-
-/// Whether `mutation` switches a machine on.
-fn switches_on(mutation: &Mutation) -> bool {
-    mutation.mutates.iter().any(|change| {
-        change.url.as_str() == core::PHYS_STATE
-            && change.to.as_ref().and_then(|to| to.as_text()) == Some(core::POWER_ON)
-    })
 }
 
 #[cfg(test)]

@@ -112,8 +112,9 @@ impl Engine {
         for action in actions {
             match action {
                 Action::Done(current) => {
-                    let elapsed_ms =
-                        u64::try_from(now.since(current.since).as_millis()).unwrap_or(u64::MAX);
+                    let elapsed = now.since(current.since);
+                    self.measured.note(&current.mutation, elapsed);
+                    let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
                     self.mutation_event(id, &current, MutationEvent::Done { elapsed_ms });
                     self.outcome(id, &current.mutation, true);
                 }

@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use super::explain::Standing;
 use super::stage::Stage;
+use super::stagger::Crowd;
 use super::{Again, Engine, Runtime};
 use crate::event::{WriteError, WriteOp};
 use crate::history::{self, Cells};
+use crate::mutation::estimate::{Estimate, TimeEstimate};
 use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Action, Phase, View};
-use crate::mutation::report::{Hold, Outcome, Report, ReportStep};
+use crate::mutation::report::{Hold, Outcome, Report};
 use crate::mutation::{Mutation, MutationId};
-use crate::state::{Node, NodeId, NodeName, Values, core};
+use crate::state::{Node, NodeId, NodeName, Values};
 use crate::time::Instant;
 
 /// Stands for a node's name in the texts of [`GroupHold`].
@@ -47,8 +49,10 @@ pub struct PlanGroup {
     pub holds: Vec<GroupHold>,
     /// Running mutations that the write would interrupt.
     pub interrupts: Vec<MutationId>,
-    /// How often the nodes would be switched on: what runs on them has ended by then.
-    pub reboots: usize,
+    /// What each of them would take.
+    pub estimate: Estimate,
+    /// How long all of them together would take: limits may let them go one after the other.
+    pub all: Option<TimeEstimate>,
     /// Nodes with a running job among those whose plan has a disruptive step.
     pub busy: Vec<NodeName>,
 }
@@ -83,6 +87,7 @@ struct Making {
     holds: Vec<GroupHold>,
     held_at_once: usize,
     busy: Vec<NodeName>,
+    crowd: Crowd,
 }
 
 impl Engine {
@@ -264,6 +269,7 @@ impl<'e> Groups<'e> {
         let index = self.group_of(node, dsc, plan, manner);
         let making = &mut self.making[index];
         making.nodes.push(node.name.clone());
+        making.crowd.add(node, &engine.rails.governor);
         if node.is_busy() && making.report.steps.iter().any(|step| step.disruptive) {
             making.busy.push(node.name.clone());
         }
@@ -332,6 +338,7 @@ impl<'e> Groups<'e> {
                 holds: Vec::new(),
                 held_at_once: 0,
                 busy: Vec::new(),
+                crowd: Crowd::default(),
             });
             self.making.len() - 1
         });
@@ -346,6 +353,7 @@ impl<'e> Groups<'e> {
         for step in &mut report.steps {
             step.in_flight = manner.running.contains(&step.mutation);
         }
+        report.measure(&self.engine.measured);
         if let Some(parked) = &manner.parked {
             report.outcome = Outcome::Parked;
             report.reason = parked.clone();
@@ -354,14 +362,24 @@ impl<'e> Groups<'e> {
     }
 
     fn finish(self) -> Vec<PlanGroup> {
+        let engine = self.engine;
         let groups = self.making.into_iter().map(|making| {
             let mut report = making.report;
             let all_held = making.after_job || making.held_at_once == making.nodes.len();
             if report.outcome == Outcome::Path && all_held {
                 report.outcome = Outcome::Held;
             }
+            let estimate = report.estimate();
+            let all = estimate.time.map(|one| {
+                let steps = report.steps.iter();
+                let steps = steps.filter_map(|step| engine.mutation(&step.mutation));
+                let (rails, crowd) = (&engine.rails, &making.crowd);
+                let time = crowd.takes(&rails.governor, rails, steps, one.time);
+                TimeEstimate { time, ..one }
+            });
             PlanGroup {
-                reboots: report.steps.iter().filter(|step| switches_on(step)).count(),
+                estimate,
+                all,
                 nodes: making.nodes,
                 report,
                 holds: making.holds,
@@ -405,13 +423,6 @@ fn without_name(text: &str, name: &str) -> String {
     }
     out.push_str(rest);
     out
-}
-
-fn switches_on(step: &ReportStep) -> bool {
-    step.changes.iter().any(|change| {
-        change.url.as_str() == core::PHYS_STATE
-            && change.to.as_ref().and_then(|to| to.as_text()) == Some(core::POWER_ON)
-    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //!
 //! Left alone are mutations that say something about `/RunState` themselves, and sets in which nothing leaves SYNC: power could not be cut at all.
 
-use super::{Condition, Mutation, MutationSet};
+use super::{Condition, Mutation, MutationSet, UrlChange};
 use crate::state::{StateUrl, Value, core};
 
 impl MutationSet {
@@ -49,11 +49,26 @@ impl MutationSet {
 impl Mutation {
     /// Whether it takes a node from `POWER_ON`.
     pub(crate) fn switches_off(&self) -> bool {
-        let on = Some(Value::from(core::POWER_ON));
-        self.mutates.iter().any(|change| {
-            change.url.as_str() == core::PHYS_STATE && change.from.contains(&on) && change.to != on
-        })
+        cuts_power(&self.mutates)
     }
+}
+
+/// Whether these changes take a node from `POWER_ON`.
+pub(crate) fn cuts_power(changes: &[UrlChange]) -> bool {
+    let on = Some(Value::from(core::POWER_ON));
+    let mut changes = changes.iter();
+    changes.any(|change| is_power(change) && change.from.contains(&on) && change.to != on)
+}
+
+/// Whether these changes switch a machine on.
+pub(crate) fn switches_on(changes: &[UrlChange]) -> bool {
+    let on = Some(Value::from(core::POWER_ON));
+    let mut changes = changes.iter();
+    changes.any(|change| is_power(change) && change.to == on)
+}
+
+fn is_power(change: &UrlChange) -> bool {
+    change.url.as_str() == core::PHYS_STATE
 }
 
 #[cfg(test)]

@@ -5,19 +5,23 @@
 //! - [`path`]: the deterministic search and its result.
 //! - [`progress`]: one node's path being followed: fire, wait, time out, interrupt, park.
 //! - [`report`]: why a node is where it is, as data.
+//! - [`measured`], [`estimate`]: how long mutations took, and how long a path will take.
 //! - `file`: the TOML form (feature `files`).
 
 mod condition;
 mod declaration;
 mod drain;
+pub mod estimate;
 #[cfg(feature = "files")]
 pub mod file;
 pub mod graph;
+pub mod measured;
 pub mod path;
 pub mod progress;
 pub mod report;
 
 pub use condition::{Allowed, Condition, NumberRange};
+pub(crate) use drain::{cuts_power, switches_on};
 pub use graph::lint;
 
 pub use declaration::{

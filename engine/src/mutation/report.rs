@@ -6,7 +6,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::estimate::Estimate;
 use super::graph::MutationGraph;
+use super::measured::Measured;
 use super::path::{Plan, PlanResult};
 use super::{Mutation, MutationContext, MutationId, UrlChange};
 use crate::state::{Change, NodeId, NodeName, StateUrl, Value, Values};
@@ -73,6 +75,8 @@ pub struct ReportStep {
     pub elapsed: Duration,
     /// After which it counts as failed; `None`: never.
     pub timeout: Option<Duration>,
+    /// How long it usually takes in this cluster; `None`: never measured.
+    pub typical: Option<Duration>,
     /// What it changes.
     pub changes: Vec<UrlChange>,
     /// Indices of the steps that must be done before; steps of which none comes before the other may run side by side.
@@ -134,6 +138,16 @@ impl Outcome {
 }
 
 impl ReportStep {
+    /// The steps of a path, of which `after` says what each must come after.
+    pub fn of_path(path: &[MutationId], after: &[Vec<usize>], graph: &MutationGraph) -> Vec<Self> {
+        let steps = path.iter().filter_map(|step| graph.mutation(step));
+        let mut steps: Vec<Self> = steps.map(Self::new).collect();
+        for (step, after) in steps.iter_mut().zip(after) {
+            step.after.clone_from(after);
+        }
+        steps
+    }
+
     /// A step that has not been fired.
     pub fn new(mutation: &Mutation) -> Self {
         Self {
@@ -144,6 +158,7 @@ impl ReportStep {
             attempt: 0,
             elapsed: Duration::ZERO,
             timeout: mutation.timeout,
+            typical: None,
             changes: mutation.mutates.clone(),
             after: Vec::new(),
         }
@@ -159,16 +174,7 @@ impl Report {
         graph: &MutationGraph,
         dsc: &Values,
     ) -> Self {
-        let mut steps: Vec<ReportStep> = plan
-            .plan
-            .steps()
-            .iter()
-            .filter_map(|step| graph.mutation(step))
-            .map(ReportStep::new)
-            .collect();
-        for (step, after) in steps.iter_mut().zip(&plan.after) {
-            step.after.clone_from(after);
-        }
+        let steps = ReportStep::of_path(plan.plan.steps(), &plan.after, graph);
         let touched = steps
             .iter()
             .flat_map(|step| step.changes.iter().map(|change| &change.url));
@@ -237,6 +243,18 @@ impl Report {
         }
     }
 
+    /// Notes how long the steps usually take.
+    pub fn measure(&mut self, measured: &Measured) {
+        for step in &mut self.steps {
+            step.typical = measured.typical(&step.mutation);
+        }
+    }
+
+    /// What the steps will take.
+    pub fn estimate(&self) -> Estimate {
+        Estimate::of(&self.steps)
+    }
+
     fn headline(&self) -> String {
         let left = self.steps.len() - self.current.min(self.steps.len());
         match self.outcome {
@@ -274,6 +292,7 @@ impl fmt::Display for Report {
             )?;
             writeln!(f, "{}", remarks(step, order.get(index)))?;
         }
+        line(f, "takes", &self.estimate().to_string())?;
         line(f, "waits", &self.waits_for)?;
         for hold in &self.holds {
             line(f, "held", &format!("{} [{}]", hold.text, hold.kind))?;
@@ -400,10 +419,11 @@ fn remarks(step: &ReportStep, order: Option<&String>) -> String {
 }
 
 /// A duration as people say it: `850 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.
-fn time(duration: Duration) -> String {
+pub(super) fn time(duration: Duration) -> String {
     match duration.as_secs() {
         0 => format!("{} ms", duration.as_millis()),
         secs @ 1..=119 => format!("{secs} s"),
+        secs @ 120..=7199 if secs % 60 == 0 => format!("{} min", secs / 60),
         secs @ 120..=7199 => format!("{} min {} s", secs / 60, secs % 60),
         secs => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
     }

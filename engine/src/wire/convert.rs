@@ -25,7 +25,9 @@ pub use mutation::{
     mutation_to_proto, url_change_to_proto,
 };
 pub use node::{NodeFacts, node_from_proto, node_to_proto};
-pub use report::{attempt_to_proto, indices, report_to_proto};
+pub use report::{
+    attempt_to_proto, estimate_to_proto, indices, report_to_proto, time_estimate_to_proto,
+};
 pub use state::{
     change_from_proto, change_to_proto, changes_from_proto, changes_to_proto, node_id_from_proto,
     url_from_proto, value_from_proto, value_to_proto, values_from_proto, values_to_proto,

@@ -6,7 +6,7 @@ use engine::Engine;
 use engine::driver::wall_ms;
 use engine::event::{CommitError, WriteError};
 use engine::extension::{Kind, REDACTED, Schema};
-use engine::mutation::report::{Outcome, Report};
+use engine::mutation::report::Report;
 use engine::state::{Change, MAX_VALUES, Node, NodeId, StateUrl, Value, Values};
 use engine::time::Instant;
 use engine::wire::convert::{self, NodeFacts};
@@ -160,68 +160,10 @@ pub(super) fn typed_cfg(schema: &Schema, cfg: &Values) -> Result<Values, Status>
 
 /// Why a node is where it is.
 pub(super) fn report(schema: &Schema, report: &Report) -> v1::Report {
-    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let attempt = |attempt: u64| u32::try_from(attempt).unwrap_or(u32::MAX);
-    let outcome = match report.outcome {
-        Outcome::Converged => v1::Outcome::Converged,
-        Outcome::Path => v1::Outcome::Path,
-        Outcome::NoPath => v1::Outcome::NoPath,
-        Outcome::Held => v1::Outcome::Held,
-        Outcome::Parked => v1::Outcome::Parked,
-    };
     v1::Report {
-        node_id: report.node.as_bytes().to_vec(),
-        node_name: report.name.to_string(),
-        outcome: outcome.into(),
         desired: changes(schema, &report.desired),
         known: changes(schema, &report.known),
-        steps: report
-            .steps
-            .iter()
-            .map(|step| v1::ReportStep {
-                mutation: step.mutation.to_string(),
-                context: convert::context_to_proto(step.context).into(),
-                disruptive: step.disruptive,
-                in_flight: step.in_flight,
-                attempt: attempt(step.attempt),
-                elapsed_ms: millis(step.elapsed),
-                timeout_ms: step.timeout.map(millis).unwrap_or_default(),
-                changes: step
-                    .changes
-                    .iter()
-                    .map(convert::url_change_to_proto)
-                    .collect(),
-                after: convert::indices(&step.after),
-            })
-            .collect(),
-        current: u32::try_from(report.current).unwrap_or(u32::MAX),
-        waits_for: report.waits_for.clone(),
-        holds: report
-            .holds
-            .iter()
-            .map(|hold| v1::Hold {
-                kind: hold.kind.to_owned(),
-                text: hold.text.clone(),
-                lifted_by: hold.lifted_by.clone(),
-            })
-            .collect(),
-        failures: report
-            .failures
-            .iter()
-            .map(|failure| v1::Failure {
-                mutation: failure.mutation.to_string(),
-                attempt: attempt(failure.attempt),
-                text: failure.text.clone(),
-                age_ms: millis(failure.age),
-            })
-            .collect(),
-        reason: report.reason.clone(),
-        history: report
-            .history
-            .iter()
-            .map(convert::attempt_to_proto)
-            .collect(),
-        trials: Vec::new(),
+        ..convert::report_to_proto(report)
     }
 }
 

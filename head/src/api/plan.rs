@@ -3,6 +3,7 @@
 use engine::engine::{Again, GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use engine::extension::Schema;
 use engine::state::{NodeId, NodeName};
+use engine::wire::convert::{estimate_to_proto, time_estimate_to_proto};
 use proto::v1;
 use proto::v1::plan_request::Write;
 use tonic::Response;
@@ -72,6 +73,7 @@ fn response(schema: &Schema, what: &WhatIf) -> v1::PlanResponse {
 
 fn of_group(schema: &Schema, group: &PlanGroup) -> v1::PlanGroup {
     let report = convert::report(schema, &group.report);
+    let each = estimate_to_proto(&group.estimate);
     let (nodes, busy) = (Folded::of(&group.nodes), Folded::of(&group.busy));
     v1::PlanGroup {
         nodes: nodes.text,
@@ -82,9 +84,11 @@ fn of_group(schema: &Schema, group: &PlanGroup) -> v1::PlanGroup {
         interrupts: group.interrupts.iter().map(ToString::to_string).collect(),
         reason: report.reason,
         estimate: Some(v1::PlanEstimate {
-            reboots: u32::try_from(group.reboots).unwrap_or(u32::MAX),
+            reboots: each.power_ons,
             busy: busy.text,
             busy_count: busy.count,
+            each: Some(each),
+            all: group.all.as_ref().map(time_estimate_to_proto),
         }),
     }
 }

@@ -74,7 +74,15 @@ async fn a_plan_writes_nothing_and_comes_true() {
         [("n[1-3]", v1::Outcome::Held), ("n4", v1::Outcome::NoPath)]
     );
     assert_eq!(told.groups[0].steps.len(), 5, "{told:?}");
-    assert_eq!(told.groups[0].estimate.as_ref().unwrap().reboots, 1);
+    let estimate = told.groups[0].estimate.as_ref().unwrap();
+    let each = estimate.each.as_ref().unwrap();
+    assert_eq!(
+        (estimate.reboots, each.power_ons, each.power_offs),
+        (1, 1, 0)
+    );
+    let time = each.time.as_ref().unwrap();
+    assert_eq!((time.measured_steps, time.steps), (0, 5));
+    assert!(each.text.contains("never measured"), "{}", each.text);
     let hold = told.groups[0].holds[0].hold.as_ref().unwrap();
     assert_eq!(
         (hold.kind.as_str(), hold.lifted_by.as_str()),

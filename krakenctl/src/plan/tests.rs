@@ -38,7 +38,7 @@ fn the_three_outcomes_have_their_exit_codes() {
     let (path, exit) = plan(POWER, "", cfg);
     assert_eq!(
         serde_json::to_string(&path).unwrap(),
-        r#"{"outcome":"path","steps":["vbox/UKtoOFF","vbox/OFFtoON"],"after":[[],[0]],"reason":""}"#
+        r#"{"outcome":"path","steps":["vbox/UKtoOFF","vbox/OFFtoON"],"after":[[],[0]],"at_most_ms":null,"power_offs":0,"power_ons":1,"reason":""}"#
     );
     assert_eq!(exit, Exit::Pending);
 

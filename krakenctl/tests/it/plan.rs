@@ -67,7 +67,7 @@ fn the_outcomes_in_json() {
         (code, there),
         (
             0,
-            serde_json::json!({"outcome": "converged", "steps": [], "after": [], "reason": ""})
+            serde_json::json!({"outcome": "converged", "steps": [], "after": [], "at_most_ms": null, "power_offs": 0, "power_ons": 0, "reason": ""})
         )
     );
 
@@ -99,7 +99,10 @@ fn the_other_formats() {
     );
     let (code, table, _) = layercake("", cfg, "table");
     assert_eq!(code, 8);
-    assert!(table.ends_with("2 steps, cost 2\n"), "{table}");
+    assert!(
+        table.ends_with("2 steps, cost 2; at most 20 s (never measured), 1 power-on\n"),
+        "{table}"
+    );
     let (code, dot, _) = layercake("", cfg, "dot");
     assert_eq!(code, 0);
     assert!(
@@ -174,10 +177,24 @@ fn a_head_tells_what_groups_of_nodes_would_do() {
         count: 3,
         mutation: "power/ONtoOFF".into(),
     });
+    let time = |ms: u64, text: &str| v1::TimeEstimate {
+        basis: "measured".into(),
+        ms,
+        measured_steps: 1,
+        steps: 1,
+        text: text.into(),
+    };
     busy.estimate = Some(v1::PlanEstimate {
         reboots: 0,
         busy: "n[5-7]".into(),
         busy_count: 3,
+        each: Some(v1::PathEstimate {
+            time: Some(time(9_000, "about 9 s (measured)")),
+            power_offs: 1,
+            power_ons: 0,
+            text: "about 9 s (measured), 1 power-off".into(),
+        }),
+        all: Some(time(180_000, "about 3 min (measured)")),
     });
     busy.interrupts.push("image/IDLEtoACTIVE".into());
     head.world().plan = v1::PlanResponse {
@@ -191,7 +208,7 @@ n[1-60] (60 nodes)  1 step
      #  MUTATION       CHANGES                           BY
   -> 1  power/ONtoOFF  /PhysState POWER_ON -> POWER_OFF  its parent  disruptive
   stops     image/IDLEtoACTIVE
-  estimate  3 nodes run jobs: n[5-7]
+  estimate  about 9 s (measured), 1 power-off; all of them about 3 min (measured); 3 nodes run jobs: n[5-7]
   held      busy, before power/ONtoOFF: n[5-7]: node n[5-7] is BUSY: a job runs on it
             lifted by: the end of the job
 
@@ -217,7 +234,13 @@ n[61-64] (4 nodes)  nothing to do
     let json = head.run(&["plan", "n[1-64]", "-o", "json"]).ends(8).json();
     assert_eq!(json["groups"][0]["nodes"], "n[1-60]");
     assert_eq!(json["groups"][0]["holds"][0]["kind"], "busy");
-    assert_eq!(json["groups"][0]["estimate"]["busy_count"], 3);
+    let estimate = &json["groups"][0]["estimate"];
+    assert_eq!(estimate["busy_count"], 3);
+    assert_eq!(
+        (&estimate["time"]["ms"], &estimate["power_offs"]),
+        (&9_000.into(), &1.into())
+    );
+    assert_eq!(estimate["all"]["ms"], 180_000);
     assert_eq!(json["groups"][0]["steps"][0]["mutation"], "power/ONtoOFF");
     assert_eq!(
         head.run(&["plan", "n[1-64]", "-o", "name"])

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::mutation::{MutationContext, UrlChange};
+use crate::state::core;
 
 struct Size(usize);
 

@@ -1,10 +1,12 @@
 //! A dry run changes nothing and tells what the write then does, for random trees and writes; and what it says in plain cases.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::Runtime;
 use crate::engine::tests::{Head, change, id};
+use crate::engine::{Guards, Runtime};
 use crate::event::Input;
 use crate::history::Cell;
 use crate::state::Value;
@@ -84,7 +86,7 @@ fn nodes_with_equal_plans_are_one_group() {
                 nodes(&group.nodes),
                 group.report.outcome,
                 steps(group),
-                group.reboots,
+                group.estimate.power_ons,
             )
         })
         .collect();
@@ -107,6 +109,38 @@ fn nodes_with_equal_plans_are_one_group() {
             what.changes.len()
         ),
         (1, Outcome::Converged, 0)
+    );
+}
+
+#[test]
+fn a_group_is_told_how_long_each_and_all_of_it_take() {
+    let mut head = Head::new();
+    let mut guards = Guards::default();
+    guards.limits.power_on_gap = Duration::from_secs(5);
+    head.engine.set_guards(guards);
+    for n in 1..=4 {
+        head.add(n, &[]);
+        head.discover(n, &["/PhysState=POWER_OFF"]);
+    }
+    let told = |head: &Head, n| {
+        let ops: Vec<WriteOp> = (n..=4).map(|n| set(n, &["/PhysState=POWER_ON"])).collect();
+        let what = head.engine.what_if(&ops, &[], head.now).unwrap();
+        let all = what.groups[0].all.unwrap();
+        (what.groups[0].estimate.to_string(), all.to_string())
+    };
+    let at_most = |text: &str| text.contains("never measured");
+    let (each, _) = told(&head, 1);
+    assert!(at_most(&each), "{each}");
+
+    head.set(1, "/PhysState=POWER_ON").unwrap();
+    head.sleep(3);
+    head.discover(1, &["/PhysState=POWER_ON"]);
+    assert_eq!(
+        told(&head, 2),
+        (
+            "about 3 s (measured), 1 power-on".into(),
+            "about 13 s (measured)".into()
+        )
     );
 }
 

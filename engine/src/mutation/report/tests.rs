@@ -103,6 +103,7 @@ n1 is on its way, 2 steps left
           /RunState is unknown, should be SYNC
   path    now  power/OFFtoON          /PhysState POWER_OFF -> POWER_ON  (for 12 s of 60 s, attempt 2)
           then core/INITtoSYNC        /RunState unknown -> SYNC  (by the node itself)
+  takes   at most 108 s (never measured), 1 power-on
   waits   the machine to be found switched on
   failed  power/OFFtoON 3 min 20 s ago (attempt 1): no result within 60s: /PhysState is PHYS_HANG
 "
@@ -127,6 +128,7 @@ fn a_node_that_is_held() {
 n1 is held before its next step
   state   /PhysState is POWER_ON, should be POWER_OFF
   path    next power/ONtoOFF          /PhysState POWER_ON -> POWER_OFF  (disruptive)
+  takes   at most 60 s (never measured), 1 power-off
   held    node n1 is BUSY: a job runs on it [busy]
           until the end of the job
   reason  Cfg /RunState is set aside while Cfg wants /PhysState=POWER_OFF, where it cannot be known

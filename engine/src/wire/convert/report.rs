@@ -6,6 +6,7 @@ use proto::v1;
 
 use super::mutation::{context_to_proto, url_change_to_proto};
 use super::state::changes_to_proto;
+use crate::mutation::estimate::{Estimate, TimeEstimate};
 use crate::mutation::report::{Outcome, Report, ReportAttempt, ReportStep};
 
 /// A report as a message.
@@ -41,6 +42,7 @@ pub fn report_to_proto(report: &Report) -> v1::Report {
         failures: failures.collect(),
         reason: report.reason.clone(),
         history: report.history.iter().map(attempt_to_proto).collect(),
+        estimate: Some(estimate_to_proto(&report.estimate())),
         trials: Vec::new(),
     }
 }
@@ -56,6 +58,7 @@ fn step_to_proto(step: &ReportStep) -> v1::ReportStep {
         timeout_ms: step.timeout.map_or(0, millis),
         changes: step.changes.iter().map(url_change_to_proto).collect(),
         after: indices(&step.after),
+        typical_ms: step.typical.map(millis),
     }
 }
 
@@ -69,6 +72,31 @@ pub fn attempt_to_proto(ended: &ReportAttempt) -> v1::Attempt {
         age_ms: millis(ended.age),
         took_ms: millis(ended.took),
     }
+}
+
+/// What a path takes, as a message.
+pub fn estimate_to_proto(estimate: &Estimate) -> v1::PathEstimate {
+    v1::PathEstimate {
+        time: estimate.time.as_ref().map(time_estimate_to_proto),
+        power_offs: count(estimate.power_offs),
+        power_ons: count(estimate.power_ons),
+        text: estimate.to_string(),
+    }
+}
+
+/// How long something takes, as a message.
+pub fn time_estimate_to_proto(time: &TimeEstimate) -> v1::TimeEstimate {
+    v1::TimeEstimate {
+        basis: time.basis.as_str().to_owned(),
+        ms: millis(time.time),
+        measured_steps: count(time.measured),
+        steps: count(time.steps),
+        text: time.to_string(),
+    }
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Places in a list, as a message has them.
