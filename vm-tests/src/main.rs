@@ -69,8 +69,9 @@ enum Command {
     },
     /// Run every test there is.
     Test {
-        /// Only the VM claims whose name contains this; the other checks are left out.
-        claim: Option<String>,
+        /// Only the VM claims whose name contains one of these; the other checks are left out.
+        #[arg(value_name = "CLAIM")]
+        claims: Vec<String>,
     },
     /// Measure.
     Bench {
@@ -159,7 +160,7 @@ fn run(command: Command) -> Result<u8> {
             println!("lab: {node} has no power; watch the head find out: cargo lab status");
             Ok(0)
         }
-        Command::Test { claim } => suite::run(claim.as_deref()),
+        Command::Test { claims } => suite::run(&claims),
         Command::Bench {
             what: Bench::Footprint,
         } => bench::footprint().map(|()| 0),

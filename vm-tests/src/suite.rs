@@ -13,6 +13,9 @@ use anyhow::Result;
 
 use crate::{artifacts, doctor, paths, ui};
 
+/// Lines shown of what a panic says: an explanation of a node is that long.
+const PANIC_LINES: usize = 30;
+
 /// Names the file that lists the artifacts. Without it, VM claims say that they did not run.
 pub const ARTIFACTS_VARIABLE: &str = "KRAKEN_LAB_ARTIFACTS";
 
@@ -43,8 +46,8 @@ impl Count {
     }
 }
 
-/// Runs all, or only the VM claims whose name contains `claim`. Returns the exit code.
-pub fn run(claim: Option<&str>) -> Result<u8> {
+/// Runs all, or only the VM claims whose name contains one of `claims`. Returns the exit code.
+pub fn run(claims: &[String]) -> Result<u8> {
     let started = Instant::now();
     doctor::ensure()?;
     let mut rows = vec![
@@ -62,7 +65,8 @@ pub fn run(claim: Option<&str>) -> Result<u8> {
         ]);
         total.add(count);
     };
-    if claim.is_none() {
+    let all = claims.is_empty();
+    if all {
         for (what, command) in checks() {
             let begun = Instant::now();
             let passed = check(what, command);
@@ -75,14 +79,16 @@ pub fn run(claim: Option<&str>) -> Result<u8> {
     let begun = Instant::now();
     let mut command = artifacts::cargo();
     command.env(ARTIFACTS_VARIABLE, &list);
-    match claim {
+    if all {
+        command.args(["test", "--workspace", "--no-fail-fast"]);
+    } else {
         // One build of one feature set: the same packages, the other tests filtered out.
-        Some(claim) => command.args(["test", "--workspace", "--test", "it", "--", claim]),
-        None => command.args(["test", "--workspace", "--no-fail-fast"]),
-    };
+        command.args(["test", "--workspace", "--test", "it", "--"]);
+        command.args(claims);
+    }
     note("tests", tests(&mut command)?, begun.elapsed());
 
-    if claim.is_none() {
+    if all {
         for (what, command) in fuzz_targets() {
             let begun = Instant::now();
             let passed = check(&what, command);
@@ -184,12 +190,19 @@ fn tests(command: &mut Command) -> Result<Count> {
     let stage = ui::Stage::start("tests");
     let log = paths::lab().join("log/tests.log");
     let mut count = Count::default();
+    let mut panic_lines = 0_usize;
     let outcome = stage.run_lines(command, &log, &mut |line| {
         if let Some(result) = result_of(line) {
             count.add(result);
         }
-        let shown = ["FAILED", "panicked", "SKIP", "claim "];
-        if shown.iter().any(|word| line.contains(word)) {
+        panic_lines = panic_lines.saturating_sub(1);
+        if line.contains("panicked at ") {
+            panic_lines = PANIC_LINES;
+        } else if line.starts_with("note: ") || line.starts_with("stack backtrace:") {
+            panic_lines = 0;
+        }
+        let shown = ["FAILED", "SKIP", "claim "];
+        if panic_lines > 0 || shown.iter().any(|word| line.contains(word)) {
             stage.line(line);
         }
     })?;
