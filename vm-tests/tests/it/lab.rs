@@ -31,12 +31,19 @@ pub(crate) const STRANGER: &str = "x3";
 /// The shared cluster, and at the same time the turn: two cores without KVM carry one cluster.
 static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
 
+/// Prints past libtest's capture, so that it is seen.
+pub(crate) fn tell(text: &str) {
+    std::io::stderr()
+        .write_all(format!("{text}\n").as_bytes())
+        .ok();
+}
+
 /// The artifacts, if the lab runs this test; else says aloud that the claim was not tried.
 pub(crate) fn artifacts(claim: &str) -> Option<Artifacts> {
     let Some(list) = std::env::var_os(suite::ARTIFACTS_VARIABLE) else {
-        // Past libtest's capture, so that it is seen.
-        let text = format!("SKIP {claim}: VM claims run under `cargo lab test`\n");
-        std::io::stderr().write_all(text.as_bytes()).ok();
+        tell(&format!(
+            "SKIP {claim}: VM claims run under `cargo lab test`"
+        ));
         return None;
     };
     let bytes = fs::read(list).expect("the list of artifacts");
@@ -172,11 +179,10 @@ pub(crate) fn pull_plug_and_wait(cluster: &Cluster, node: &str) {
 pub(crate) fn prove(claim: &str, cluster: &Cluster, body: impl FnOnce()) {
     let started = Instant::now();
     let say = |text: &str| {
-        let text = format!(
-            "claim {claim} {text} ({:.1} s)\n",
+        tell(&format!(
+            "claim {claim} {text} ({:.1} s)",
             started.elapsed().as_secs_f64()
-        );
-        std::io::stderr().write_all(text.as_bytes()).ok();
+        ));
     };
     let Err(panic) = catch_unwind(AssertUnwindSafe(body)) else {
         say("holds");
