@@ -9,6 +9,7 @@ const SCHEMA: &[&str] = &[
     "kraken/v1/state.proto",
     "kraken/v1/node.proto",
     "kraken/v1/mutation.proto",
+    "kraken/v1/report.proto",
     "kraken/v1/sync.proto",
     "kraken/v1/module.proto",
     "kraken/v1/image.proto",

@@ -1,4 +1,4 @@
-//! Why a node is where it is (mutation.proto).
+//! Why a node is where it is (report.proto).
 
 use std::time::Duration;
 
