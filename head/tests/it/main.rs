@@ -15,5 +15,6 @@ mod plan;
 mod plant;
 mod python;
 mod rig;
+mod scaffold;
 mod start;
 mod watch;

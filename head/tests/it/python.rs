@@ -1,4 +1,4 @@
-//! Modules in Python against a real head: the glue of `proto/examples/python`, and what `krakenctl module new --lang python` writes.
+//! Modules in Python against a real head: the glue of `proto/examples/python`. What `krakenctl module new` writes is in `scaffold`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ tagger.run()
 "#;
 
 /// A Python with the libraries, made once under `target`.
-fn python() -> &'static Path {
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let target = Path::new(env!("CARGO_BIN_EXE_kraken-head"))
@@ -77,7 +77,8 @@ fn run(command: &mut Command, needs: &str) {
     panic!("{command:?} {needs}:\n{said}");
 }
 
-fn workspace() -> &'static Path {
+/// Where the workspace lies.
+pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("the workspace")

@@ -66,6 +66,7 @@ fn a_scaffold_in_python_is_whole() {
         "kraken_module.py",
         "proto/kraken/v1/module.proto",
         "proto/kraken/v1/mutation.proto",
+        "proto/kraken/v1/node.proto",
         "proto/kraken/v1/state.proto",
     ] {
         assert!(!read(file).contains("@NAME@"), "{file}");
