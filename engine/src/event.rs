@@ -129,6 +129,8 @@ pub enum Output {
         commit: CommitId,
         /// In order.
         records: Vec<Record>,
+        /// Nothing of it is an operator's: boots and mutations under way need it, and the store may take room for it that it keeps in reserve.
+        own: bool,
     },
     /// The answer to [`Input::Write`].
     Written {

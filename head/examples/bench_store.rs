@@ -170,9 +170,13 @@ impl Head {
         let (mut answered, mut commits) = (0, 0);
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Commit { commit, records } => {
+                Output::Commit {
+                    commit,
+                    records,
+                    own,
+                } => {
                     commits += 1;
-                    self.store.commit(commit, records);
+                    self.store.commit(commit, records, own);
                 }
                 Output::Written { result, .. } => {
                     result?;
@@ -247,14 +251,17 @@ fn start(folder: &Path, count: u32) -> Result<()> {
     let mut revision = 0;
     while let Some(first) = nodes.pop_front() {
         revision += 1;
-        store.commit(&[Record::Write {
-            revision,
-            author: "bench".into(),
-            reason: "bench".into(),
-            at_ms: 1,
-            ops: add(first, first + BATCH.min(count)),
-            kept: Kept::default(),
-        }])?;
+        store.commit(
+            &[Record::Write {
+                revision,
+                author: "bench".into(),
+                reason: "bench".into(),
+                at_ms: 1,
+                ops: add(first, first + BATCH.min(count)),
+                kept: Kept::default(),
+            }],
+            false,
+        )?;
     }
     let known: Values = [("/RunState", "SYNC"), ("/PhysState", "POWER_ON")]
         .into_iter()

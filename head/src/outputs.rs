@@ -40,7 +40,11 @@ impl Outputs {
     /// Passes one output on.
     pub(crate) fn carry_out(&self, output: Output) {
         match output {
-            Output::Commit { commit, records } => self.store.commit(commit, records),
+            Output::Commit {
+                commit,
+                records,
+                own,
+            } => self.store.commit(commit, records, own),
             Output::Written { request, result } => self.requests.written(request, result),
             Output::Fire(fire) => self.modules.fire(fire),
             Output::Interrupt {

@@ -9,6 +9,8 @@ mod latency;
 mod load;
 mod log_check;
 mod migrate;
+mod open;
+mod reserve;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,20 @@ pub(crate) use worker::{StoreHealth, StoreWorker};
 
 /// A durable tree with one writer.
 pub(crate) trait Store: Send {
-    /// Makes all records durable, or none.
+    /// Makes all records durable, or none. `own` ones, of which nothing is an operator's, may take room that is kept in reserve (P7).
     ///
     /// # Errors
     /// [`CommitError::DiskFull`] passes by itself; after [`CommitError::Failed`] every further commit fails (P6).
-    fn commit(&mut self, records: &[Record]) -> Result<(), CommitError>;
+    fn commit(&mut self, records: &[Record], own: bool) -> Result<(), CommitError>;
+
+    /// Tries whether an operator's write would work.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    fn probe(&mut self) -> Result<(), CommitError>;
+
+    /// Whether the reserve is in use: the disk is full.
+    fn is_on_reserve(&self) -> bool;
 
     /// Notes what is known of nodes, for after a restart. May be lost (P4).
     ///

@@ -38,6 +38,9 @@ pub(super) enum Then {
     Nothing,
 }
 
+/// Something of ours to make durable, and what follows.
+type Own = (Option<Record>, Then);
+
 /// Commits to come and the one under way.
 #[derive(Default)]
 pub(super) struct Commits {
@@ -46,7 +49,9 @@ pub(super) struct Commits {
     writes: VecDeque<Write>,
     /// The next write's revision is greater than this.
     floor: u64,
-    next: Vec<(Option<Record>, Then)>,
+    next: Vec<Own>,
+    /// The next commit is without operators' writes, for the disk is full.
+    alone: bool,
 }
 
 struct UnderWay {
@@ -54,7 +59,10 @@ struct UnderWay {
     staged: Option<Staged>,
     written: Vec<(RequestId, WriteDone)>,
     changed: Vec<Changed>,
-    then: Vec<Then>,
+    then: Vec<Own>,
+    /// Our own writes among those of operators.
+    own: Vec<Write>,
+    is_own: bool,
 }
 
 /// What a durable write did to one node, for watchers.
@@ -88,8 +96,15 @@ impl Engine {
         if self.commits.under_way.is_some() {
             return;
         }
-        let writes = std::mem::take(&mut self.commits.writes);
+        let alone = std::mem::take(&mut self.commits.alone);
+        let (writes, later): (VecDeque<Write>, VecDeque<Write>) =
+            std::mem::take(&mut self.commits.writes)
+                .into_iter()
+                .partition(|write| !alone || is_own(write));
+        self.commits.writes = later;
         let next = std::mem::take(&mut self.commits.next);
+        let is_own = writes.iter().all(is_own);
+        let mut own = Vec::new();
         let mut records = Vec::new();
         let mut written = Vec::new();
         let mut changed = Vec::new();
@@ -108,6 +123,9 @@ impl Engine {
                 match stage.write(&write) {
                     Ok(Wrote::Again(done)) => written.push((write.request, done)),
                     Ok(Wrote::New(checked)) => {
+                        if !is_own && self::is_own(&write) {
+                            own.push(write.clone());
+                        }
                         changed.extend(checked.ops.iter().filter_map(Changed::of));
                         let done = WriteDone::of(checked.revision, &checked.names);
                         written.push((write.request, done));
@@ -132,13 +150,21 @@ impl Engine {
         for (request, error) in refused {
             self.written(request, Err(error));
         }
-        let mut then = Vec::new();
-        for (record, after) in next {
-            records.extend(record);
-            then.push(after);
-        }
+        let then = match is_own {
+            true => next
+                .into_iter()
+                .map(|(record, then)| {
+                    records.extend(record);
+                    (None, then)
+                })
+                .collect(),
+            false => {
+                records.extend(next.iter().filter_map(|(record, _)| record.clone()));
+                next
+            }
+        };
         if records.is_empty() {
-            then.into_iter().for_each(|then| self.then(then));
+            then.into_iter().for_each(|(_, then)| self.then(then));
             return;
         }
         self.commits.last += 1;
@@ -149,10 +175,13 @@ impl Engine {
             written,
             changed,
             then,
+            own,
+            is_own,
         });
         self.outputs.push_back(Output::Commit {
             commit: id,
             records,
+            own: is_own,
         });
     }
 
@@ -172,17 +201,31 @@ impl Engine {
                 for (request, result) in done.written {
                     self.written(request, Ok(result));
                 }
-                done.then.into_iter().for_each(|then| self.then(then));
+                let then = done.then.into_iter();
+                then.for_each(|(_, then)| self.then(then));
             }
             Err(error) => {
                 for (request, _) in done.written {
                     self.written(request, Err(WriteError::Store(error.clone())));
                 }
-                for then in done.then {
+                if error == CommitError::DiskFull && !done.is_own {
+                    return self.again_alone(done.own, done.then);
+                }
+                for (_, then) in done.then {
                     self.not_then(then, &error);
                 }
             }
         }
+    }
+
+    /// Tries again without the operators' writes: there may be room in reserve for ours.
+    fn again_alone(&mut self, own: Vec<Write>, then: Vec<Own>) {
+        let commits = &mut self.commits;
+        commits.alone = !own.is_empty() || !then.is_empty();
+        own.into_iter()
+            .rev()
+            .for_each(|write| commits.writes.push_front(write));
+        commits.next.splice(0..0, then);
     }
 
     fn written(&mut self, request: RequestId, result: Result<WriteDone, WriteError>) {
@@ -325,6 +368,10 @@ impl Engine {
             Then::Nothing => {}
         }
     }
+}
+
+fn is_own(write: &Write) -> bool {
+    write.request == OWN_REQUEST
 }
 
 impl Changed {

@@ -50,6 +50,7 @@ pub const FAULTS: &[&str] = &[
     "mutation fails on the head",
     "mutation fails on an agent",
     "commit on a full disk",
+    "commit in the reserve of a full disk",
     "alarm",
     "join refused: bad proof",
     "join refused: certificate",

@@ -36,6 +36,13 @@ const POLL: Duration = Duration::from_secs(5);
 /// How often the modules' declarations are declared anew.
 const REDECLARE_SECONDS: u64 = 60;
 
+/// A commit under way.
+pub(super) struct Pending {
+    commit: CommitId,
+    records: Vec<Record>,
+    own: bool,
+}
+
 /// A running head.
 pub(super) struct Head {
     pub(super) engine: Engine,
@@ -44,7 +51,7 @@ pub(super) struct Head {
     /// Where each session's child is, and the connection that carries its stream.
     pub(super) peers: BTreeMap<SessionId, (usize, ConnId)>,
     /// The commit that the store works on.
-    pub(super) pending: Option<(CommitId, Vec<Record>)>,
+    pub(super) pending: Option<Pending>,
     /// Who waits for a grant: machine and power cycle.
     pub(super) fetches: BTreeMap<RequestId, (usize, u64)>,
     interrupted: BTreeSet<u64>,
@@ -107,7 +114,7 @@ impl World {
     /// kill -9: what was not durable is gone; what the disk had taken but not told stays.
     pub(super) fn crash_head(&mut self) {
         let Some(head) = self.head.take() else { return };
-        if let Some((_, records)) = head.pending
+        if let Some(Pending { records, .. }) = head.pending
             && self.rng.permille(500)
         {
             self.hit("crash after the commit, before its answer");
@@ -143,7 +150,15 @@ impl World {
 
     fn head_output(&mut self, output: Output, cause: Cause) {
         match output {
-            Output::Commit { commit, records } => self.begin_commit(commit, records),
+            Output::Commit {
+                commit,
+                records,
+                own,
+            } => self.begin_commit(Pending {
+                commit,
+                records,
+                own,
+            }),
             Output::Written { request, result } => {
                 self.written(request, result.map(|done| done.revision))
             }
@@ -187,7 +202,7 @@ impl World {
 
     // The store.
 
-    fn begin_commit(&mut self, commit: CommitId, records: Vec<Record>) {
+    fn begin_commit(&mut self, pending: Pending) {
         let slow = self.disk.slow_until.is_some_and(|until| self.now < until);
         let delay = if slow {
             self.rng.millis(500..8_000)
@@ -195,7 +210,8 @@ impl World {
             self.rng.millis(1..6)
         };
         let Some(head) = &mut self.head else { return };
-        if head.pending.replace((commit, records)).is_some() {
+        let commit = pending.commit;
+        if head.pending.replace(pending).is_some() {
             self.check.fail("two commits are under way at once".into());
         }
         let incarnation = self.head_incarnation;
@@ -216,15 +232,20 @@ impl World {
         else {
             return;
         };
-        let Some((_, records)) = head.pending.take_if(|(id, _)| *id == commit) else {
+        let Some(pending) = head.pending.take_if(|pending| pending.commit == commit) else {
             return;
         };
         let full = self.disk.full_until.is_some_and(|until| self.now < until);
-        let result = if full {
+        // The reserve may be used up, too.
+        let reserve = full && pending.own && self.rng.permille(700);
+        let result = if full && !reserve {
             self.hit("commit on a full disk");
             Err(CommitError::DiskFull)
         } else {
-            self.store(&records);
+            if reserve {
+                self.hit("commit in the reserve of a full disk");
+            }
+            self.store(&pending.records);
             Ok(())
         };
         self.feed_head(Input::Committed { commit, result }, Cause::Other);

@@ -4,8 +4,6 @@
 //! One process at a time: a lock file keeps the second one out.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 #[cfg(test)]
 use std::path::PathBuf;
@@ -15,24 +13,21 @@ use engine::event::{CommitError, Record, WriteOp};
 use engine::extension::Schema;
 use engine::mutation::MutationId;
 use engine::state::{Change, NodeId, Values};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use rusqlite::{Connection, ErrorCode, Transaction, params};
 
-use super::load::{LoadError, load, meta};
-use super::{Loaded, OpenError, Retention, Store, codec, history, log_check, migrate};
+use super::load::meta;
+use super::reserve::Reserve;
+use super::{Loaded, OpenError, Retention, Store, codec, history, open};
 
 /// Format of the tables.
 pub(super) const FORMAT: i64 = 2;
 
-/// 2026-01-01, from where epochs count minutes.
-const EPOCH_ZERO_MS: u64 = 1_767_225_600_000;
-/// A clock that is this wrong (two thousand years) is not followed.
-const EPOCH_CLOCK_MAX: u64 = 1 << 30;
-
 /// Name of the database in the state directory.
 pub(crate) const FILE: &str = "kraken.db";
 
-const TABLES: &str = "
+/// What a store holds.
+pub(super) const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE nodes (
     id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, parent BLOB, frozen INTEGER NOT NULL, cfg_revision INTEGER NOT NULL
@@ -65,6 +60,7 @@ pub(crate) struct Sqlite {
     db: Connection,
     schema: Arc<Schema>,
     failed: Option<String>,
+    reserve: Reserve,
     _lock: Flock<fs::File>,
 }
 
@@ -83,72 +79,40 @@ impl Sqlite {
         schema: Arc<Schema>,
         now_ms: u64,
     ) -> Result<(Self, Loaded), OpenError> {
-        check_directory(dir)?;
-        let lock = lock(dir)?;
-        let path = dir.join(FILE);
-        let sqlite = |source| OpenError::Sqlite {
-            path: path.clone(),
-            source,
-        };
-        check_log(dir, &path)?;
-        let fresh = !path.exists();
-        let mut db = Connection::open(&path).map_err(|error| damaged_or(&path, error))?;
-        // Grants and BMC passwords are in there.
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|source| {
-            OpenError::ReadOnly {
-                path: dir.to_path_buf(),
-                source,
+        open::check_directory(dir)?;
+        let lock = open::lock(dir)?;
+        let mut reserve = Reserve::find(dir);
+        let (db, loaded) = match open::database(dir, now_ms) {
+            Err(OpenError::Sqlite { source, .. }) if is_disk_full(&source) && reserve.release() => {
+                open::database(dir, now_ms)
             }
-        })?;
-        prepare(&db).map_err(|error| damaged_or(&path, error))?;
-        if fresh || is_empty(&db).map_err(|error| damaged_or(&path, error))? {
-            create(&mut db).map_err(sqlite)?;
-        }
-        check_integrity(&db, &path)?;
-        empty_log(&db);
-        let format: i64 = db
-            .query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| {
-                row.get(0)
-            })
-            .map_err(|error| damaged_or(&path, error))?;
-        if format > FORMAT {
-            return Err(OpenError::TooNew {
-                path,
-                is: format,
-                knows: FORMAT,
-            });
-        }
-        let tx = db.transaction().map_err(sqlite)?;
-        let damaged = |error| match error {
-            LoadError::Sqlite(error) => damaged_or(&path, error),
-            LoadError::Value(what) => OpenError::Damaged {
-                path: path.clone(),
-                what,
-            },
+            opened => opened,
+        }?;
+        reserve.make(dir);
+        let store = Self {
+            db,
+            schema,
+            failed: None,
+            reserve,
+            _lock: lock,
         };
-        // In one transaction with the start: a crash in between leaves the old format whole.
-        migrate::to_present(&tx, format).map_err(damaged)?;
-        let last: u64 = meta(&tx, "epoch").map_err(sqlite)?.unwrap_or(0);
-        let epoch = next_epoch(last, now_ms);
-        set_meta(&tx, "epoch", epoch).map_err(sqlite)?;
-        let starts = meta(&tx, "starts").map_err(sqlite)?.unwrap_or(last) + 1;
-        set_meta(&tx, "starts", starts).map_err(sqlite)?;
-        let loaded = load(&tx, epoch, starts).map_err(damaged)?;
-        tx.commit().map_err(sqlite)?;
-        Ok((
-            Self {
-                db,
-                schema,
-                failed: None,
-                _lock: lock,
-            },
-            loaded,
-        ))
+        Ok((store, loaded))
     }
 
     /// Takes the schema by which values are written for people; later ones come in commits.
     pub(crate) fn set_schema(&mut self, schema: Arc<Schema>) {
         self.schema = schema;
+    }
+
+    fn apply_all(&mut self, records: &[Record]) -> Result<(), CommitError> {
+        let mut schema = Arc::clone(&self.schema);
+        self.within(|tx, _| {
+            records
+                .iter()
+                .try_for_each(|record| apply(tx, &mut schema, record))
+        })?;
+        self.schema = schema;
+        Ok(())
     }
 
     fn within(
@@ -181,15 +145,25 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
-    fn commit(&mut self, records: &[Record]) -> Result<(), CommitError> {
-        let mut schema = Arc::clone(&self.schema);
-        self.within(|tx, _| {
-            records
-                .iter()
-                .try_for_each(|record| apply(tx, &mut schema, record))
-        })?;
-        self.schema = schema;
-        Ok(())
+    fn commit(&mut self, records: &[Record], own: bool) -> Result<(), CommitError> {
+        if !own && !self.reserve.is_whole() {
+            return Err(CommitError::DiskFull);
+        }
+        match self.apply_all(records) {
+            Err(CommitError::DiskFull) if own && self.reserve.release() => self.apply_all(records),
+            result => result,
+        }
+    }
+
+    fn probe(&mut self) -> Result<(), CommitError> {
+        if !self.reserve.is_whole() {
+            return Err(CommitError::DiskFull);
+        }
+        self.within(|tx, _| set_meta(tx, "probe", 1))
+    }
+
+    fn is_on_reserve(&self) -> bool {
+        self.reserve.is_used()
     }
 
     fn note_last_known(
@@ -214,167 +188,6 @@ impl Store for Sqlite {
 
     fn failed(&self) -> Option<&str> {
         self.failed.as_deref()
-    }
-}
-
-fn check_directory(dir: &Path) -> Result<(), OpenError> {
-    let directory = |source| OpenError::Directory {
-        path: dir.to_path_buf(),
-        source,
-    };
-    if !dir.exists() {
-        fs::create_dir_all(dir).map_err(directory)?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(directory)?;
-    }
-    let (owner, me) = (
-        fs::metadata(dir).map_err(directory)?.uid(),
-        nix::unistd::geteuid().as_raw(),
-    );
-    if owner == me {
-        Ok(())
-    } else {
-        Err(OpenError::WrongOwner {
-            path: dir.to_path_buf(),
-            owner,
-            me,
-        })
-    }
-}
-
-fn lock(dir: &Path) -> Result<Flock<fs::File>, OpenError> {
-    let read_only = |source| OpenError::ReadOnly {
-        path: dir.to_path_buf(),
-        source,
-    };
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.join("lock"))
-        .map_err(read_only)?;
-    let mut lock =
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(mut file, _)| {
-            let mut pid = String::new();
-            let _ = (&mut file).take(20).read_to_string(&mut pid);
-            let pid = Some(pid.trim().to_owned()).filter(|pid| !pid.is_empty());
-            OpenError::Locked {
-                path: dir.to_path_buf(),
-                pid,
-            }
-        })?;
-    // The number is for people who find the lock held; the lock itself is the kernel's.
-    let noted = lock
-        .set_len(0)
-        .and_then(|()| lock.seek(SeekFrom::Start(0)))
-        .and_then(|_| writeln!(lock, "{}", std::process::id()));
-    match noted {
-        Err(error) if error.raw_os_error() != Some(nix::libc::ENOSPC) => Err(read_only(error)),
-        _ => Ok(lock),
-    }
-}
-
-fn prepare(db: &Connection) -> rusqlite::Result<()> {
-    db.pragma_update(None, "foreign_keys", true)?;
-    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-    db.pragma_update(None, "synchronous", "FULL")?;
-    // Readers with `sqlite3` may hold the database for a moment, for instance during a backup.
-    db.busy_timeout(std::time::Duration::from_secs(5))
-}
-
-fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
-    db.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
-        row.get::<_, i64>(0)
-    })
-    .map(|tables| tables == 0)
-}
-
-fn create(db: &mut Connection) -> rusqlite::Result<()> {
-    let tx = db.transaction()?;
-    tx.execute_batch(TABLES)?;
-    set_meta(&tx, "format", FORMAT as u64)?;
-    let mut id = [0; 16];
-    getrandom::fill(&mut id)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let head = uuid::Builder::from_random_bytes(id).into_uuid();
-    tx.execute(
-        "INSERT INTO meta (key, value) VALUES ('head', ?1)",
-        [head.as_bytes()],
-    )?;
-    tx.commit()
-}
-
-/// The epoch of a start: greater than the last one, and not less than the clock. A store that was restored from an old backup has forgotten
-/// epochs that its nodes have seen; time has not (F11). In minutes, so that restarts in a row seldom outrun the clock.
-fn next_epoch(last: u64, now_ms: u64) -> u64 {
-    let minutes = now_ms.saturating_sub(EPOCH_ZERO_MS) / 60_000;
-    (last + 1).max(minutes.min(EPOCH_CLOCK_MAX))
-}
-
-/// Refuses a write-ahead log that is damaged before its end: SQLite would take it for torn there and drop what was acknowledged (P8).
-fn check_log(dir: &Path, path: &Path) -> Result<(), OpenError> {
-    let log = dir.join(format!("{FILE}-wal"));
-    let bytes = match fs::read(&log) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => {
-            return Err(OpenError::Directory {
-                path: dir.to_path_buf(),
-                source,
-            });
-        }
-    };
-    match log_check::damage(&bytes) {
-        None => Ok(()),
-        Some(offset) => Err(OpenError::Damaged {
-            path: path.to_path_buf(),
-            what: format!(
-                "its log {} does not add up at byte {offset}, and whole transactions follow",
-                log.display()
-            ),
-        }),
-    }
-}
-
-/// Moves the log's content to the database, so that the log holds the transactions of one run and at most one torn end. A reader may be in
-/// the way, or the disk full: the log is as good then.
-fn empty_log(db: &Connection) {
-    let done = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    if let Err(error) = done {
-        tracing::debug!(%error, "the database's log stays as it is");
-    }
-}
-
-fn check_integrity(db: &Connection, path: &Path) -> Result<(), OpenError> {
-    let check = || -> rusqlite::Result<Vec<String>> {
-        let mut statement = db.prepare("PRAGMA quick_check(3)")?;
-        statement.query_map([], |row| row.get(0))?.collect()
-    };
-    let found = check().map_err(|error| damaged_or(path, error))?;
-    if found == ["ok"] {
-        return Ok(());
-    }
-    Err(OpenError::Damaged {
-        path: path.to_path_buf(),
-        what: found.join("; "),
-    })
-}
-
-fn damaged_or(path: &Path, error: rusqlite::Error) -> OpenError {
-    let damaged = matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    ) || matches!(error, rusqlite::Error::QueryReturnedNoRows);
-    match damaged {
-        true => OpenError::Damaged {
-            path: path.to_path_buf(),
-            what: error.to_string(),
-        },
-        false => OpenError::Sqlite {
-            path: path.to_path_buf(),
-            source: error,
-        },
     }
 }
 

@@ -83,42 +83,47 @@ fn everything_committed_is_there_after_a_restart() {
     };
     let (mut store, first) = open(dir.path());
     assert!(first.nodes.is_empty());
-    store.commit(&[add(1, 1), add(2, 2), add(3, 3)]).unwrap();
+    store
+        .commit(&[add(1, 1), add(2, 2), add(3, 3)], false)
+        .unwrap();
     let changes = vec![
         change("/power/password", "hunter2"),
         Change::unset("/RunState".parse().unwrap()),
     ];
     store
-        .commit(&[
-            write(
-                4,
-                vec![
-                    WriteOp::Set {
-                        node: id(1),
-                        changes,
-                    },
-                    WriteOp::Groups {
-                        node: id(1),
-                        add: vec!["gpu".into()],
-                        remove: vec!["rack1".into()],
-                    },
-                    WriteOp::Freeze {
-                        node: id(2),
-                        frozen: true,
-                    },
-                    WriteOp::Delete(id(3)),
-                    WriteOp::FreezeCluster(true),
-                ],
-            ),
-            Record::Intent {
-                node: id(1),
-                mutation: MutationId::new("power", "OFFtoON"),
-                attempt: 41,
-            },
-            Record::Grant(grant(7, Some(([9; 32], 77)))),
-            Record::Grant(grant(8, None)),
-            Record::GrantGone(GrantId(Uuid::from_bytes([8; 16]))),
-        ])
+        .commit(
+            &[
+                write(
+                    4,
+                    vec![
+                        WriteOp::Set {
+                            node: id(1),
+                            changes,
+                        },
+                        WriteOp::Groups {
+                            node: id(1),
+                            add: vec!["gpu".into()],
+                            remove: vec!["rack1".into()],
+                        },
+                        WriteOp::Freeze {
+                            node: id(2),
+                            frozen: true,
+                        },
+                        WriteOp::Delete(id(3)),
+                        WriteOp::FreezeCluster(true),
+                    ],
+                ),
+                Record::Intent {
+                    node: id(1),
+                    mutation: MutationId::new("power", "OFFtoON"),
+                    attempt: 41,
+                },
+                Record::Grant(grant(7, Some(([9; 32], 77)))),
+                Record::Grant(grant(8, None)),
+                Record::GrantGone(GrantId(Uuid::from_bytes([8; 16]))),
+            ],
+            false,
+        )
         .unwrap();
     let mut known = Values::default();
     known.apply([change("/RunState", "SYNC")]);
@@ -165,7 +170,9 @@ fn people_read_values_but_no_secrets() {
         node: id(1),
         changes: vec![change("/power/password", "hunter2")],
     };
-    store.commit(&[add(1, 1), write(2, vec![secret])]).unwrap();
+    store
+        .commit(&[add(1, 1), write(2, vec![secret])], false)
+        .unwrap();
     let cfg = store.query_texts("SELECT url || '=' || text FROM cfg ORDER BY url");
     assert_eq!(
         cfg,
@@ -194,12 +201,16 @@ fn people_read_values_but_no_secrets() {
 fn a_commit_is_all_or_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
-    store.commit(&[add(1, 1)]).unwrap();
+    store.commit(&[add(1, 1)], false).unwrap();
     let orphan = WriteOp::Set {
         node: id(9),
         changes: vec![change("/RunState", "SYNC")],
     };
-    assert!(store.commit(&[add(2, 2), write(3, vec![orphan])]).is_err());
+    assert!(
+        store
+            .commit(&[add(2, 2), write(3, vec![orphan])], false)
+            .is_err()
+    );
     drop(store);
     let (_store, loaded) = open(dir.path());
     assert_eq!((loaded.nodes.len(), loaded.revision), (1, 1));
@@ -209,7 +220,7 @@ fn a_commit_is_all_or_nothing() {
 fn f05_a_full_disk_refuses_writes_and_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
-    store.commit(&[add(1, 1)]).unwrap();
+    store.commit(&[add(1, 1)], false).unwrap();
     store.limit_pages(Some(0));
     let large = |n| {
         write(
@@ -220,10 +231,10 @@ fn f05_a_full_disk_refuses_writes_and_recovers_by_itself() {
             }],
         )
     };
-    assert_eq!(store.commit(&[large(2)]), Err(CommitError::DiskFull));
+    assert_eq!(store.commit(&[large(2)], false), Err(CommitError::DiskFull));
     assert_eq!(store.failed(), None);
     store.limit_pages(None);
-    store.commit(&[large(2)]).unwrap();
+    store.commit(&[large(2)], false).unwrap();
     drop(store);
     assert_eq!(open(dir.path()).1.revision, 2);
 }
@@ -233,12 +244,15 @@ fn f04_any_other_failure_is_final() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
     store.break_tables();
-    let Err(CommitError::Failed(why)) = store.commit(&[add(1, 1)]) else {
+    let Err(CommitError::Failed(why)) = store.commit(&[add(1, 1)], false) else {
         panic!("no such table")
     };
     assert!(why.contains("history"), "{why}");
     assert!(store.failed().is_some());
-    let again = store.commit(&[Record::GrantGone(GrantId(Uuid::from_bytes([1; 16])))]);
+    let again = store.commit(
+        &[Record::GrantGone(GrantId(Uuid::from_bytes([1; 16])))],
+        false,
+    );
     assert_eq!(again, Err(CommitError::Failed(why)));
 }
 
@@ -265,7 +279,7 @@ fn f03_damage_is_found_and_nothing_is_guessed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
     for n in 1..100 {
-        store.commit(&[add(u64::from(n), n)]).unwrap();
+        store.commit(&[add(u64::from(n), n)], false).unwrap();
     }
     drop(store);
     let path = file(dir.path());
@@ -380,7 +394,7 @@ fn some_writes() -> Vec<Record> {
 fn f53_format_1_is_brought_up_to_date_in_the_transaction_of_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = open(dir.path());
-    store.commit(&some_writes()).unwrap();
+    store.commit(&some_writes(), false).unwrap();
     drop(store);
     to_format_1(dir.path());
     let (mut store, loaded) = open(dir.path());
@@ -428,7 +442,7 @@ fn f53_format_1_is_brought_up_to_date_in_the_transaction_of_the_start() {
         panic!("{:?}", entries[2])
     };
     assert_eq!(changes[1].value, None);
-    store.commit(&[add(5, 2)]).unwrap();
+    store.commit(&[add(5, 2)], false).unwrap();
     drop(store);
 
     // With a gap, what came after it stays without; nothing is guessed.
@@ -481,11 +495,14 @@ fn keys_and_trials_are_there_after_a_restart() {
         }
     };
     store
-        .commit(&[
-            keyed(1, "a"),
-            keyed(2, "b"),
-            write(3, vec![WriteOp::Settle(1)]),
-        ])
+        .commit(
+            &[
+                keyed(1, "a"),
+                keyed(2, "b"),
+                write(3, vec![WriteOp::Settle(1)]),
+            ],
+            false,
+        )
         .unwrap();
     drop(store);
     let (_, loaded) = open(dir.path());
@@ -509,7 +526,7 @@ fn old_history_is_forgotten_but_not_what_is_on_trial() {
             }
         })
         .collect();
-    store.commit(&records).unwrap();
+    store.commit(&records, false).unwrap();
     let keep = Retention::default();
     let left = |store: &mut Sqlite, keep: Retention, now_ms| {
         store.prune(&keep, now_ms).unwrap();

@@ -23,8 +23,14 @@ const NOTE_EVERY: Duration = Duration::from_secs(3);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
 enum Order {
-    Commit(CommitId, Vec<Record>),
+    Commit(Commit),
     Stop,
+}
+
+struct Commit {
+    id: CommitId,
+    records: Vec<Record>,
+    own: bool,
 }
 
 /// What became known of a node since the last batch; `None`: the node is gone.
@@ -133,6 +139,9 @@ impl StoreWorker {
             health: StoreHealth::default(),
         };
         let (news, health) = (Arc::clone(&worker.news), worker.health.clone());
+        if store.is_on_reserve() {
+            lock(&health.0).trouble = Some(CommitError::DiskFull.to_string());
+        }
         let thread = std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
@@ -150,10 +159,11 @@ impl StoreWorker {
         Ok((worker, thread))
     }
 
-    /// Makes records durable.
-    pub(crate) fn commit(&self, commit: CommitId, records: Vec<Record>) {
+    /// Makes records durable; `own`: none is an operator's.
+    pub(crate) fn commit(&self, id: CommitId, records: Vec<Record>, own: bool) {
         // The thread ends after `stop` only; what comes later is not durable, and nobody is told that it were.
-        let _ = self.orders.send(Order::Commit(commit, records));
+        let commit = Commit { id, records, own };
+        let _ = self.orders.send(Order::Commit(commit));
     }
 
     /// Something about a node became known.
@@ -199,10 +209,11 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
         let mut prune_at = note_at;
         loop {
             match inbox.recv_timeout(note_at.saturating_duration_since(Instant::now())) {
-                Ok(Order::Commit(commit, records)) => self.commit(commit, &records),
+                Ok(Order::Commit(commit)) => self.commit(&commit),
                 Err(RecvTimeoutError::Timeout) => {
                     note_at = Instant::now() + NOTE_EVERY;
                     self.note();
+                    self.try_again();
                     if prune_at <= Instant::now() {
                         prune_at = Instant::now() + PRUNE_EVERY;
                         self.prune();
@@ -213,13 +224,15 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
         }
     }
 
-    fn commit(&mut self, commit: CommitId, records: &[Record]) {
+    fn commit(&mut self, Commit { id, records, own }: &Commit) {
         let changes = records.iter().map(|record| match record {
             Record::Write { ops, .. } => ops.len(),
             _ => 1,
         });
         let store = &mut self.store;
-        let (result, took) = self.health.timed(changes.sum(), || store.commit(records));
+        let (result, took) = self
+            .health
+            .timed(changes.sum(), || store.commit(records, *own));
         metrics::histogram!("kraken_store_commit_seconds").record(took.as_secs_f64());
         let outcome = match &result {
             Ok(()) => "ok",
@@ -236,8 +249,23 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
                 None => warn!(%why, "a commit failed"),
             }
         }
-        lock(&self.health.0).trouble = result.as_ref().err().map(ToString::to_string);
-        (self.committed)(commit, result);
+        let refused = result.as_ref().err().cloned();
+        let on_reserve = || self.store.is_on_reserve().then_some(CommitError::DiskFull);
+        match refused.or_else(on_reserve) {
+            Some(why) => lock(&self.health.0).trouble = Some(why.to_string()),
+            // What the head needs for itself may be small enough for a disk that is full for operators.
+            None if *own => {}
+            None => lock(&self.health.0).trouble = None,
+        }
+        (self.committed)(*id, result);
+    }
+
+    /// Whether writes that were refused would be taken: a full disk may have room again, and nobody may come to write.
+    fn try_again(&mut self) {
+        if lock(&self.health.0).trouble.is_some() && self.store.failed().is_none() {
+            let result = self.store.probe();
+            lock(&self.health.0).trouble = result.err().map(|why| why.to_string());
+        }
     }
 
     fn prune(&mut self) {
@@ -265,7 +293,8 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
                 batch.push((node, values.clone()));
             }
         }
-        if batch.is_empty() || self.store.failed().is_some() {
+        let is_short = self.store.failed().is_some() || self.store.is_on_reserve();
+        if batch.is_empty() || is_short {
             return;
         }
         // A hint that is lost costs nothing but a slower start.
@@ -290,8 +319,16 @@ mod tests {
     }
 
     impl Store for FakeStore {
-        fn commit(&mut self, _: &[Record]) -> Result<(), CommitError> {
+        fn commit(&mut self, _: &[Record], _: bool) -> Result<(), CommitError> {
             self.result.clone()
+        }
+
+        fn probe(&mut self) -> Result<(), CommitError> {
+            self.result.clone()
+        }
+
+        fn is_on_reserve(&self) -> bool {
+            false
         }
 
         fn note_last_known(
@@ -360,7 +397,7 @@ mod tests {
         let (worker, thread, _noted, fates) = start(Err(CommitError::DiskFull), BTreeMap::new());
         let health = worker.health();
         assert_eq!(health.trouble(), None);
-        worker.commit(CommitId(1), Vec::new());
+        worker.commit(CommitId(1), Vec::new(), false);
         assert!(!fates.recv().unwrap());
         assert!(health.trouble().unwrap().contains("is full"));
         let alarms = |now| {

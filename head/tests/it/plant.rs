@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use engine::state::{NodeId, Values};
-use engine::sync::join::GrantFile;
+use engine::sync::join::{GrantFile, RefuseReason};
 use engine::sync::message::{Frame, Hello};
 
 use crate::child::{By, Child, Credentials};
@@ -104,13 +104,20 @@ impl Plant {
         NodeId::from_slice(&listed[0].id).expect("an id")
     }
 
+    /// Joins as its agent; `Err` is the head's refusal.
+    pub(crate) async fn join(
+        &self,
+        credentials: &Credentials,
+        by: By<'_>,
+    ) -> Result<Child, (RefuseReason, String)> {
+        Child::join(&self.rig.ca, self.sync, credentials, by).await
+    }
+
     /// Boots the machine and joins as its agent.
     pub(crate) async fn boot_and_join(&self) -> Child {
         let grant = self.boot().await;
-        let credentials = Credentials::new();
-        Child::join(&self.rig.ca, self.sync, &credentials, By::Grant(&grant))
-            .await
-            .expect("joined")
+        let joined = self.join(&Credentials::new(), By::Grant(&grant)).await;
+        joined.expect("joined")
     }
 
     /// Boots as a machine would: the script, and the grant that it names.

@@ -321,7 +321,9 @@ fn f10_an_intent_that_is_not_durable_is_not_fired() {
     let (mut intents, mut fired) = (0, 0);
     while let Some(output) = head.engine.poll_output() {
         match output {
-            Output::Commit { commit, records } => {
+            Output::Commit {
+                commit, records, ..
+            } => {
                 let is_intent = |record: &Record| matches!(record, Record::Intent { .. });
                 intents += usize::from(records.iter().any(is_intent));
                 if intents == 0 {

@@ -19,7 +19,7 @@ impl Copies {
         let dir = tempfile::tempdir().unwrap();
         let (mut store, _) = open(dir.path());
         for n in 1..=WRITES {
-            store.commit(&[add(u64::from(n), n)]).unwrap();
+            store.commit(&[add(u64::from(n), n)], false).unwrap();
         }
         let copies = Self {
             database: fs::read(file(dir.path())).unwrap(),
@@ -54,7 +54,7 @@ fn whole_commits(opened: Result<(Sqlite, Loaded), OpenError>) -> u64 {
     }
     // It goes on from there.
     let next = loaded.revision + 1;
-    store.commit(&[add(next, 200)]).unwrap();
+    store.commit(&[add(next, 200)], false).unwrap();
     loaded.revision
 }
 
