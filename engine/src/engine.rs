@@ -8,6 +8,7 @@
 
 mod breaker;
 mod commit;
+mod costs;
 mod discover;
 mod explain;
 mod governor;
@@ -33,6 +34,8 @@ use std::sync::Arc;
 
 pub use self::breaker::Breaking;
 use self::commit::Commits;
+use self::costs::Costs;
+pub use self::costs::{CostSource, LEARN_EVERY};
 pub use self::governor::{Limit, Limits, PERCENT_FLOOR};
 use self::ledger::Ledger;
 pub use self::ledger::{MAX_KEYS, MAX_TRIALS, Trial};
@@ -44,7 +47,6 @@ pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use crate::event::{Event, Input, Output};
 use crate::extension::Schema;
 use crate::mutation::graph::MutationGraph;
-use crate::mutation::measured::Measured;
 use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Healing, Progress};
 use crate::mutation::{MutationContext, MutationId, MutationSet};
@@ -90,6 +92,8 @@ struct Runtime {
     confirmed: bool,
     /// Since when a node that was in SYNC is silent.
     silent_since: Option<Instant>,
+    /// Costs changed while steps were under way: these stay part of the plan, whatever they cost.
+    goes_on: bool,
 }
 
 /// Two ways to make a node go on, see [`Input::Retry`] and [`Input::Release`].
@@ -137,8 +141,7 @@ pub struct Engine {
     ledger: Ledger,
     sessions: Sessions,
     rails: Rails,
-    /// How long mutations took on our nodes, ours and theirs.
-    measured: Measured,
+    costs: Costs,
     /// Until when the write is awaited that ends a node's reboot.
     rebooted: BTreeMap<NodeId, Instant>,
     /// The wall clock as somebody told it last, for our own writes in history.
@@ -180,7 +183,7 @@ impl Engine {
             commits: Commits::default(),
             ledger: Ledger::default(),
             rails: Rails::default(),
-            measured: Measured::default(),
+            costs: Costs::default(),
             rebooted: BTreeMap::new(),
             wall_ms: 0,
             woken: 0,
@@ -286,6 +289,7 @@ impl Engine {
                 Timer::Attach => self.attach_due(),
                 // Whoever waits is woken by what follows.
                 Timer::Rails => {}
+                Timer::Costs => self.learn(),
             }
         }
         self.settle();
@@ -377,6 +381,7 @@ impl Engine {
                 plan: Arc::default(),
                 confirmed: false,
                 silent_since: None,
+                goes_on: false,
             },
         );
         self.dirty.insert(node);
@@ -384,18 +389,11 @@ impl Engine {
     }
 
     fn declare(&mut self, set: &MutationSet) {
-        let set = &set.clone().with_drain();
-        match MutationGraph::new(set) {
+        match self.compile(set) {
             Ok(graph) => {
-                self.parents_word = parents_word(set);
-                self.planner = Planner::new(Arc::new(graph));
+                self.parents_word = parents_word(graph.set());
+                self.replace_graph(graph);
                 self.rails_declared();
-                self.dirty.extend(self.runtimes.keys());
-                let sessions = self.sessions.of_children(self.config.role);
-                if !sessions.is_empty() {
-                    let set = Arc::new(set.clone());
-                    self.outputs.push_back(Output::Declared { sessions, set });
-                }
             }
             Err(error) => self.event(Event::Refused {
                 node: None,

@@ -9,6 +9,7 @@ mod player;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use crate::engine::CostSource;
 use crate::extension::parse_duration;
 use crate::mutation::MutationSet;
 use crate::mutation::graph::{GraphError, MutationGraph};
@@ -42,6 +43,8 @@ pub struct Case {
     pub dsc: Values,
     /// Other nodes of the cluster.
     pub others: Vec<OtherNode>,
+    /// Where costs come from.
+    pub costs: CostSource,
     /// What happens, in order. Empty: only the plan is asked for.
     pub script: Vec<Line>,
     /// The lines of the file that `answer` is to give.
@@ -184,9 +187,16 @@ impl Case {
             "cfg" => self.cfg = values(value)?,
             "dsc" => self.dsc = values(value)?,
             "node" => self.others.push(other(value)?),
+            "costs" => {
+                self.costs = match value.trim() {
+                    "declared" => CostSource::Declared,
+                    "learned" => CostSource::Learned,
+                    _ => return Err(format!("costs are declared or learned, not {value:?}")),
+                }
+            }
             _ => {
                 return Err(format!(
-                    "there is no key {key:?}; keys are mutations, cfg, dsc and node"
+                    "there is no key {key:?}; keys are mutations, cfg, dsc, node and costs"
                 ));
             }
         }
@@ -235,6 +245,9 @@ impl fmt::Display for Case {
         };
         writeln!(f, "case: {}", self.title)?;
         writeln!(f, "mutations: {}", self.mutations)?;
+        if self.costs == CostSource::Learned {
+            writeln!(f, "costs: learned")?;
+        }
         for other in &self.others {
             let groups: String = other
                 .groups

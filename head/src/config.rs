@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::engine::Guards;
+use engine::engine::{CostSource, Guards};
 use engine::state::NodeName;
 use engine::sync::SyncConfig;
 
@@ -119,6 +119,8 @@ pub(crate) struct Healing {
     pub(crate) attempts: u32,
     /// Independent steps of one node run side by side.
     pub(crate) parallel: bool,
+    /// Where the costs of mutations come from.
+    pub(crate) costs: CostSource,
 }
 
 /// `[power]`.
@@ -410,10 +412,21 @@ fn healing(doc: &mut Document<'_>) -> Healing {
     );
     let attempts = doc.get_or("engine.attempts", 3, 3, |raw| Ok(raw.int(1, 1000)? as u32));
     let parallel = doc.get_or("engine.parallel", true, true, Raw::bool);
+    let costs = doc.get_or(
+        "engine.costs",
+        CostSource::Declared,
+        "\"declared\"",
+        |raw| match raw.text()? {
+            "declared" => Ok(CostSource::Declared),
+            "learned" => Ok(CostSource::Learned),
+            _ => Err("\"declared\" or \"learned\" is wanted".into()),
+        },
+    );
     Healing {
         silent_hold,
         attempts,
         parallel,
+        costs,
     }
 }
 

@@ -36,7 +36,7 @@ impl Engine {
         let plan = after_job.as_ref().unwrap_or(&runtime.plan);
         let mut report = Report::of_plan(id, node.name.clone(), plan, self.graph(), &node.dsc);
         self.mark_currents(&mut report, progress, now);
-        report.measure(&self.measured);
+        report.measure(&self.costs.measured);
         let ready = report.steps.iter();
         // What somebody else carries out may be under way, or held where nobody here sees it.
         let may_be_held = |step: &&ReportStep| !step.in_flight || step.attempt == 0;

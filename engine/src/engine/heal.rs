@@ -1,6 +1,8 @@
 //! Nodes on their paths: plan, hold or fire, time out (DESIGN 3). The rules of one path are in `mutation::progress`, the guard rails in
 //! `guard`, which is asked before an intent is logged and again at the instant of firing.
 
+use std::sync::Arc;
+
 use super::commit::Then;
 use super::guard::{Guard, OTHER_NODES, waits_at};
 use super::others;
@@ -34,11 +36,15 @@ impl Engine {
             plan,
             confirmed,
             silent_since,
+            goes_on,
         } = runtime;
         let under_way = progress.currents().iter().map(|current| &current.mutation);
+        let before = goes_on.then(|| Arc::clone(plan));
+        let before = before.as_ref().map(|plan| &plan.goal);
         *plan = self
             .planner
-            .plan_on(&node.dsc, &reboot::wanted(&node.cfg), under_way);
+            .plan_on(&node.dsc, &reboot::wanted(&node.cfg), under_way, before);
+        *goes_on = before.is_some_and(|goal| plan.goal == *goal);
         let own = id == self.config.me;
         let (mut wake, mut gate, mut kinds) = (None, None, Vec::new());
         let guard = Guard {
@@ -76,6 +82,8 @@ impl Engine {
                 held.is_empty()
             },
         );
+        let mut currents = progress.currents().iter();
+        *goes_on &= currents.any(|current| current.phase == Phase::Fired);
         let asked = guard.asked(plan, own);
         for waits_at in asked.waits.values() {
             kinds.push(OTHER_NODES);
@@ -113,7 +121,7 @@ impl Engine {
             match action {
                 Action::Done(current) => {
                     let elapsed = now.since(current.since);
-                    self.measured.note(&current.mutation, elapsed);
+                    self.measure(&current.mutation, elapsed);
                     let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
                     self.mutation_event(id, &current, MutationEvent::Done { elapsed_ms });
                     self.outcome(id, &current.mutation, true);

@@ -19,7 +19,7 @@ pub(super) struct Head {
     pub(super) engine: Engine,
     pub(super) now: Instant,
     requests: u64,
-    fired: Vec<Fire>,
+    pub(super) fired: Vec<Fire>,
     pub(super) interrupted: Vec<MutationId>,
     events: Vec<Event>,
     pub(super) written: Vec<Result<WriteDone, WriteError>>,

@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Attach,
     /// A guard rail at which nodes wait opens.
     Rails,
+    /// Costs are learned from what was measured.
+    Costs,
 }
 
 /// All timers. Setting, cancelling and taking one cost O(log n), with nothing done for those that are not due.

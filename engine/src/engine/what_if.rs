@@ -229,9 +229,10 @@ impl<'e> Groups<'e> {
         let engine = self.engine;
         let progress = &mut runtime.progress;
         let under_way = progress.currents().iter().map(|current| &current.mutation);
+        let before = runtime.goes_on.then_some(&runtime.plan.goal);
         let plan = self
             .planner
-            .plan_on(dsc, &super::reboot::wanted(&node.cfg), under_way);
+            .plan_on(dsc, &super::reboot::wanted(&node.cfg), under_way, before);
         let own = node.id == engine.config.me;
         let view = View {
             plan: &plan,
@@ -353,7 +354,7 @@ impl<'e> Groups<'e> {
         for step in &mut report.steps {
             step.in_flight = manner.running.contains(&step.mutation);
         }
-        report.measure(&self.engine.measured);
+        report.measure(&self.engine.costs.measured);
         if let Some(parked) = &manner.parked {
             report.outcome = Outcome::Parked;
             report.reason = parked.clone();

@@ -127,7 +127,7 @@ pub struct Dependency {
 /// Everything declared, ordered by id: equal sets give equal plans, whatever the order of registration.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MutationSet {
-    /// Rises with each change of the set on one head.
+    /// Rises with each change of what is declared on one head; learned costs change without it.
     pub generation: u64,
     /// Ordered by id, no id twice.
     pub mutations: Vec<Mutation>,

@@ -353,4 +353,4 @@ impl<'a> Question<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

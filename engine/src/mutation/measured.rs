@@ -28,6 +28,11 @@ impl Times {
         self.0.iter().copied()
     }
 
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn push(&mut self, ms: u32) {
         if self.0.len() == MAX_TIMES {
             self.0.pop_front();

@@ -5,7 +5,7 @@
 //! - [`path`]: the deterministic search and its result.
 //! - [`progress`]: one node's path being followed: fire, wait, time out, interrupt, park.
 //! - [`report`]: why a node is where it is, as data.
-//! - [`measured`], [`estimate`]: how long mutations took, and how long a path will take.
+//! - [`measured`], [`estimate`], [`learned`]: how long mutations took, how long a path will take, costs made of it.
 //! - `file`: the TOML form (feature `files`).
 
 mod condition;
@@ -15,6 +15,7 @@ pub mod estimate;
 #[cfg(feature = "files")]
 pub mod file;
 pub mod graph;
+pub mod learned;
 pub mod measured;
 pub mod path;
 pub mod progress;

@@ -191,23 +191,59 @@ impl Planner {
     }
 
     /// Like [`plan`](Self::plan), but what is under way stays part of it where that costs no more: of equal ways the one that is being gone.
+    ///
+    /// `keep` is a goal for which what is under way stays whatever it costs, as long as it leads there.
     pub fn plan_on<'a>(
         &mut self,
         dsc: &Values,
         cfg: &Values,
         under_way: impl Iterator<Item = &'a MutationId>,
+        keep: Option<&Values>,
     ) -> Arc<PlanResult> {
         let best = self.plan(dsc, cfg);
         let Plan::Path(path) = &best.plan else {
             return best;
         };
+        let under_way: Vec<&MutationId> = under_way.collect();
+        let stays = |id: &&MutationId| best.ready().any(|ready| ready == *id);
+        if under_way.iter().all(stays) {
+            return best;
+        }
+        let kept = match keep {
+            Some(goal) if *goal == best.goal => self.going_on(dsc, cfg, &under_way),
+            _ => None,
+        };
+        let mut others = under_way.iter().filter(|id| !stays(id));
+        let found = kept.or_else(|| {
+            others.find_map(|id| {
+                let way = self.going_on(dsc, cfg, &[id]);
+                way.filter(|way| way.cost <= path.cost)
+            })
+        });
+        let Some(path) = found else {
+            return best;
+        };
+        Arc::new(PlanResult {
+            after: self.graph.order(&path.steps),
+            plan: Plan::Path(path),
+            goal: best.goal.clone(),
+            suspended: best.suspended.clone(),
+        })
+    }
+
+    /// The way that begins with these, if they apply and lead on.
+    fn going_on(
+        &mut self,
+        dsc: &Values,
+        cfg: &Values,
+        first: &[&MutationId],
+    ) -> Option<MutationPath> {
         let graph = self.graph.clone();
-        for id in under_way.filter(|id| !best.ready().any(|ready| ready == *id)) {
-            let applies = |found: &&Mutation| graph.applies(found, dsc, cfg);
-            let Some(mutation) = graph.mutation(id).filter(applies) else {
-                continue;
-            };
-            let mut after = dsc.clone();
+        let mut path = MutationPath::default();
+        let mut after = dsc.clone();
+        for id in first {
+            let applies = |found: &&Mutation| graph.applies(found, &after, cfg);
+            let mutation = graph.mutation(id).filter(applies)?;
             let urls = mutation.mutates.iter().map(|change| change.url.clone());
             let changed: Vec<StateUrl> = urls.collect();
             for change in &mutation.mutates {
@@ -216,25 +252,18 @@ impl Planner {
             for url in graph.forget(&after, cfg, &changed) {
                 after.set(url, None);
             }
-            let rest = self.plan(&after, cfg);
-            let cost = u64::from(mutation.cost)
-                + match &rest.plan {
-                    Plan::Path(path) => path.cost,
-                    Plan::Converged => 0,
-                    Plan::NoPath(_) => continue,
-                };
-            if cost <= path.cost {
-                let mut steps = vec![id.clone()];
-                steps.extend_from_slice(rest.plan.steps());
-                return Arc::new(PlanResult {
-                    after: graph.order(&steps),
-                    plan: Plan::Path(MutationPath { steps, cost }),
-                    goal: best.goal.clone(),
-                    suspended: best.suspended.clone(),
-                });
-            }
+            path.steps.push((*id).clone());
+            path.cost += u64::from(mutation.cost);
         }
-        best
+        match &self.plan(&after, cfg).plan {
+            Plan::Path(rest) => {
+                path.steps.extend_from_slice(&rest.steps);
+                path.cost += rest.cost;
+            }
+            Plan::Converged => {}
+            Plan::NoPath(_) => return None,
+        }
+        Some(path)
     }
 }
 

@@ -307,6 +307,7 @@ fn engine(case: &Case, set: &MutationSet, now: Instant) -> Engine {
         seed: 1,
     };
     let mut engine = Engine::new(config, schema(case, set), now);
+    engine.set_costs(case.costs);
     if let Ok(name) = "head".parse() {
         engine.restore_node(Node::new(HEAD, name, None));
     }

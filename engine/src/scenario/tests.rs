@@ -91,7 +91,7 @@ fn nonsense_is_refused_with_its_line() {
     );
     assert_eq!(
         error("case: one\nmutations: dummy\ncgf: /a=1\n"),
-        "line 3: there is no key \"cgf\"; keys are mutations, cfg, dsc and node"
+        "line 3: there is no key \"cgf\"; keys are mutations, cfg, dsc, node and costs"
     );
     assert_eq!(
         error("case: one\nmutations: dummy\n> wait long\n"),

@@ -49,6 +49,7 @@ fn a_full_file_is_read() {
         silent_hold = "1m"
         attempts = 5
         parallel = false
+        costs = "learned"
         [power]
         poll = "1s"
         command = { on = ["pm", "--on", "{node}"], off = ["pm", "--off", "{node}"], status = ["pm", "-q", "{target}"] }
@@ -62,6 +63,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.sync.timers.suspect, Duration::from_millis(600));
     assert_eq!(config.engine.attempts, 5);
     assert!(!config.engine.parallel);
+    assert_eq!(config.engine.costs, CostSource::Learned);
     assert_eq!(config.power.command.unwrap().on[2], "{node}");
 }
 

@@ -308,6 +308,7 @@ fn build_engine(
     };
     let mut engine = Engine::new(engine_config, schema.clone(), clock.now());
     engine.set_guards(config.guards.clone());
+    engine.set_costs(config.engine.costs);
     if let Some(signer) = keys.take_signer() {
         engine.set_signer(signer);
     }

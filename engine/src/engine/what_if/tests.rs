@@ -19,11 +19,12 @@ fn seen(engine: &Engine) -> String {
             plan,
             confirmed,
             silent_since,
+            goes_on,
             ..
         } = runtime;
         (
             *id,
-            format!("{progress:?} {plan:?} {confirmed} {silent_since:?}"),
+            format!("{progress:?} {plan:?} {confirmed} {silent_since:?} {goes_on}"),
         )
     });
     let runtimes: Vec<_> = runtimes.collect();
@@ -37,7 +38,8 @@ fn seen(engine: &Engine) -> String {
     );
     let plans = engine.planner.searches();
     format!(
-        "{nodes:?} {counters:?} {runtimes:?} {:?} {:?} {:?} {plans}",
+        "{nodes:?} {counters:?} {runtimes:?} {:?} {:?} {:?} {:?} {plans}",
+        engine.costs,
         engine.dirty,
         engine.timers.next(),
         engine.outputs

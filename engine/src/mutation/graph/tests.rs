@@ -6,7 +6,7 @@ use crate::state::{Float, Number};
 mod compared;
 mod declared;
 mod order;
-mod random;
+pub(crate) mod random;
 mod shapes;
 
 /// `/a=1 /b=x` into values; whole numbers become numbers.

@@ -77,7 +77,7 @@ fn any_mutation() -> impl Strategy<Value = Mutation> {
     )
 }
 
-pub(super) fn any_set() -> impl Strategy<Value = MutationSet> {
+pub(crate) fn any_set() -> impl Strategy<Value = MutationSet> {
     let dependencies = prop::collection::btree_map(0..URLS.len(), any_conditions(2), 0..3);
     (prop::collection::vec(any_mutation(), 1..12), dependencies).prop_map(
         |(mutations, dependencies)| {
@@ -99,7 +99,7 @@ pub(super) fn any_set() -> impl Strategy<Value = MutationSet> {
     )
 }
 
-pub(super) fn any_node() -> impl Strategy<Value = Values> {
+pub(crate) fn any_node() -> impl Strategy<Value = Values> {
     prop::collection::vec(any_value(), URLS.len()).prop_map(|picked| {
         let mut node = Values::default();
         for (url, at) in URLS.iter().zip(picked) {

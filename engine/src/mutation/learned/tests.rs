@@ -1,0 +1,122 @@
+//! What times count with; plans with learned costs depend on times and declarations, never on their order.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mutation::MutationSet;
+use crate::mutation::graph::MutationGraph;
+use crate::mutation::graph::tests::random::{any_node, any_set};
+use crate::mutation::path::Plan;
+
+fn counts(seconds: f64, before: Option<u32>) -> u32 {
+    counted(Duration::from_secs_f64(seconds), before)
+}
+
+#[test]
+fn times_count_as_powers_of_two() {
+    let table = [
+        (0.0, 1),
+        (0.3, 1),
+        (1.0, 1),
+        (1.1, 2),
+        (3.0, 4),
+        (4.0, 4),
+        (4.1, 8),
+        (61.0, 64),
+        (1e12, 1 << 31),
+    ];
+    for (seconds, expect) in table {
+        assert_eq!(counts(seconds, None), expect, "{seconds} s");
+    }
+}
+
+#[test]
+fn a_time_on_a_border_does_not_move_the_cost() {
+    for seconds in [3.1, 4.0, 4.2, 7.9, 8.1, 10.0] {
+        assert_eq!(counts(seconds, Some(8)), 8, "{seconds} s");
+    }
+    assert_eq!(counts(3.0, Some(8)), 4);
+    assert_eq!(counts(10.1, Some(8)), 16);
+    assert_eq!(counts(0.0, Some(1)), 1);
+    assert_eq!(counts(1.25, Some(1)), 1);
+    assert_eq!(counts(1.3, Some(1)), 2);
+}
+
+fn mutation(cost: u32, timeout: Option<u64>) -> Mutation {
+    Mutation {
+        id: MutationId::new("m", "A"),
+        context: crate::mutation::MutationContext::Child,
+        mutates: Vec::new(),
+        requires: Vec::new(),
+        excludes: Vec::new(),
+        requires_of: Vec::new(),
+        timeout: timeout.map(Duration::from_secs),
+        fail_to: Vec::new(),
+        cost,
+        disruptive: false,
+    }
+}
+
+#[test]
+fn what_is_not_known_counts_with_its_timeout_and_what_is_free_stays_free() {
+    let mut learned = Learned::default();
+    let cost = |learned: &Learned, of: &Mutation| learned.cost(of, of.cost);
+    let (bounded, endless) = (mutation(3, Some(60)), mutation(1, None));
+    assert_eq!(cost(&learned, &bounded), 3 * 64);
+    assert_eq!(cost(&learned, &endless), UNKNOWN_SECONDS);
+    assert_eq!(cost(&learned, &mutation(0, None)), 0);
+    assert_eq!(cost(&learned, &mutation(u32::MAX, Some(60))), u32::MAX);
+
+    let mut measured = Measured::default();
+    for times in 1..=MIN_TIMES {
+        assert_eq!(cost(&learned, &bounded), 3 * 64, "{times}");
+        measured.note(&bounded.id, Duration::from_secs(2));
+        learned.refresh([&bounded].into_iter(), &measured);
+    }
+    assert_eq!(cost(&learned, &bounded), 3 * 2);
+}
+
+/// The set as it would be planned with after these times, noted round about from `first` on.
+fn priced(mut set: MutationSet, times: &[Vec<u32>], first: usize) -> MutationSet {
+    let mut ids: Vec<MutationId> = set.mutations.iter().map(|m| m.id.clone()).collect();
+    ids.sort();
+    let mut measured = Measured::default();
+    for round in 0..times.iter().map(Vec::len).max().unwrap_or(0) {
+        for at in 0..ids.len() {
+            let at = (at + first) % ids.len();
+            if let Some(ms) = times.get(at).and_then(|times| times.get(round)) {
+                measured.note(&ids[at], Duration::from_millis(u64::from(*ms)));
+            }
+        }
+    }
+    let mut learned = Learned::default();
+    learned.refresh(set.mutations.iter(), &measured);
+    for mutation in &mut set.mutations {
+        mutation.cost = learned.cost(mutation, mutation.cost);
+    }
+    set
+}
+
+proptest! {
+    #[test]
+    fn plans_with_learned_costs_know_no_order(
+        set in any_set(),
+        (dsc, cfg) in (any_node(), any_node()),
+        times in prop::collection::vec(prop::collection::vec(0..200_000_u32, 0..20), 12),
+        (first, turn) in (0..12_usize, 0..12_usize),
+    ) {
+        let Ok(graph) = MutationGraph::new(&priced(set.clone(), &times, 0)) else {
+            return Ok(());
+        };
+        let plan = graph.plan(&dsc, &cfg);
+        let mut turned = set;
+        let turn = turn % turned.mutations.len();
+        turned.mutations.rotate_left(turn);
+        let again = MutationGraph::new(&priced(turned, &times, first)).unwrap();
+        prop_assert_eq!(&again.plan(&dsc, &cfg), &plan);
+        if let Plan::Path(path) = &plan {
+            let costs = path.steps.iter().map(|id| u64::from(graph.mutation(id).unwrap().cost));
+            prop_assert_eq!(path.cost, costs.sum::<u64>());
+        }
+    }
+}
