@@ -50,7 +50,7 @@ use crate::mutation::graph::MutationGraph;
 use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Healing, Progress};
 use crate::mutation::{MutationContext, MutationId, MutationSet};
-use crate::state::{Node, NodeId, StateUrl, Tree, Values, core};
+use crate::state::{Frozen, Node, NodeId, StateUrl, Tree, Values, core};
 use crate::sync::SyncConfig;
 use crate::sync::join::Grant;
 use crate::sync::signature::CfgSigner;
@@ -122,9 +122,9 @@ pub struct Engine {
     schema: Arc<Schema>,
     tree: Tree,
     revision: u64,
-    frozen: bool,
+    frozen: Frozen,
     last_attempt: u64,
-    /// Revision of the last freeze or thaw of the cluster: part of every child's Cfg version.
+    /// Revision of the last freeze or thaw of the cluster or a group: part of every child's Cfg version.
     frozen_revision: u64,
     /// Revision of the last change of the schema: what a child's Cfg leaves out depends on it.
     schema_revision: u64,
@@ -169,7 +169,7 @@ impl Engine {
             schema: Arc::new(schema),
             tree: Tree::default(),
             revision: 0,
-            frozen: false,
+            frozen: Frozen::default(),
             last_attempt: 0,
             frozen_revision: 0,
             schema_revision: 0,
@@ -225,7 +225,7 @@ impl Engine {
     }
 
     /// Puts back the counters that the store kept. Before the first input.
-    pub fn restore_counters(&mut self, revision: u64, last_attempt: u64, frozen: bool) {
+    pub fn restore_counters(&mut self, revision: u64, last_attempt: u64, frozen: Frozen) {
         self.revision = revision;
         self.last_attempt = last_attempt;
         self.frozen = frozen;
@@ -327,7 +327,12 @@ impl Engine {
 
     /// Whether the cluster is frozen.
     pub fn frozen(&self) -> bool {
-        self.frozen
+        self.frozen.cluster
+    }
+
+    /// What is frozen beyond single nodes.
+    pub fn freezes(&self) -> &Frozen {
+        &self.frozen
     }
 
     /// The node that this engine runs on.

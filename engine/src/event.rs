@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::extension::Schema;
 use crate::mutation::{MutationId, MutationSet};
-use crate::state::{Change, NodeId, NodeName, Values};
+use crate::state::{Change, Freezer, NodeId, NodeName, Values};
 use crate::sync::SessionId;
 use crate::sync::join::{
     Attach, Channel, GrantId, HelloMessage, JoinOutcome, NewGrant, ProofMessage,
@@ -394,6 +394,13 @@ pub enum WriteOp {
     },
     /// Freeze or thaw the cluster.
     FreezeCluster(bool),
+    /// Freeze or thaw a group: all nodes that are in it, for as long as they are.
+    FreezeGroup {
+        /// Which.
+        group: String,
+        /// Who freezes it; `None`: thaw.
+        by: Option<Freezer>,
+    },
     /// Another schema, from here on. Refused while a Cfg value fits the schema before it and not this one.
     Schema {
         /// All extensions, the built-in ones with them.

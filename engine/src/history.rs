@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::WriteOp;
-use crate::state::{Node, NodeId, StateUrl, Tree, Value};
+use crate::state::{Freezer, Frozen, Node, NodeId, StateUrl, Tree, Value};
 
 /// One thing that a write can change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cell {
     /// Whether the cluster is frozen.
     ClusterFrozen,
+    /// Who froze the group, if it is frozen.
+    GroupFrozen(String),
     /// Whether the node exists.
     Exists(NodeId),
     /// Whether the node is frozen.
@@ -32,7 +34,7 @@ impl Cell {
     /// Whose; `None`: the cluster's.
     pub fn node(&self) -> Option<NodeId> {
         match self {
-            Self::ClusterFrozen => None,
+            Self::ClusterFrozen | Self::GroupFrozen(_) => None,
             Self::Exists(node)
             | Self::Frozen(node)
             | Self::Group(node, _)
@@ -42,13 +44,14 @@ impl Cell {
     }
 
     /// What it holds in this tree.
-    pub fn get(&self, tree: &Tree, frozen: bool) -> Option<Value> {
+    pub fn get(&self, tree: &Tree, frozen: &Frozen) -> Option<Value> {
         let node = match self.node() {
             Some(node) => Some(tree.get(node)?),
             None => None,
         };
         match (self, node) {
-            (Self::ClusterFrozen, _) => so(frozen),
+            (Self::ClusterFrozen, _) => so(frozen.cluster),
+            (Self::GroupFrozen(group), _) => frozen_by(frozen.groups.get(group)),
             (Self::Exists(_), node) => so(node.is_some()),
             (Self::Frozen(_), Some(node)) => so(node.frozen),
             (Self::Group(_, group), Some(node)) => so(node.groups.contains(group)),
@@ -67,9 +70,14 @@ fn so(is: bool) -> Option<Value> {
     is.then_some(Value::Bool(true))
 }
 
-/// The operation that takes `op` back, done on the tree as it is before `op`. `node` is the node that it is about, `frozen` the cluster's
-/// freeze. `None` when there is nothing to take back.
-pub fn inverse(op: &WriteOp, node: Option<&Node>, frozen: bool) -> Option<WriteOp> {
+/// Who froze a group, as a value.
+fn frozen_by(by: Option<&Freezer>) -> Option<Value> {
+    by.map(|by| Value::from(by.to_string().as_str()))
+}
+
+/// The operation that takes `op` back, done on the tree as it is before `op`. `node` is the node that it is about, `frozen` what else
+/// is. `None` when there is nothing to take back.
+pub fn inverse(op: &WriteOp, node: Option<&Node>, frozen: &Frozen) -> Option<WriteOp> {
     match op {
         WriteOp::Add(node) => Some(WriteOp::Delete(node.id)),
         WriteOp::Delete(_) => node.map(|node| WriteOp::Add(Box::new(intent_of(node)))),
@@ -105,7 +113,11 @@ pub fn inverse(op: &WriteOp, node: Option<&Node>, frozen: bool) -> Option<WriteO
             node: *id,
             frozen: node.is_some_and(|node| node.frozen),
         }),
-        WriteOp::FreezeCluster(_) => Some(WriteOp::FreezeCluster(frozen)),
+        WriteOp::FreezeCluster(_) => Some(WriteOp::FreezeCluster(frozen.cluster)),
+        WriteOp::FreezeGroup { group, .. } => Some(WriteOp::FreezeGroup {
+            group: group.clone(),
+            by: frozen.groups.get(group).cloned(),
+        }),
         // Its files say what a schema was; `krakenctl extension add` with the old file takes it back.
         WriteOp::Schema { .. } => None,
         // What is taken back is on trial no more; the write's own revision is not known here.
@@ -114,12 +126,16 @@ pub fn inverse(op: &WriteOp, node: Option<&Node>, frozen: bool) -> Option<WriteO
 }
 
 /// Does what a write did on a tree that is kept for its history alone; false when that cannot be: no such node, or one too many.
-pub fn apply(tree: &mut Tree, frozen: &mut bool, op: &WriteOp) -> bool {
+pub fn apply(tree: &mut Tree, frozen: &mut Frozen, op: &WriteOp) -> bool {
     let id = match op {
         WriteOp::Add(node) => return tree.insert((**node).clone()).is_ok(),
         WriteOp::Delete(id) => return tree.remove(*id).is_some(),
         WriteOp::FreezeCluster(to) => {
-            *frozen = *to;
+            frozen.cluster = *to;
+            return true;
+        }
+        WriteOp::FreezeGroup { group, by } => {
+            freeze_group(frozen, group, by.as_ref());
             return true;
         }
         WriteOp::Schema { .. } | WriteOp::Try { .. } | WriteOp::Settle(_) => return true,
@@ -144,6 +160,14 @@ pub fn apply(tree: &mut Tree, frozen: &mut bool, op: &WriteOp) -> bool {
     true
 }
 
+/// Freezes or thaws a group.
+pub(crate) fn freeze_group(frozen: &mut Frozen, group: &str, by: Option<&Freezer>) {
+    match by {
+        Some(by) => frozen.groups.insert(group.to_owned(), by.clone()),
+        None => frozen.groups.remove(group),
+    };
+}
+
 /// The node that an operation is about.
 pub fn node_of(op: &WriteOp) -> Option<NodeId> {
     match op {
@@ -153,6 +177,7 @@ pub fn node_of(op: &WriteOp) -> Option<NodeId> {
         | WriteOp::Groups { node, .. }
         | WriteOp::Freeze { node, .. } => Some(*node),
         WriteOp::FreezeCluster(_)
+        | WriteOp::FreezeGroup { .. }
         | WriteOp::Schema { .. }
         | WriteOp::Try { .. }
         | WriteOp::Settle(_) => None,
@@ -249,6 +274,9 @@ fn written(ops: &[WriteOp]) -> BTreeMap<Cell, Option<Value>> {
             }
             WriteOp::FreezeCluster(frozen) => {
                 out.insert(Cell::ClusterFrozen, so(*frozen));
+            }
+            WriteOp::FreezeGroup { group, by } => {
+                out.insert(Cell::GroupFrozen(group.clone()), frozen_by(by.as_ref()));
             }
             WriteOp::Schema { .. } | WriteOp::Try { .. } | WriteOp::Settle(_) => {}
         }

@@ -126,7 +126,7 @@ impl Head {
         for node in loaded.nodes {
             engine.restore_node(node);
         }
-        engine.restore_counters(loaded.revision, loaded.last_attempt, loaded.frozen);
+        engine.restore_counters(loaded.revision, loaded.last_attempt, loaded.frozen.clone());
         let (told, committed) = channel();
         let heard = move |commit, result| {
             // The receiver ends after the thread does.

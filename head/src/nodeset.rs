@@ -160,6 +160,24 @@ impl NodeSet {
         Ok(Self { terms })
     }
 
+    /// The groups that it names as such, and the rest: of a plain list only. Where nodes are taken out or picked, a group is its nodes.
+    pub(crate) fn groups_apart(self) -> (BTreeSet<String>, Option<Self>) {
+        let is_list = |(operator, _): &(Operator, Term)| *operator == Operator::Union;
+        if !self.terms.iter().all(is_list) {
+            return (BTreeSet::new(), Some(self));
+        }
+        let mut groups = BTreeSet::new();
+        let mut rest = Vec::new();
+        for (operator, term) in self.terms {
+            match term {
+                Term::Group(group) => drop(groups.insert(group)),
+                term => rest.push((operator, term)),
+            }
+        }
+        let rest = (!rest.is_empty()).then_some(Self { terms: rest });
+        (groups, rest)
+    }
+
     /// The names it stands for, ordered.
     pub(crate) fn resolve(
         &self,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use engine::engine::Trial;
 use engine::event::{CommitError, Record, WriteKey};
-use engine::state::{Node, NodeId, Values};
+use engine::state::{Frozen, Node, NodeId, Values};
 use engine::sync::join::Grant;
 
 pub(crate) use history::{Entry, History, Span};
@@ -102,8 +102,8 @@ pub(crate) struct Loaded {
     pub(crate) revision: u64,
     /// Highest attempt of any mutation that was ever fired.
     pub(crate) last_attempt: u64,
-    /// Whether the cluster is frozen.
-    pub(crate) frozen: bool,
+    /// What is frozen beyond single nodes.
+    pub(crate) frozen: Frozen,
     /// Fencing epoch: rises with every start, also over a restore of an old backup.
     pub(crate) epoch: u64,
     /// This start's number on this store.

@@ -33,6 +33,7 @@ struct HeadView {
     revision: u64,
     epoch: u64,
     frozen: bool,
+    frozen_groups: Vec<String>,
 }
 
 pub(crate) async fn run(args: VersionArgs, context: &Context) -> Result<Exit, Failure> {
@@ -59,19 +60,25 @@ async fn ask(context: &Context) -> Result<HeadView, Failure> {
         .get_version(v1::GetVersionRequest {})
         .await?
         .into_inner();
+    let groups = answer.frozen_groups.into_iter();
     Ok(HeadView {
         version: answer.version,
         cluster: answer.cluster,
         revision: answer.revision,
         epoch: answer.epoch,
         frozen: answer.frozen,
+        frozen_groups: groups.map(|frozen| frozen.group).collect(),
     })
 }
 
 fn text(view: &VersionView, context: &Context) -> String {
     let mut text = format!("krakenctl  {}\n", view.krakenctl);
     if let Some(head) = &view.head {
-        let frozen = if head.frozen { ", frozen" } else { "" };
+        let frozen = match (head.frozen, &head.frozen_groups[..]) {
+            (true, _) => ", frozen".to_owned(),
+            (false, []) => String::new(),
+            (false, groups) => format!(", frozen: @{}", groups.join(", @")),
+        };
         text += &format!(
             "head       {} at {}, cluster {}, revision {}{frozen}\n",
             head.version,

@@ -236,6 +236,9 @@ pub(crate) fn check_size(message: &impl prost::Message) -> Result<(), Failure> {
 pub(crate) struct Written {
     pub(crate) revision: u64,
     pub(crate) nodes: Vec<String>,
+    /// Groups that were frozen or thawed as such.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) groups: Vec<String>,
     /// Milliseconds since the Unix epoch; absent: the write stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trial_until_ms: Option<u64>,
@@ -246,6 +249,7 @@ impl From<v1::WriteResponse> for Written {
         Self {
             revision: response.revision,
             nodes: response.nodes,
+            groups: response.groups,
             trial_until_ms: (response.trial_until_ms != 0).then_some(response.trial_until_ms),
         }
     }
@@ -265,6 +269,13 @@ impl Written {
         )
     }
 
+    fn groups(&self) -> Vec<String> {
+        match &self.groups[..] {
+            [] => Vec::new(),
+            groups => vec![format!("group {}", groups.join(", "))],
+        }
+    }
+
     /// Prints `VERB n[1-4]: revision 17`.
     pub(crate) fn print(
         &self,
@@ -278,13 +289,14 @@ impl Written {
                 .list(format, &self.nodes, Clone::clone, Default::default);
         }
         context.screen.item(format, self, || {
-            let nodes = match self.nodes.len() {
-                0 => "no node needed a change".to_owned(),
-                n => format!(
-                    "{verb} {} ({})",
-                    printable(&names::fold(&self.nodes)),
-                    view::count(n, "node")
-                ),
+            let mut changed = self.groups();
+            if !self.nodes.is_empty() {
+                let count = view::count(self.nodes.len(), "node");
+                changed.push(format!("{} ({count})", names::fold(&self.nodes)));
+            }
+            let nodes = match changed.is_empty() {
+                true => "no node needed a change".to_owned(),
+                false => format!("{verb} {}", printable(&changed.join(", "))),
             };
             format!("{nodes}, revision {}\n{}", self.revision, self.trial())
         })

@@ -1,6 +1,6 @@
 //! What must be durable before it counts: one commit under way, everything else waits for the next (group commit).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Engine;
@@ -10,7 +10,7 @@ use crate::event::{
     CommitError, CommitId, Event, Kept, Output, Record, RequestId, Write, WriteDone, WriteError,
 };
 use crate::mutation::MutationId;
-use crate::state::{Change, Node, NodeId};
+use crate::state::{Change, Frozen, Node, NodeId};
 
 /// Request of writes that the engine makes itself: nobody waits for the answer.
 pub(super) const OWN_REQUEST: RequestId = RequestId(u64::MAX);
@@ -116,7 +116,7 @@ impl Engine {
                 Arc::clone(&self.schema),
                 self.config.me,
                 self.revision.max(self.commits.floor),
-                self.frozen,
+                &self.frozen,
                 &self.ledger,
             );
             for write in writes {
@@ -238,9 +238,8 @@ impl Engine {
     fn take_over(&mut self, staged: Staged, changed: Vec<Changed>) {
         self.revision = staged.revision;
         self.ledger.take_over(staged.news);
-        let freezes = self.frozen != staged.frozen;
-        if freezes {
-            self.frozen = staged.frozen;
+        let frozen = std::mem::replace(&mut self.frozen, staged.frozen);
+        if frozen != self.frozen {
             self.frozen_revision = staged.revision;
         }
         let schema = (!Arc::ptr_eq(&self.schema, &staged.schema)).then_some(staged.schema);
@@ -263,11 +262,8 @@ impl Engine {
         if let Some(old) = replaced {
             self.schema_replaced(&old);
         }
-        if freezes {
-            // Behind the nodes: one version of a child's Cfg never names two sets of values.
-            self.push_all();
-            self.dirty.extend(self.runtimes.keys());
-        }
+        // Behind the nodes: one version of a child's Cfg never names two sets of values.
+        self.froze(&frozen);
         for change in changed {
             match change {
                 Changed::Node(node) if self.tree.get(node).is_some() => {
@@ -278,6 +274,25 @@ impl Engine {
                 }
                 Changed::Node(_) | Changed::Cfg(..) => {}
             }
+        }
+    }
+
+    /// Something beyond single nodes was frozen or thawed: whoever it concerns has to know.
+    fn froze(&mut self, before: &Frozen) {
+        if before.cluster != self.frozen.cluster {
+            self.push_all();
+            self.dirty.extend(self.runtimes.keys());
+            return;
+        }
+        let (old, new) = (&before.groups, &self.frozen.groups);
+        let turned = old.keys().chain(new.keys());
+        let turned = turned.filter(|group| old.contains_key(*group) != new.contains_key(*group));
+        let members: BTreeSet<NodeId> = turned
+            .flat_map(|group| self.rails.groups.members(group))
+            .collect();
+        for member in members {
+            self.push_cfg(member);
+            self.dirty.insert(member);
         }
     }
 
@@ -383,6 +398,7 @@ impl Changed {
             WriteOp::Set { node, changes } => Some(Self::Cfg(*node, changes.clone())),
             WriteOp::Delete(_)
             | WriteOp::FreezeCluster(_)
+            | WriteOp::FreezeGroup { .. }
             | WriteOp::Schema { .. }
             | WriteOp::Try { .. }
             | WriteOp::Settle(_) => None,

@@ -7,7 +7,7 @@ use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
 use crate::mutation::report::{Hold, Outcome, Report, ReportAttempt, ReportFailure, ReportStep};
 use crate::mutation::{Mutation, MutationContext, MutationId};
-use crate::state::{Node, NodeId, NodeName, Values, core};
+use crate::state::{Frozen, Node, NodeId, NodeName, Values, core};
 use crate::time::Instant;
 
 /// Kind of the hold of a job.
@@ -22,8 +22,8 @@ pub(super) struct Standing<'a> {
     pub(super) confirmed: bool,
     pub(super) silent_since: Option<Instant>,
     pub(super) progress: Option<&'a Progress>,
-    /// The cluster is frozen.
-    pub(super) frozen: bool,
+    /// What is frozen beyond single nodes.
+    pub(super) frozen: &'a Frozen,
 }
 
 impl Engine {
@@ -161,7 +161,7 @@ impl Engine {
             confirmed: runtime.confirmed,
             silent_since: runtime.silent_since,
             progress: Some(&runtime.progress),
-            frozen: self.frozen,
+            frozen: &self.frozen,
         };
         let mut holds = self.holds_of(&standing, declared, now);
         if !carries_out(id == self.config.me, declared) {
@@ -178,7 +178,7 @@ impl Engine {
         now: Instant,
     ) -> Vec<Hold> {
         let mut view = self.guard_view();
-        (view.frozen, view.now) = (standing.frozen, now);
+        view.now = now;
         let guard = Guard {
             engine: view,
             node: standing.node,
@@ -186,6 +186,7 @@ impl Engine {
             silent_since: standing.silent_since,
             rails: &self.rails,
             others: self.others_view(),
+            frozen: standing.frozen,
         };
         let mut holds: Vec<Hold> = guard
             .holds(declared)

@@ -13,7 +13,7 @@ use super::{Engine, Role};
 use crate::mutation::Mutation;
 use crate::mutation::progress::Healing;
 use crate::mutation::report::Hold;
-use crate::state::{Node, Value, core};
+use crate::state::{Frozen, Node, Value, core};
 use crate::time::Instant;
 
 /// Kind of the hold of what is frozen.
@@ -38,13 +38,13 @@ pub(super) struct Guard<'a> {
     pub(super) silent_since: Option<Instant>,
     pub(super) rails: &'a Rails,
     pub(super) others: View<'a>,
+    pub(super) frozen: &'a Frozen,
 }
 
 /// The engine's part of a [`Guard`], copied so that a node's runtime can be borrowed beside it.
 #[derive(Clone, Copy)]
 pub(super) struct GuardView {
     role: Role,
-    pub(super) frozen: bool,
     started: Instant,
     pub(super) now: Instant,
     healing: Healing,
@@ -61,7 +61,6 @@ impl Engine {
     pub(super) fn guard_view(&self) -> GuardView {
         GuardView {
             role: self.config.role,
-            frozen: self.frozen,
             started: self.started,
             now: self.now,
             healing: self.config.healing,
@@ -102,9 +101,14 @@ impl Guard<'_> {
 
     fn frozen(&self, held: &mut Vec<Held>) {
         let name = &self.node.name;
-        if self.engine.frozen {
+        if self.frozen.cluster {
             let text = "the cluster is frozen".to_owned();
             held.push(Held::new(FROZEN_HOLD, text, "krakenctl thaw"));
+        }
+        for (group, by) in self.frozen.groups_of(self.node) {
+            let text = format!("its group {group} is frozen by {by}");
+            let lift = format!("krakenctl thaw @{group}");
+            held.push(Held::new(FROZEN_HOLD, text, lift));
         }
         if self.node.frozen || self.node.cfg.get(FROZEN) == Some(&Value::Bool(true)) {
             let lift = format!("krakenctl thaw {name}");

@@ -59,6 +59,7 @@ impl Engine {
                 graph: self.planner.graph(),
                 groups: &self.rails.groups,
             },
+            frozen: &self.frozen,
         };
         let actions = progress.advance(
             &View {
@@ -233,6 +234,7 @@ impl Engine {
                 graph: self.planner.graph(),
                 groups: &self.rails.groups,
             },
+            frozen: &self.frozen,
         };
         if !guard.holds(declared).is_empty() {
             runtime.progress.abandon(attempt);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::ledger::{Ledger, MAX_TRIALS, News, Trial, repeated};
 use crate::event::{Write, WriteDone, WriteError, WriteOp};
 use crate::extension::{REDACTED, Schema, stranded_words};
-use crate::history::{inverse, node_of};
+use crate::history::{freeze_group, inverse, node_of};
 use crate::state::{
-    Change, MAX_VALUES, MAX_VALUES_BYTES, Node, NodeId, NodeName, Tree, UniqueKey, Value,
+    Change, Frozen, MAX_FROZEN_GROUPS, MAX_VALUES, MAX_VALUES_BYTES, Node, NodeId, NodeName, Tree,
+    UniqueKey, Value,
 };
 
 /// Deepest chain of parents: a head, two levels of mid-level heads and room to spare (fault F23).
@@ -28,7 +29,7 @@ pub(super) struct Stage<'a> {
     /// Number of children, where it differs from the tree.
     children: Layer<NodeId, usize>,
     revision: u64,
-    frozen: bool,
+    frozen: Frozen,
     ledger: &'a Ledger,
     news: News,
     /// Answers to the writes of this commit that have a key.
@@ -48,8 +49,8 @@ pub(super) struct Staged {
     pub(super) touched: BTreeMap<NodeId, Option<Node>>,
     /// Revision after them.
     pub(super) revision: u64,
-    /// Whether the cluster is frozen after them.
-    pub(super) frozen: bool,
+    /// What is frozen after them.
+    pub(super) frozen: Frozen,
     /// The schema after them.
     pub(super) schema: Arc<Schema>,
     /// Keys and trials.
@@ -80,7 +81,7 @@ impl<'a> Stage<'a> {
         schema: Arc<Schema>,
         head: NodeId,
         revision: u64,
-        frozen: bool,
+        frozen: &Frozen,
         ledger: &'a Ledger,
     ) -> Self {
         Self {
@@ -92,7 +93,7 @@ impl<'a> Stage<'a> {
             holders: Layer::default(),
             children: Layer::default(),
             revision,
-            frozen,
+            frozen: frozen.clone(),
             ledger,
             news: News::default(),
             answers: BTreeMap::new(),
@@ -128,7 +129,11 @@ impl<'a> Stage<'a> {
                 is: self.revision,
             });
         }
-        let (frozen, schema, news) = (self.frozen, Arc::clone(&self.schema), self.news.clone());
+        let (frozen, schema, news) = (
+            self.frozen.clone(),
+            Arc::clone(&self.schema),
+            self.news.clone(),
+        );
         let result = self.ops(&write.ops);
         let keep = result.is_ok();
         self.touched.end(keep);
@@ -156,7 +161,7 @@ impl<'a> Stage<'a> {
         let mut names = BTreeMap::new();
         for op in ops {
             let node = node_of(op);
-            let mut undo = inverse(op, node.and_then(|node| self.get(node)), self.frozen);
+            let mut undo = inverse(op, node.and_then(|node| self.get(node)), &self.frozen);
             let (op, name) = self.op(op, revision)?;
             if let (Some(WriteOp::Set { changes: old, .. }), WriteOp::Set { changes, .. }) =
                 (&mut undo, &op)
@@ -209,11 +214,7 @@ impl<'a> Stage<'a> {
                 )
             }
             WriteOp::Groups { node, add, remove } => {
-                if let Some(bad) = add.iter().find(|group| group.parse::<NodeName>().is_err()) {
-                    return Err(WriteError::Invalid(format!(
-                        "{bad:?} is no group name: use letters, digits, '-' and '.'"
-                    )));
-                }
+                add.iter().try_for_each(|group| check_group(group))?;
                 let entry = self.touch(*node, revision)?;
                 entry.groups.extend(add.iter().cloned());
                 entry.groups.retain(|group| !remove.contains(group));
@@ -225,7 +226,19 @@ impl<'a> Stage<'a> {
                 (op.clone(), Some(entry.name.clone()))
             }
             WriteOp::FreezeCluster(frozen) => {
-                self.frozen = *frozen;
+                self.frozen.cluster = *frozen;
+                (op.clone(), None)
+            }
+            WriteOp::FreezeGroup { group, by } => {
+                check_group(group)?;
+                let groups = &self.frozen.groups;
+                if by.is_some() && !groups.contains_key(group) && groups.len() >= MAX_FROZEN_GROUPS
+                {
+                    return Err(WriteError::Invalid(format!(
+                        "{MAX_FROZEN_GROUPS} groups are frozen already: freeze the cluster instead (krakenctl freeze)"
+                    )));
+                }
+                freeze_group(&mut self.frozen, group, by.as_ref());
                 (op.clone(), None)
             }
             WriteOp::Try { until_ms } => {
@@ -517,6 +530,15 @@ impl<'a> Stage<'a> {
             self.holders.insert(key, Some(id));
         }
         Ok(())
+    }
+}
+
+fn check_group(group: &str) -> Result<(), WriteError> {
+    match group.parse::<NodeName>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(WriteError::Invalid(format!(
+            "{group:?} is no group name: use letters, digits, '-' and '.'"
+        ))),
     }
 }
 

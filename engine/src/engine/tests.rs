@@ -10,6 +10,7 @@ use crate::mutation::{Condition, Mutation, UrlChange};
 use crate::state::{Change, NodeName, Value, core};
 
 mod follow;
+mod freeze;
 mod permits;
 mod rails;
 

@@ -18,7 +18,7 @@ use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Action, Phase, View};
 use crate::mutation::report::{Hold, Outcome, Report};
 use crate::mutation::{Mutation, MutationId};
-use crate::state::{Node, NodeId, NodeName, Values};
+use crate::state::{Frozen, Node, NodeId, NodeName, Values};
 use crate::time::Instant;
 
 /// Stands for a node's name in the texts of [`GroupHold`].
@@ -106,7 +106,7 @@ impl Engine {
             Arc::clone(&self.schema),
             self.config.me,
             self.revision,
-            self.frozen,
+            &self.frozen,
             &self.ledger,
         );
         let (changes, names) = if ops.is_empty() {
@@ -117,7 +117,7 @@ impl Engine {
             (changes, checked.names)
         };
         let staged = stage.finish();
-        let mut groups = Groups::new(self, staged.frozen, now);
+        let mut groups = Groups::new(self, &staged.frozen, now);
         let mut order: BTreeMap<&NodeName, NodeId> = BTreeMap::new();
         let untouched = nodes.iter().filter_map(|node| self.tree.get(*node));
         let untouched = untouched.filter(|node| !staged.touched.contains_key(&node.id));
@@ -143,7 +143,7 @@ impl Engine {
     pub fn what_if_again(&self, how: Again, nodes: &[NodeId], now: Instant) -> WhatIf {
         let nodes = nodes.iter().filter_map(|node| self.tree.get(*node));
         let order: BTreeMap<&NodeName, NodeId> = nodes.map(|node| (&node.name, node.id)).collect();
-        let mut groups = Groups::new(self, self.frozen, now);
+        let mut groups = Groups::new(self, &self.frozen, now);
         for id in order.into_values() {
             groups.add_again(id, how);
         }
@@ -169,7 +169,7 @@ impl Engine {
 struct Groups<'e> {
     engine: &'e Engine,
     planner: Planner,
-    frozen: bool,
+    frozen: &'e Frozen,
     now: Instant,
     making: Vec<Making>,
     /// Where nodes with this very plan and manner go: equal plans of one class are one value, so most nodes need no comparison.
@@ -177,7 +177,7 @@ struct Groups<'e> {
 }
 
 impl<'e> Groups<'e> {
-    fn new(engine: &'e Engine, frozen: bool, now: Instant) -> Self {
+    fn new(engine: &'e Engine, frozen: &'e Frozen, now: Instant) -> Self {
         Self {
             engine,
             planner: Planner::new(Arc::clone(engine.planner.graph())),

@@ -39,14 +39,18 @@ fn any_op() -> impl Strategy<Value = WriteOp> {
         3 => (node_number.clone(), groups(), groups()).prop_map(|(n, add, remove)| WriteOp::Groups { node: id(n), add, remove }),
         1 => (node_number, any::<bool>()).prop_map(|(n, frozen)| WriteOp::Freeze { node: id(n), frozen }),
         1 => any::<bool>().prop_map(WriteOp::FreezeCluster),
+        1 => (0..3_u8, prop::option::of(0..3_u8)).prop_map(|(group, by)| WriteOp::FreezeGroup {
+            group: format!("g{group}"),
+            by: by.map(|n| Freezer { by: format!("user{n}"), reason: "heat".into() }),
+        }),
     ]
 }
 
 /// Does those operations that can be done; returns them and what takes them back.
-fn write(tree: &mut Tree, frozen: &mut bool, ops: Vec<WriteOp>) -> (Vec<WriteOp>, Vec<WriteOp>) {
+fn write(tree: &mut Tree, frozen: &mut Frozen, ops: Vec<WriteOp>) -> (Vec<WriteOp>, Vec<WriteOp>) {
     let (mut done, mut back) = (Vec::new(), Vec::new());
     for op in ops {
-        let undo = inverse(&op, node_of(&op).and_then(|id| tree.get(id)), *frozen);
+        let undo = inverse(&op, node_of(&op).and_then(|id| tree.get(id)), frozen);
         if apply(tree, frozen, &op) {
             back.extend(undo);
             done.push(op);
@@ -67,24 +71,24 @@ proptest! {
         first in prop::collection::vec(any_op(), 0..6),
         second in prop::collection::vec(any_op(), 0..6),
     ) {
-        let (mut tree, mut frozen) = (Tree::default(), false);
+        let (mut tree, mut frozen) = (Tree::default(), Frozen::default());
         write(&mut tree, &mut frozen, past);
-        let start = (all(&tree), frozen);
-        let (old_tree, old_frozen) = (tree.clone(), frozen);
+        let start = (all(&tree), frozen.clone());
+        let (old_tree, old_frozen) = (tree.clone(), frozen.clone());
 
         let (ops, back) = write(&mut tree, &mut frozen, first);
         let mut sum = cells(&ops, &back);
         for (cell, (was, is)) in &sum {
-            prop_assert_eq!(&cell.get(&old_tree, old_frozen), was, "{:?}", cell);
-            prop_assert_eq!(&cell.get(&tree, frozen), is, "{:?}", cell);
+            prop_assert_eq!(&cell.get(&old_tree, &old_frozen), was, "{:?}", cell);
+            prop_assert_eq!(&cell.get(&tree, &frozen), is, "{:?}", cell);
         }
         let (ops, back_again) = write(&mut tree, &mut frozen, second);
         add_up(&mut sum, cells(&ops, &back_again));
         for (cell, (was, is)) in &sum {
-            prop_assert_eq!((&cell.get(&old_tree, old_frozen), &cell.get(&tree, frozen)), (was, is), "{:?}", cell);
+            prop_assert_eq!((&cell.get(&old_tree, &old_frozen), &cell.get(&tree, &frozen)), (was, is), "{:?}", cell);
         }
         if sum.is_empty() {
-            prop_assert_eq!(&(all(&tree), frozen), &start);
+            prop_assert_eq!(&(all(&tree), frozen.clone()), &start);
         }
         for op in back_again.iter().chain(&back) {
             prop_assert!(apply(&mut tree, &mut frozen, op), "{:?}", op);

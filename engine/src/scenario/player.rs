@@ -185,7 +185,7 @@ impl<'a> Player<'a> {
     /// What a head knows after a crash: Cfg, and what it last knew.
     fn restart(&mut self) {
         let mut engine = engine(self.case, self.set, self.now);
-        engine.restore_counters(self.engine.revision(), 1_000, self.engine.frozen());
+        engine.restore_counters(self.engine.revision(), 1_000, self.engine.freezes().clone());
         for node in self.engine.tree().iter().filter(|node| node.id != HEAD) {
             let mut kept = node.clone();
             kept.last_known.dsc = std::mem::take(&mut kept.dsc);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::event::{Record, WriteOp};
-use crate::state::{Change, Node, NodeId, Tree};
+use crate::history::freeze_group;
+use crate::state::{Change, Frozen, Node, NodeId, Tree};
 use crate::sync::join::{Grant, GrantId};
 use crate::time::Instant;
 
@@ -14,7 +15,7 @@ pub(super) struct Disk {
     pub(super) grants: BTreeMap<GrantId, Grant>,
     pub(super) revision: u64,
     pub(super) last_attempt: u64,
-    pub(super) frozen: bool,
+    pub(super) frozen: Frozen,
     /// No commit works until then.
     pub(super) full_until: Option<Instant>,
     /// Commits take seconds until then.
@@ -83,7 +84,10 @@ impl Disk {
                 node.groups.retain(|group| !remove.contains(group));
             }),
             WriteOp::Freeze { node, frozen } => touch(node, &mut |node| node.frozen = *frozen),
-            WriteOp::FreezeCluster(frozen) => self.frozen = *frozen,
+            WriteOp::FreezeCluster(frozen) => self.frozen.cluster = *frozen,
+            WriteOp::FreezeGroup { group, by } => {
+                freeze_group(&mut self.frozen, group, by.as_ref());
+            }
             // Schemas lie in files of their own.
             WriteOp::Schema { .. } => {}
             WriteOp::Try { .. } | WriteOp::Settle(_) => {}
@@ -101,7 +105,7 @@ impl Disk {
     }
 
     /// What differs between the disk and a head with nothing under way; `None`: nothing.
-    pub(super) fn differs(&self, tree: &Tree, revision: u64) -> Option<String> {
+    pub(super) fn differs(&self, tree: &Tree, revision: u64, frozen: &Frozen) -> Option<String> {
         if self.revision != revision {
             return Some(format!(
                 "the disk is at revision {}, the head at {revision}",
@@ -118,6 +122,7 @@ impl Disk {
                 .map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen))
                 .collect(),
         );
-        (disk != live).then(|| "the disk and the head's tree differ".to_owned())
+        (disk != live || self.frozen != *frozen)
+            .then(|| "the disk and the head's tree differ".to_owned())
     }
 }

@@ -91,7 +91,11 @@ impl World {
         for grant in self.disk.grants.values() {
             engine.restore_grant(grant.clone());
         }
-        engine.restore_counters(self.disk.revision, self.disk.last_attempt, self.disk.frozen);
+        engine.restore_counters(
+            self.disk.revision,
+            self.disk.last_attempt,
+            self.disk.frozen.clone(),
+        );
         self.check.restarted(&self.disk);
         self.head_incarnation += 1;
         self.head = Some(Head {
@@ -311,12 +315,8 @@ impl World {
 
     fn head_fires(&mut self, fire: Fire) {
         let frozen = self.head.as_ref().is_some_and(|head| {
-            head.engine.frozen()
-                || head
-                    .engine
-                    .tree()
-                    .get(fire.node)
-                    .is_some_and(|node| node.frozen)
+            let node = head.engine.tree().get(fire.node);
+            node.is_some_and(|node| head.engine.freezes().holds(node))
         });
         self.check.fired(&fire, frozen);
         let incarnation = self.head_incarnation;

@@ -14,7 +14,7 @@ use super::world::{HEAD, Happening, Phase};
 use crate::Engine;
 use crate::engine::{EngineConfig, Role};
 use crate::event::{ConnId, Discovery, Event, Fire, Input, MutationEvent, Output, RequestId};
-use crate::state::{Node, NodeId, NodeName, Value};
+use crate::state::{Frozen, Node, NodeId, NodeName, Value};
 use crate::sync::SessionId;
 use crate::sync::SyncConfig;
 use crate::sync::join::{ChildJoin, GrantFile};
@@ -108,7 +108,7 @@ impl Machine {
     }
 
     /// Whether the agent holds the Cfg of the head's node, and the head the Dsc of the agent's.
-    pub(super) fn agrees_with(&self, at_head: &Node, frozen: bool) -> bool {
+    pub(super) fn agrees_with(&self, at_head: &Node, frozen: &Frozen) -> bool {
         let Some(own) = self
             .agent
             .as_ref()
@@ -117,12 +117,7 @@ impl Machine {
             return false;
         };
         let mut cfg = at_head.cfg.clone();
-        cfg.apply([change(if frozen || at_head.frozen {
-            "/Frozen=x"
-        } else {
-            "/Frozen="
-        })]);
-        if frozen || at_head.frozen {
+        if frozen.holds(at_head) {
             cfg.apply([crate::state::Change::set(
                 change("/Frozen=x").url,
                 Value::Bool(true),

@@ -207,9 +207,11 @@ impl World {
         self.run_until_converged(HEAL_BOUND)?;
         self.run_for(Duration::from_secs(5))?;
         if let Some(head) = &self.head
-            && let Some(difference) = self
-                .disk
-                .differs(head.engine.tree(), head.engine.revision())
+            && let Some(difference) = self.disk.differs(
+                head.engine.tree(),
+                head.engine.revision(),
+                head.engine.freezes(),
+            )
         {
             return Err(self.violation(format!("I1: {difference}")));
         }
@@ -457,7 +459,7 @@ impl World {
                 .iter()
                 .all(|url| wants(url));
             let synced = head.engine.has_session(machine.id)
-                && machine.agrees_with(node, head.engine.frozen());
+                && machine.agrees_with(node, head.engine.freezes());
             if !(there && synced) {
                 let agent = machine
                     .agent

@@ -2,6 +2,7 @@
 //!
 //! A zero value is never stored: an absent value means unknown in Dsc and "don't care" in Cfg.
 
+mod freeze;
 mod id;
 mod node;
 mod number;
@@ -10,6 +11,7 @@ mod url;
 mod value;
 mod values;
 
+pub use freeze::{Freezer, Frozen, MAX_FROZEN_GROUPS};
 pub use id::{NodeId, NodeName, NodeNameError};
 pub use node::{LastKnown, Node};
 pub use number::Number;

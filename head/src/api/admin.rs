@@ -73,6 +73,11 @@ impl Admin {
 
     pub(super) async fn select(&self, nodes: &str) -> Result<Vec<(NodeName, NodeId)>, Status> {
         let set = NodeSet::parse(nodes).map_err(convert::no_nodes)?;
+        self.select_set(set).await
+    }
+
+    /// The nodes of a set, by name.
+    pub(super) async fn select_set(&self, set: NodeSet) -> Result<Vec<(NodeName, NodeId)>, Status> {
         let found = self
             .0
             .handle
@@ -106,7 +111,7 @@ impl Admin {
         Ok(Response::new(WriteResponse {
             revision: self.revision().await?,
             nodes,
-            trial_until_ms: 0,
+            ..WriteResponse::default()
         }))
     }
 
@@ -184,14 +189,15 @@ impl AdminService for Admin {
         let read = self
             .0
             .handle
-            .query(|engine, _| (engine.revision(), engine.frozen()));
+            .query(|engine, _| (engine.revision(), engine.freezes().clone()));
         let (revision, frozen) = read.await.map_err(stopped)?;
         Ok(Response::new(v1::GetVersionResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: self.0.cluster.clone(),
             revision,
             epoch: self.0.epoch,
-            frozen,
+            frozen: frozen.cluster,
+            frozen_groups: convert::frozen_groups(frozen),
         }))
     }
 
@@ -201,7 +207,7 @@ impl AdminService for Admin {
     ) -> Answer<v1::ListNodesResponse> {
         let ids = self.select(&request.into_inner().nodes).await?;
         let handle = &self.0.handle;
-        let read = handle.query(|engine, _| (engine.revision(), engine.frozen()));
+        let read = handle.query(|engine, _| (engine.revision(), engine.freezes().clone()));
         let (revision, frozen) = read.await.map_err(stopped)?;
         let ids = ids.into_iter().map(|(_, id)| id);
         let nodes = read_each(handle, ids, convert::node_by_id)
@@ -210,7 +216,8 @@ impl AdminService for Admin {
         Ok(Response::new(v1::ListNodesResponse {
             nodes,
             revision,
-            frozen,
+            frozen: frozen.cluster,
+            frozen_groups: convert::frozen_groups(frozen),
         }))
     }
 
@@ -249,8 +256,11 @@ impl AdminService for Admin {
 
     async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Answer<WriteResponse> {
         let (author, request) = (author(&request), request.into_inner());
-        let by = By::new(author, &request, &request.options)?;
-        self.write_once(by, self.freeze_ops(&request)).await
+        let by = By::new(author.clone(), &request, &request.options)?;
+        let ops = self.freeze_ops(&author, &request);
+        let mut written = self.write_once(by, ops).await?;
+        written.get_mut().groups = Self::freezes_groups(&request);
+        Ok(written)
     }
 
     async fn list_history(
@@ -275,7 +285,8 @@ impl AdminService for Admin {
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanResponse> {
-        plan::plan(self, request.into_inner()).await
+        let author = author(&request);
+        plan::plan(self, &author, request.into_inner()).await
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {

@@ -7,7 +7,7 @@ use engine::driver::wall_ms;
 use engine::event::{CommitError, WriteError};
 use engine::extension::{Kind, REDACTED, Schema};
 use engine::mutation::report::Report;
-use engine::state::{Change, MAX_VALUES, Node, NodeId, StateUrl, Value, Values};
+use engine::state::{Change, Frozen, MAX_VALUES, Node, NodeId, StateUrl, Value, Values};
 use engine::time::Instant;
 use engine::wire::convert::{self, NodeFacts};
 use proto::v1;
@@ -208,6 +208,16 @@ pub(super) fn image(image: SystemImage) -> v1::Image {
 }
 
 /// A request that makes no sense.
+pub(super) fn frozen_groups(frozen: Frozen) -> Vec<v1::FrozenGroup> {
+    let groups = frozen.groups.into_iter();
+    let group = groups.map(|(group, by)| v1::FrozenGroup {
+        group,
+        author: by.by,
+        reason: by.reason,
+    });
+    group.collect()
+}
+
 pub(super) fn invalid(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }

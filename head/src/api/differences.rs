@@ -69,6 +69,7 @@ pub(super) fn called(cell: &Cell) -> (u8, String) {
     match cell {
         Cell::Exists(_) => (0, "node".to_owned()),
         Cell::ClusterFrozen => (1, "frozen".to_owned()),
+        Cell::GroupFrozen(group) => (1, format!("frozen @{group}")),
         Cell::Frozen(_) => (2, "frozen".to_owned()),
         Cell::Group(_, group) => (3, format!("group {group}")),
         Cell::Label(_, label) => (4, format!("label {label}")),

@@ -431,7 +431,7 @@ fn conflicts(
     changed: &Cells,
     inverse: &[WriteOp],
 ) -> Vec<Conflict> {
-    let (tree, frozen) = (engine.tree(), engine.frozen());
+    let (tree, frozen) = (engine.tree(), engine.freezes());
     let mut found: Vec<Conflict> = changed
         .iter()
         .map(|(cell, (_, set))| Conflict {
@@ -483,7 +483,7 @@ fn word(schema: &Schema, cell: &Cell, value: Option<&Value>) -> String {
 pub(super) fn what_still_stands(engine: &Engine, entry: &Entry) -> Vec<WriteOp> {
     let inverse = entry.inverse.clone().unwrap_or_default();
     let changed = cells(&entry.ops, &inverse);
-    let (tree, frozen) = (engine.tree(), engine.frozen());
+    let (tree, frozen) = (engine.tree(), engine.freezes());
     let stands = |cell: Cell| {
         changed
             .get(&cell)
@@ -511,6 +511,9 @@ pub(super) fn what_still_stands(engine: &Engine, entry: &Entry) -> Vec<WriteOp> 
             }
             WriteOp::Freeze { node, .. } if stands(Cell::Frozen(node)) => ops.push(op),
             WriteOp::FreezeCluster(_) if stands(Cell::ClusterFrozen) => ops.push(op),
+            WriteOp::FreezeGroup { ref group, .. } if stands(Cell::GroupFrozen(group.clone())) => {
+                ops.push(op)
+            }
             // Nodes are neither added nor deleted on trial.
             _ => {}
         }

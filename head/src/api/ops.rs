@@ -1,11 +1,13 @@
 //! Write requests as the engine's operations: the one way from a request to what is written, or asked about.
 
 use engine::event::WriteOp;
+use engine::state::Freezer;
 use proto::v1;
 use tonic::Status;
 
-use super::admin::{Admin, check_groups};
+use super::admin::{Admin, check_groups, stopped};
 use super::convert;
+use crate::nodeset::NodeSet;
 
 impl Admin {
     /// What `SetNodes` does.
@@ -51,14 +53,49 @@ impl Admin {
     /// What `Freeze` does.
     pub(super) async fn freeze_ops(
         &self,
+        author: &str,
         request: &v1::FreezeRequest,
     ) -> Result<Vec<WriteOp>, Status> {
         let frozen = request.freeze;
         if request.nodes.trim().is_empty() {
             return Ok(vec![WriteOp::FreezeCluster(frozen)]);
         }
-        let nodes = self.select_named(&request.nodes).await?;
-        let freeze = |(_, node)| WriteOp::Freeze { node, frozen };
-        Ok(nodes.into_iter().map(freeze).collect())
+        let set = NodeSet::parse(&request.nodes).map_err(convert::no_nodes)?;
+        let (groups, nodes) = set.groups_apart();
+        let by = frozen.then(|| Freezer {
+            by: author.to_owned(),
+            reason: request.options.clone().unwrap_or_default().reason,
+        });
+        let mut ops = Vec::new();
+        for group in groups {
+            if !(by.is_none() && self.is_frozen(&group).await?) {
+                // A name that is no group is a slip of the pen; but a frozen group that nobody is in any more can be thawed.
+                self.select(&format!("@{group}")).await?;
+            }
+            let by = by.clone();
+            ops.push(WriteOp::FreezeGroup { group, by });
+        }
+        if let Some(nodes) = nodes {
+            let freeze = |(_, node)| WriteOp::Freeze { node, frozen };
+            ops.extend(self.select_set(nodes).await?.into_iter().map(freeze));
+        }
+        Ok(ops)
+    }
+
+    async fn is_frozen(&self, group: &str) -> Result<bool, Status> {
+        let group = group.to_owned();
+        let asked = self
+            .0
+            .handle
+            .query(move |engine, _| engine.freezes().groups.contains_key(&group));
+        asked.await.map_err(stopped)
+    }
+
+    /// The groups that `Freeze` takes as such.
+    pub(super) fn freezes_groups(request: &v1::FreezeRequest) -> Vec<String> {
+        let set = Some(request.nodes.trim()).filter(|nodes| !nodes.is_empty());
+        let set = set.and_then(|nodes| NodeSet::parse(nodes).ok());
+        set.map(|set| set.groups_apart().0.into_iter().collect())
+            .unwrap_or_default()
     }
 }

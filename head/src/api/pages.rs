@@ -102,7 +102,8 @@ async fn show_metrics(State(pages): State<Pages>) -> Response {
             *by_state.entry(state.to_owned()).or_default() += 1;
         }
         let rails = engine.rails_report();
-        (by_state, engine.revision(), engine.frozen(), rails)
+        let frozen = (engine.frozen(), engine.freezes().groups.len());
+        (by_state, engine.revision(), frozen, rails)
     });
     if let Ok(Ok((by_state, revision, frozen, rails))) = timeout(ANSWER_TIMEOUT, counted).await {
         pages.shown.guard_rails(rails);
@@ -111,7 +112,8 @@ async fn show_metrics(State(pages): State<Pages>) -> Response {
         }
         // A float holds every revision that a cluster reaches in its life.
         metrics::gauge!("kraken_revision").set(revision as f64);
-        metrics::gauge!("kraken_frozen").set(if frozen { 1.0 } else { 0.0 });
+        metrics::gauge!("kraken_frozen").set(if frozen.0 { 1.0 } else { 0.0 });
+        metrics::gauge!("kraken_frozen_groups").set(frozen.1 as f64);
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (kind, pages.metrics.render()).into_response()

@@ -13,14 +13,18 @@ use super::convert;
 use super::differences::{Folded, differences};
 
 /// Answers a request.
-pub(super) async fn plan(admin: &Admin, request: v1::PlanRequest) -> Answer<v1::PlanResponse> {
+pub(super) async fn plan(
+    admin: &Admin,
+    author: &str,
+    request: v1::PlanRequest,
+) -> Answer<v1::PlanResponse> {
     let (ops, nodes) = match &request.write {
         Some(Write::Set(set)) => (admin.set_ops(set).await?, None),
         Some(Write::Delete(delete)) => (admin.delete_ops(delete).await?, None),
         Some(Write::Freeze(freeze)) => {
-            // What is frozen are the nodes of the cluster, then.
-            let all = freeze.nodes.trim().is_empty().then_some("");
-            (admin.freeze_ops(freeze).await?, all)
+            // The nodes of a group or of the cluster are not written to, but frozen.
+            let nodes = Some(freeze.nodes.as_str());
+            (admin.freeze_ops(author, freeze).await?, nodes)
         }
         Some(Write::Undo(undo)) => (admin.undo_ops(undo).await?.ops, None),
         Some(Write::Add(add)) => (admin.add_ops(add)?, None),

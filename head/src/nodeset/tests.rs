@@ -76,6 +76,24 @@ fn refused(text: &str, part: &str) {
 }
 
 #[test]
+fn a_list_of_groups_is_told_from_their_nodes() {
+    let apart = |text: &str| {
+        let (groups, rest) = NodeSet::parse(text).unwrap().groups_apart();
+        (groups.into_iter().collect::<Vec<_>>().join(" "), rest)
+    };
+    let set = |text: &str| Some(NodeSet::parse(text).unwrap());
+    assert_eq!(apart("@b, @a"), ("a b".into(), None));
+    assert_eq!(
+        apart("n[1,3],@a,n7"),
+        ("a".into(), set("n[1,3],n7")),
+        "the rest is nodes"
+    );
+    for nodes in ["n1", "@*", "@a!n7", "@a&@b", "@a,n1!n2"] {
+        assert_eq!(apart(nodes), (String::new(), set(nodes)), "{nodes}");
+    }
+}
+
+#[test]
 fn clustershells_grammar() {
     check("", "n[1-9],login");
     check("n1", "n1");

@@ -324,7 +324,7 @@ fn build_engine(
     for (key, revision) in std::mem::take(&mut loaded.keys) {
         engine.restore_key(key, revision);
     }
-    engine.restore_counters(loaded.revision, loaded.last_attempt, loaded.frozen);
+    engine.restore_counters(loaded.revision, loaded.last_attempt, loaded.frozen.clone());
     Ok(engine)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::event::WriteOp;
 use engine::extension::{REDACTED, Schema};
-use engine::state::{Change, Node, NodeId, NodeName, StateUrl, Value, Values};
+use engine::state::{Change, Freezer, Node, NodeId, NodeName, StateUrl, Value, Values};
 use engine::wire::convert;
 use prost::Message;
 use proto::v1;
@@ -94,6 +94,10 @@ pub(super) fn readable_ops(schema: &Schema, ops: &[WriteOp]) -> String {
             } => format!("thaw {node}"),
             WriteOp::FreezeCluster(true) => "freeze cluster".to_owned(),
             WriteOp::FreezeCluster(false) => "thaw cluster".to_owned(),
+            WriteOp::FreezeGroup { group, by } => {
+                let verb = if by.is_some() { "freeze" } else { "thaw" };
+                format!("{verb} @{group}")
+            }
             WriteOp::Schema { text, .. } => text.clone(),
             WriteOp::Try { until_ms } => format!("try until {until_ms}"),
             WriteOp::Settle(revision) => format!("settle {revision}"),
@@ -133,6 +137,19 @@ struct StoredOp {
     try_until_ms: Option<u64>,
     #[prost(uint64, optional, tag = "10")]
     settle: Option<u64>,
+    #[prost(message, optional, tag = "11")]
+    freeze_group: Option<StoredFreeze>,
+}
+
+/// Who freezes a group; nobody: thaw.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredFreeze {
+    #[prost(string, tag = "1")]
+    group: String,
+    #[prost(string, optional, tag = "2")]
+    by: Option<String>,
+    #[prost(string, tag = "3")]
+    reason: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -183,6 +200,14 @@ pub(super) fn encode_ops(ops: &[WriteOp]) -> Vec<u8> {
             },
             WriteOp::FreezeCluster(frozen) => StoredOp {
                 freeze_cluster: Some(*frozen),
+                ..StoredOp::default()
+            },
+            WriteOp::FreezeGroup { group, by } => StoredOp {
+                freeze_group: Some(StoredFreeze {
+                    group: group.clone(),
+                    by: by.as_ref().map(|by| by.by.clone()),
+                    reason: by.as_ref().map_or_else(String::new, |by| by.reason.clone()),
+                }),
                 ..StoredOp::default()
             },
             WriteOp::Schema { text, .. } => StoredOp {
@@ -258,6 +283,13 @@ fn decode_op(op: StoredOp) -> Result<WriteOp, String> {
             freeze_cluster: Some(frozen),
             ..
         } => WriteOp::FreezeCluster(frozen),
+        StoredOp {
+            freeze_group: Some(StoredFreeze { group, by, reason }),
+            ..
+        } => WriteOp::FreezeGroup {
+            group,
+            by: by.map(|by| Freezer { by, reason }),
+        },
         StoredOp {
             try_until_ms: Some(until_ms),
             ..

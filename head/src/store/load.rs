@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::engine::{MAX_KEYS, Trial};
 use engine::event::WriteKey;
-use engine::state::{LastKnown, Node, NodeId};
+use engine::state::{Freezer, Frozen, LastKnown, Node, NodeId};
 use engine::sync::join::{Grant, GrantId, Secret};
 use rusqlite::{OptionalExtension, Transaction};
 use uuid::Uuid;
@@ -99,7 +99,10 @@ pub(super) fn load(tx: &Transaction<'_>, epoch: u64, starts: u64) -> Result<Load
         keys: load_keys(tx)?,
         revision: meta(tx, "revision")?.unwrap_or(0),
         last_attempt: meta(tx, "attempt")?.unwrap_or(0),
-        frozen: meta(tx, "frozen")?.unwrap_or(0) != 0,
+        frozen: Frozen {
+            cluster: meta(tx, "frozen")?.unwrap_or(0) != 0,
+            groups: load_frozen_groups(tx)?,
+        },
         epoch,
         starts,
         head: NodeId::from_slice(&head).ok_or_else(|| bad("the head's id"))?,
@@ -163,6 +166,15 @@ fn load_trials(tx: &Transaction<'_>) -> Result<Vec<(u64, Trial)>, LoadError> {
         trials.push((uint(row, 0)?, trial));
     }
     Ok(trials)
+}
+
+fn load_frozen_groups(tx: &Transaction<'_>) -> rusqlite::Result<BTreeMap<String, Freezer>> {
+    let mut rows = tx.prepare("SELECT name, author, reason FROM frozen_groups")?;
+    let rows = rows.query_map([], |row| {
+        let (by, reason) = (row.get(1)?, row.get(2)?);
+        Ok((row.get(0)?, Freezer { by, reason }))
+    })?;
+    rows.collect()
 }
 
 /// Keys, oldest first.

@@ -2,11 +2,12 @@
 //!
 //! - 1 to 2: history keeps what takes a write back and the names of its nodes. Format 1 never forgot a revision, so both are found by doing
 //!   everything again from the first one on; where revisions are missing, those writes stay without, and cannot be undone.
+//! - 2 to 3: groups can be frozen.
 
 use std::collections::BTreeMap;
 
 use engine::history;
-use engine::state::{NodeId, NodeName, Tree};
+use engine::state::{Frozen, NodeId, NodeName, Tree};
 use rusqlite::{Transaction, params};
 
 use super::codec;
@@ -21,11 +22,18 @@ ALTER TABLE history ADD COLUMN request BLOB;
 CREATE TABLE trials (revision INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL);
 ";
 
+const TO_3: &str = "
+CREATE TABLE frozen_groups (name TEXT PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+";
+
 /// Brings tables of `format` up to date.
 pub(super) fn to_present(tx: &Transaction<'_>, format: i64) -> Result<(), LoadError> {
     if format < 2 {
         tx.execute_batch(TO_2)?;
         replay(tx)?;
+    }
+    if format < 3 {
+        tx.execute_batch(TO_3)?;
     }
     if format != FORMAT {
         set_meta(tx, "format", FORMAT as u64)?;
@@ -38,7 +46,7 @@ fn replay(tx: &Transaction<'_>) -> Result<(), LoadError> {
     let mut read = tx.prepare("SELECT revision, ops FROM history ORDER BY revision")?;
     let mut rows = read.query([])?;
     let mut note = tx.prepare("UPDATE history SET inverse = ?2, names = ?3 WHERE revision = ?1")?;
-    let (mut tree, mut frozen, mut names) = (Tree::default(), false, BTreeMap::new());
+    let (mut tree, mut frozen, mut names) = (Tree::default(), Frozen::default(), BTreeMap::new());
     let mut next = 1;
     while let Some(row) = rows.next()? {
         let revision = uint(row, 0)?;
@@ -54,7 +62,7 @@ fn replay(tx: &Transaction<'_>) -> Result<(), LoadError> {
             back.extend(history::inverse(
                 op,
                 node.and_then(|node| tree.get(node)),
-                frozen,
+                &frozen,
             ));
             if !history::apply(&mut tree, &mut frozen, op) {
                 return Err(LoadError::Value(format!(

@@ -21,7 +21,7 @@ use super::reserve::Reserve;
 use super::{Loaded, OpenError, Retention, Store, codec, history, open};
 
 /// Format of the tables.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 
 /// Name of the database in the state directory.
 pub(crate) const FILE: &str = "kraken.db";
@@ -53,6 +53,7 @@ CREATE TABLE history (
     inverse BLOB, names BLOB, key TEXT, request BLOB
 );
 CREATE TABLE trials (revision INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL);
+CREATE TABLE frozen_groups (name TEXT PRIMARY KEY, author TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// See the module.
@@ -352,6 +353,19 @@ fn apply_op(
             touch(*node)
         }
         WriteOp::FreezeCluster(frozen) => set_meta(tx, "frozen", u64::from(*frozen)),
+        WriteOp::FreezeGroup {
+            group,
+            by: Some(by),
+        } => tx
+            .prepare_cached(
+                "INSERT OR REPLACE INTO frozen_groups (name, author, reason) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![group, by.by, by.reason])
+            .map(|_| ()),
+        WriteOp::FreezeGroup { group, by: None } => tx
+            .prepare_cached("DELETE FROM frozen_groups WHERE name = ?1")?
+            .execute([group])
+            .map(|_| ()),
         // The files of extensions are the truth; here is its history.
         WriteOp::Schema { .. } => Ok(()),
         WriteOp::Try { until_ms } => tx

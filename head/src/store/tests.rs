@@ -5,11 +5,11 @@ use std::sync::Arc;
 use engine::event::{CommitError, Kept, Record, WriteKey, WriteOp};
 use engine::extension::{Field, Format, Kind, REDACTED, Schema};
 use engine::mutation::MutationId;
-use engine::state::{Change, LastKnown, Node, NodeId, Value, Values};
+use engine::state::{Change, Freezer, Frozen, LastKnown, Node, NodeId, Value, Values};
 use engine::sync::join::{Grant, GrantId, Secret};
 use uuid::Uuid;
 
-use super::sqlite::file;
+use super::sqlite::{FORMAT, file};
 use super::*;
 
 fn schema() -> Arc<Schema> {
@@ -63,6 +63,20 @@ fn write(revision: u64, ops: Vec<WriteOp>) -> Record {
     }
 }
 
+fn freezer(reason: &str) -> Freezer {
+    Freezer {
+        by: "uid 0".into(),
+        reason: reason.into(),
+    }
+}
+
+fn freeze_group(group: &str, reason: Option<&str>) -> WriteOp {
+    WriteOp::FreezeGroup {
+        group: group.into(),
+        by: reason.map(freezer),
+    }
+}
+
 fn add(revision: u64, n: u8) -> Record {
     write(revision, vec![WriteOp::Add(Box::new(node(n)))])
 }
@@ -111,6 +125,9 @@ fn everything_committed_is_there_after_a_restart() {
                         },
                         WriteOp::Delete(id(3)),
                         WriteOp::FreezeCluster(true),
+                        freeze_group("rack3", Some("heat")),
+                        freeze_group("rack4", Some("noise")),
+                        freeze_group("rack4", None),
                     ],
                 ),
                 Record::Intent {
@@ -135,7 +152,14 @@ fn everything_committed_is_there_after_a_restart() {
     let (_store, loaded) = open(dir.path());
     assert_eq!(
         (loaded.revision, loaded.last_attempt, loaded.frozen),
-        (4, 41, true)
+        (
+            4,
+            41,
+            Frozen {
+                cluster: true,
+                groups: [("rack3".to_owned(), freezer("heat"))].into(),
+            }
+        )
     );
     assert!(loaded.epoch > first.epoch);
     assert_eq!(
@@ -362,7 +386,7 @@ fn f07_unusable_folders_are_refused_with_a_sentence() {
 fn to_format_1(dir: &Path) {
     let db = rusqlite::Connection::open(file(dir)).unwrap();
     let older = "ALTER TABLE history DROP COLUMN inverse; ALTER TABLE history DROP COLUMN names; ALTER TABLE history DROP COLUMN key;
-        ALTER TABLE history DROP COLUMN request; DROP TABLE trials; UPDATE meta SET value = 1 WHERE key = 'format';";
+        ALTER TABLE history DROP COLUMN request; DROP TABLE trials; DROP TABLE frozen_groups; UPDATE meta SET value = 1 WHERE key = 'format';";
     db.execute_batch(older).unwrap();
 }
 
@@ -401,7 +425,7 @@ fn f53_format_1_is_brought_up_to_date_in_the_transaction_of_the_start() {
     assert_eq!((loaded.revision, loaded.nodes.len()), (4, 0));
     assert_eq!(
         store.query_texts("SELECT CAST(value AS TEXT) FROM meta WHERE key = 'format'"),
-        ["2"]
+        [FORMAT.to_string()]
     );
     let entries = all(dir.path());
     let old = vec![

@@ -187,6 +187,18 @@ async fn secrets_are_written_but_never_read() {
     assert!(value.windows(7).any(|window| window == b"hunter2"));
 }
 
+async fn freezes(client: &mut Client) -> Vec<v1::Hold> {
+    let request = v1::ExplainRequest { nodes: "n1".into() };
+    let explained = client.explain(request).await.unwrap().into_inner();
+    let frozen = |hold: &v1::Hold| hold.kind == "frozen";
+    explained.reports[0]
+        .holds
+        .iter()
+        .filter(|hold| frozen(hold))
+        .cloned()
+        .collect()
+}
+
 #[tokio::test]
 async fn freezing_holds_and_explain_says_so() {
     let power = "[power]\npoll = \"100ms\"\n[power.command]\non = [\"true\"]\noff = [\"true\"]\nstatus = [\"echo\", \"off\"]\n";
@@ -228,6 +240,46 @@ async fn freezing_holds_and_explain_says_so() {
         report.holds.iter().any(|hold| hold.kind == "frozen"),
         "{report:?}"
     );
+    let grouped = v1::SetNodesRequest {
+        nodes: "n1".into(),
+        add_groups: vec!["rack3".into()],
+        ..v1::SetNodesRequest::default()
+    };
+    client.set_nodes(grouped).await.unwrap();
+    for bad in ["@rack9", "n1,@rack9"] {
+        assert!(client.freeze(freeze(bad, true)).await.is_err(), "{bad}");
+    }
+    let heat = v1::FreezeRequest {
+        options: Some(v1::WriteOptions {
+            reason: "heat".into(),
+            ..v1::WriteOptions::default()
+        }),
+        ..freeze("@rack3", true)
+    };
+    let froze = client.freeze(heat).await.unwrap().into_inner();
+    assert_eq!(froze.groups, ["rack3"]);
+    assert!(froze.nodes.is_empty(), "{froze:?}");
+    let all = client.list_nodes(v1::ListNodesRequest::default()).await;
+    let frozen = all.unwrap().into_inner().frozen_groups;
+    assert_eq!(
+        (frozen[0].group.as_str(), frozen[0].reason.as_str()),
+        ("rack3", "heat")
+    );
+    // Neither the cluster nor the node lifts it; the group does, and history knows.
+    client.freeze(freeze("", false)).await.unwrap();
+    client.freeze(freeze("n1", false)).await.unwrap();
+    let held = freezes(&mut client).await;
+    let by = &frozen[0].author;
+    let text = format!("its group rack3 is frozen by {by}: heat");
+    assert!(
+        held.iter()
+            .any(|hold| hold.text == text && hold.lifted_by == "krakenctl thaw @rack3"),
+        "{held:?}"
+    );
+    client.freeze(freeze("@rack3", false)).await.unwrap();
+    assert!(freezes(&mut client).await.is_empty());
+    client.freeze(freeze("@rack3!n9x*", true)).await.unwrap();
+    assert!(list(&mut client, "n1").await.unwrap()[0].frozen);
     client.freeze(freeze("n1", true)).await.unwrap();
     assert!(list(&mut client, "n1").await.unwrap()[0].frozen);
     client.freeze(freeze("n1", false)).await.unwrap();

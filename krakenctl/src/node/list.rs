@@ -60,6 +60,9 @@ pub(crate) async fn run(args: ListArgs, context: &Context) -> Result<Exit, Failu
     if people && answer.frozen {
         context.note("the cluster is frozen: no mutation starts until `krakenctl thaw`");
     }
+    if people && !answer.frozen_groups.is_empty() {
+        context.note("groups are frozen: `krakenctl freeze --list` shows them");
+    }
     if people && found.is_empty() {
         context.note(if everything {
             "no nodes yet; `krakenctl node add --help` shows how to add some"
@@ -75,12 +78,12 @@ pub(crate) async fn run(args: ListArgs, context: &Context) -> Result<Exit, Failu
         args.output,
         &views,
         |node| node.name.clone(),
-        || table(found, &urls, &context.shown),
+        || table(&answer, &urls, &context.shown),
     )?;
     Ok(Exit::Ok)
 }
 
-fn table(nodes: &[v1::Node], urls: &[String], shown: &Shown) -> Table {
+fn table(answer: &v1::ListNodesResponse, urls: &[String], shown: &Shown) -> Table {
     let now = view::now_ms();
     let fixed = ["NAME", "PHYSSTATE", "RUNSTATE", "IMAGE", "GROUPS", "NOTE"];
     let wide = ["+ADDRESS", "+MAC", "+SEEN", "+REVISION", "+ID"];
@@ -90,7 +93,7 @@ fn table(nodes: &[v1::Node], urls: &[String], shown: &Shown) -> Table {
             .chain(urls.iter().map(String::as_str))
             .chain(wide),
     );
-    for node in nodes {
+    for node in &answer.nodes {
         let text = |url: &str| {
             let known = view::get(view::dsc(node), url).or_else(|| view::get(view::cfg(node), url));
             Cell::from(shown.text(url, known))
@@ -101,7 +104,7 @@ fn table(nodes: &[v1::Node], urls: &[String], shown: &Shown) -> Table {
             view::known_and_wanted(node, "/RunState", shown),
             image(node, shown),
             node.groups.join(",").into(),
-            note(node, now),
+            note(node, &answer.frozen_groups, now),
         ];
         row.extend(urls.iter().map(|url| text(url)));
         row.extend([
@@ -124,7 +127,7 @@ fn image(node: &v1::Node, shown: &Shown) -> Cell {
     Cell::new(text.trim(), state.tone)
 }
 
-fn note(node: &v1::Node, now: u64) -> Cell {
+fn note(node: &v1::Node, frozen: &[v1::FrozenGroup], now: u64) -> Cell {
     let is = |url: &str, word: &str| {
         let kind = view::get(view::dsc(node), url).and_then(|value| value.kind.as_ref());
         matches!(kind, Some(v1::value::Kind::TextValue(text)) if text == word)
@@ -135,6 +138,10 @@ fn note(node: &v1::Node, now: u64) -> Cell {
     }
     if node.frozen {
         notes.push("frozen".to_owned());
+    }
+    let groups = frozen.iter().map(|frozen| &frozen.group);
+    for group in groups.filter(|group| node.groups.contains(group)) {
+        notes.push(format!("frozen with @{group}"));
     }
     if is("/Busy", "BUSY") {
         notes.push("busy".to_owned());

@@ -26,6 +26,7 @@ pub(crate) struct World {
     pub(crate) revision: u64,
     pub(crate) epoch: u64,
     pub(crate) frozen: bool,
+    pub(crate) frozen_groups: Vec<v1::FrozenGroup>,
     pub(crate) reports: BTreeMap<String, v1::Report>,
     /// The answer to every `Plan`, and what was asked last.
     pub(crate) plan: v1::PlanResponse,
@@ -304,6 +305,11 @@ impl World {
         if set.is_empty() || set == "@*" {
             return Ok(self.nodes.keys().cloned().collect());
         }
+        if let Some(group) = set.strip_prefix('@') {
+            let nodes = self.nodes.iter();
+            let members = nodes.filter(|(_, node)| node.groups.iter().any(|of| of == group));
+            return Ok(members.map(|(name, _)| name.clone()).collect());
+        }
         let mut names = Vec::new();
         let mut rest = set;
         while !rest.is_empty() {
@@ -359,6 +365,7 @@ impl World {
         Ok(Response::new(v1::WriteResponse {
             revision: self.revision,
             nodes,
+            groups: Vec::new(),
             trial_until_ms: if try_ms == 0 { 0 } else { 1_000_000 + try_ms },
         }))
     }

@@ -32,6 +32,43 @@ fn freeze_and_thaw() {
 }
 
 #[test]
+fn groups_are_frozen_as_such() {
+    let head = FakeHead::start();
+    head.add("n1");
+    let (group, set) = ("rack3", "@rack3".to_owned());
+    let groups = vec![group.to_owned()];
+    head.world().nodes.get_mut("n1").unwrap().groups = groups;
+    assert_eq!(
+        head.run(&["freeze", "--list"]).ends(0).err,
+        "nothing is frozen\n"
+    );
+    let froze = head.run(&["freeze", &set, "--reason", "heat"]).ends(0);
+    assert_eq!(froze.out, format!("froze group {group}, revision 2\n"));
+    let list = head.run(&["freeze", "--list"]).ends(0).out;
+    for word in [&set, "alice", "heat", &format!("krakenctl thaw {set}")] {
+        assert!(list.contains(word), "{list}");
+    }
+    let json = head.run(&["freeze", "--list", "-o", "json"]).ends(0).out;
+    assert!(json.contains("\"kind\": \"group\"") || json.contains("\"kind\":\"group\""));
+    let nodes = head.run(&["node", "list"]).ends(0);
+    assert!(nodes.out.contains(&format!("frozen with {set}")));
+    assert!(nodes.err.contains("krakenctl freeze --list"));
+    let version = head.run(&["version"]).ends(0).out;
+    assert!(version.contains(&format!("frozen: {set}")), "{version}");
+
+    // What is thawed apart says what still holds.
+    let left =
+        format!("n1 stays frozen with the group {group}, by alice: heat: krakenctl thaw {set}\n");
+    assert_eq!(head.run(&["thaw", "n1"]).ends(0).err, left);
+    assert_eq!(head.run(&["thaw"]).ends(0).err, left);
+    head.run(&["freeze", "n1"]).ends(0);
+    let thawed = head.run(&["thaw", &set]).ends(0);
+    assert_eq!(thawed.out, format!("thawed group {group}, revision 6\n"));
+    assert_eq!(thawed.err, "n1 stays frozen by name: krakenctl thaw n1\n");
+    head.run(&["freeze", "--list", &set]).ends(2);
+}
+
+#[test]
 fn extensions_come_and_go() {
     let head = FakeHead::start();
     head.add("n1");

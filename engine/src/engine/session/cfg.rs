@@ -11,14 +11,14 @@ impl Engine {
     /// A child's Cfg as it is sent: its values without the secrets that are none of its business, and whether mutations are held.
     ///
     /// A version names one set of values: what changes without a write, such as what the governor lets through, counts on from the last one.
-    pub(super) fn child_cfg(&mut self, id: NodeId) -> Option<(u64, Values, Signature)> {
+    pub(in crate::engine) fn child_cfg(&mut self, id: NodeId) -> Option<(u64, Values, Signature)> {
         let node = self.tree.get(id)?;
         let mut cfg = self.told(node);
         for url in self.withheld(&node.cfg) {
             cfg.set(url, None);
         }
         if let Ok(url) = FROZEN.parse() {
-            cfg.set(url, Some(Value::Bool(node.frozen || self.frozen)));
+            cfg.set(url, Some(Value::Bool(self.frozen.holds(node))));
         }
         let written = node
             .cfg_revision

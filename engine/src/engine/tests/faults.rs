@@ -39,7 +39,7 @@ fn restarted(kept: &[Node]) -> Head {
     for node in kept {
         engine.restore_node(node.clone());
     }
-    engine.restore_counters(50, 40, false);
+    engine.restore_counters(50, 40, Frozen::default());
     head.engine = engine;
     head.input(Input::Declare(set_b()));
     head

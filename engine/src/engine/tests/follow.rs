@@ -277,7 +277,9 @@ fn f10_a_crash_between_intent_and_command_is_resolved_by_discovery() {
         kept.last_known.dsc.apply([change("/PhysState=POWER_OFF")]);
         kept.frozen = true;
         let mut next_head = Head::with_nodes(&[kept]);
-        next_head.engine.restore_counters(1, last.attempt, false);
+        next_head
+            .engine
+            .restore_counters(1, last.attempt, Frozen::default());
         let thaw = WriteOp::Freeze {
             node: id(1),
             frozen: false,

@@ -31,7 +31,7 @@ fn seen(engine: &Engine) -> String {
     let nodes: Vec<&Node> = engine.tree.iter().collect();
     let counters = (
         engine.revision,
-        engine.frozen,
+        engine.frozen.clone(),
         engine.last_attempt,
         engine.frozen_revision,
         engine.now,
@@ -283,7 +283,7 @@ fn nodes_of_one_class_share_a_search() {
         head.add(n, &[]);
     }
     let ops: Vec<WriteOp> = (1..=100).map(|n| set(n, &["/RunState=SYNC"])).collect();
-    let mut groups = Groups::new(&head.engine, false, head.now);
+    let mut groups = Groups::new(&head.engine, &head.engine.frozen, head.now);
     for op in &ops {
         let WriteOp::Set { node, changes } = op else {
             unreachable!()
@@ -418,7 +418,7 @@ proptest! {
         // A deleted node's running step is interrupted, too, and has no plan to be told with.
         prop_assert!(head.interrupted.len() >= interrupts);
         for (cell, (_, is)) in &what.changes {
-            prop_assert_eq!(&cell.get(&head.engine.tree, head.engine.frozen), is);
+            prop_assert_eq!(&cell.get(&head.engine.tree, &head.engine.frozen), is);
         }
     }
     #[test]

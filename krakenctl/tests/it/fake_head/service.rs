@@ -51,6 +51,7 @@ impl Admin for Service {
             revision: world.revision,
             epoch: world.epoch,
             frozen: world.frozen,
+            frozen_groups: world.frozen_groups.clone(),
         }))
     }
 
@@ -64,6 +65,7 @@ impl Admin for Service {
             nodes: names.iter().map(|name| world.nodes[name].clone()).collect(),
             revision: world.revision,
             frozen: world.frozen,
+            frozen_groups: world.frozen_groups.clone(),
         }))
     }
 
@@ -221,6 +223,20 @@ impl Admin for Service {
         if request.nodes.is_empty() {
             world.frozen = request.freeze;
             return world.written(Vec::new());
+        }
+        if let Some(group) = request.nodes.strip_prefix('@') {
+            world.frozen_groups.retain(|frozen| frozen.group != group);
+            if request.freeze {
+                let frozen = v1::FrozenGroup {
+                    group: group.into(),
+                    author: "alice".into(),
+                    reason: world.reason.clone(),
+                };
+                world.frozen_groups.push(frozen);
+            }
+            let mut written = world.written(Vec::new())?;
+            written.get_mut().groups = vec![group.into()];
+            return Ok(written);
         }
         let names = world.select(&request.nodes)?;
         for name in &names {
