@@ -156,7 +156,11 @@ fn recipe(facts: &Facts, way: Way, minimum: (u32, u32)) -> Result<Recipe, String
                 way,
                 compiler,
                 target: MUSL_TARGET,
-                cargo_args: vec!["-Zbuild-std=std,panic_abort".to_owned()],
+                // Without std's own stack traces, for which a stripped program has no names.
+                cargo_args: vec![
+                    "-Zbuild-std=std,panic_abort".to_owned(),
+                    "-Zbuild-std-features=optimize_for_size".to_owned(),
+                ],
                 env: vec![
                     ("RUSTC_BOOTSTRAP".to_owned(), "1".to_owned()),
                     ("CC_x86_64_unknown_linux_musl".to_owned(), gcc.clone()),

@@ -63,7 +63,13 @@ fn musl_library_is_first_then_source_then_glibc() {
 #[test]
 fn source_recipe_has_every_flag_it_needs() {
     let recipe = choose(&both(), None, MINIMUM).unwrap();
-    assert_eq!(recipe.cargo_args, ["-Zbuild-std=std,panic_abort"]);
+    assert_eq!(
+        recipe.cargo_args,
+        [
+            "-Zbuild-std=std,panic_abort",
+            "-Zbuild-std-features=optimize_for_size"
+        ]
+    );
     assert_eq!(
         recipe.rustflags.join(" "),
         "-C target-feature=+crt-static -C relocation-model=static -C link-self-contained=no -Lnative=/usr/lib/llvm-14/lib"
