@@ -3,10 +3,10 @@
 //! Prologue and epilogue scripts of a batch system make and remove such files, on the node or inside the image, where the directory
 //! shows at the same place.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use engine::state::{Change, Value, core};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -49,15 +49,20 @@ pub(crate) async fn run(dir: &Path, reporter: Reporter, mut attached: Attached) 
     }
 }
 
+/// Names of the marks. Marks that cannot be read may be a job's, so they count as one.
 fn holders(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names
+    let name =
+        |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    let names = fs::read_dir(dir)
+        .and_then(|entries| entries.map(name).collect::<io::Result<Vec<String>>>());
+    match names {
+        Ok(mut names) => {
+            names.sort();
+            names
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => vec![format!("{} cannot be read: {error}", dir.display())],
+    }
 }
 
 /// Notices of the kernel about a directory; where there are none, time passes instead.
@@ -108,6 +113,9 @@ mod tests {
                 .await
                 .unwrap();
             assert_eq!(holders(dir.path()), ["job"]);
+            assert!(holders(&dir.path().join("none")).is_empty());
+            // Not even root reads a file as a folder.
+            assert_eq!(holders(&dir.path().join("job")).len(), 1);
             fs::remove_file(dir.path().join("job")).unwrap();
             timeout(Duration::from_secs(2), watch.changed())
                 .await
