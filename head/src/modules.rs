@@ -3,6 +3,7 @@
 //! A module declares mutations, and carries out those that the engine fires. It never writes state: what it finds goes back as
 //! discoveries. Each file has the declaration on top and the actor below; nothing here waits, actors have their own tasks.
 
+mod carriers;
 mod core;
 mod datafile;
 mod declare;
@@ -16,7 +17,7 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::Context as _;
 use engine::event::{Discovery, Fire, Input};
@@ -144,6 +145,8 @@ struct Table {
     one_by_one: bool,
     /// What mutation files declare.
     files: Declaration,
+    /// Where, as `file:line`.
+    places: BTreeMap<MutationId, String>,
     modules: BTreeMap<String, Entry>,
     /// What is doubtful in the latest set, and was told.
     lints: Vec<Lint>,
@@ -192,8 +195,8 @@ impl Modules {
     pub(crate) fn declared(&self, folder: &Path, schema: &Schema) -> anyhow::Result<MutationSet> {
         let mut table = self.write();
         let loaded = load_files(folder, schema)?;
-        table.files = loaded.0;
-        self.files.put(loaded.1, Arc::new(schema.clone()));
+        (table.files, table.places) = (loaded.declared, loaded.places);
+        self.files.put(loaded.programs, Arc::new(schema.clone()));
         table.generation += 1;
         let set = table.set();
         let graph =
@@ -211,7 +214,11 @@ impl Modules {
         folder: &Path,
         schema: &Arc<Schema>,
     ) -> anyhow::Result<usize> {
-        let (declared, programs) = load_files(folder, schema)?;
+        let FilesRead {
+            declared,
+            programs,
+            places,
+        } = load_files(folder, schema)?;
         let count = declared.mutations.len();
         let _declaring = self.declaring.lock().await;
         let changed = {
@@ -225,6 +232,7 @@ impl Modules {
                     return Err(error).context("the declared mutations contradict each other");
                 }
             };
+            table.places = places;
             (table.files != old).then(|| {
                 table.tell_lints(&graph);
                 table.generation = set.generation;
@@ -319,13 +327,13 @@ impl Modules {
 
     /// Whether a module of the head itself has this name.
     pub(crate) fn is_taken(&self, name: &str) -> bool {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read();
         table.modules.get(name).is_some_and(|entry| entry.built_in) || name == "service"
     }
 
     /// All modules that are declared, by name.
     pub(crate) fn list(&self) -> Vec<v1::ModuleInfo> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read();
         let info = |(name, entry): (&String, &Entry)| v1::ModuleInfo {
             name: name.clone(),
             kind: v1::module_info::Kind::BuiltIn.into(),
@@ -361,9 +369,13 @@ impl Modules {
     }
 
     fn of(&self, mutation: &MutationId) -> Option<Arc<dyn Module>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read();
         let entry = table.modules.get(mutation.module());
         entry.map(|entry| Arc::clone(&entry.module))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Table> {
@@ -413,12 +425,23 @@ impl Table {
     }
 }
 
-fn load_files(folder: &Path, schema: &Schema) -> anyhow::Result<(Declaration, Vec<file::Program>)> {
+/// What the mutation files say.
+#[derive(Default)]
+struct FilesRead {
+    declared: Declaration,
+    programs: Vec<file::Program>,
+    places: BTreeMap<MutationId, String>,
+}
+
+fn load_files(folder: &Path, schema: &Schema) -> anyhow::Result<FilesRead> {
     if !has_files(folder) {
-        return Ok(Default::default());
+        return Ok(FilesRead::default());
     }
-    let file::Loaded { set, programs } =
-        file::load(folder, schema).context("the mutation files cannot be used")?;
+    let file::Loaded {
+        set,
+        programs,
+        places,
+    } = file::load(folder, schema).context("the mutation files cannot be used")?;
     let (mutations, commands) = (set.mutations.len(), programs.len());
     info!(folder = %folder.display(), mutations, commands, "mutation files loaded");
     let declared = Declaration {
@@ -426,7 +449,11 @@ fn load_files(folder: &Path, schema: &Schema) -> anyhow::Result<(Declaration, Ve
         dependencies: set.dependencies,
         discoverables: set.discoverables,
     };
-    Ok((declared, programs))
+    Ok(FilesRead {
+        declared,
+        programs,
+        places,
+    })
 }
 
 fn has_files(folder: &Path) -> bool {

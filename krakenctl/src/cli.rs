@@ -40,6 +40,10 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+const FILES: &str = "\
+Modules need no program: a mutation file declares what can be changed, and which commands do it. Their format, with an
+example of everything, is in engine/docs/mutation-file.md; `krakenctl module new NAME --lang file` writes one to start from.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Nodes: what they should be, what they are, and why they differ
@@ -56,13 +60,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Image(image::Command),
     /// What carries mutations out: the head's modules, and new ones
-    #[command(subcommand)]
+    #[command(subcommand, after_help = FILES)]
     Module(module::Command),
     /// Schemas that add values of your own to every node
     #[command(subcommand)]
     Extension(extension::Command),
-    /// What the head's modules can change
-    #[command(subcommand)]
+    /// What the head's modules can change, and who carries it out
+    #[command(subcommand, after_help = FILES)]
     Mutation(mutation::Command),
     /// What nodes would do: now, after a change, or from files
     Plan(plan::PlanArgs),

@@ -426,6 +426,14 @@ impl AdminService for Admin {
         read.await.map(Response::new).map_err(stopped)
     }
 
+    async fn list_carriers(
+        &self,
+        _: Request<v1::ListCarriersRequest>,
+    ) -> Answer<v1::ListCarriersResponse> {
+        let carriers = self.0.external.carriers();
+        Ok(Response::new(v1::ListCarriersResponse { carriers }))
+    }
+
     async fn list_modules(
         &self,
         _: Request<v1::ListModulesRequest>,

@@ -3,11 +3,13 @@
 //! - this file: which commands there are, and attempts to carry mutations out;
 //! - `process`: one run of a command;
 //! - `poll`: looking at nodes again and again;
+//! - `carrier`: the commands, for people;
 //! - `watch`: files that change while the head runs.
 //!
 //! What a command says goes to the engine as discoveries, as from every module. A command that does not answer, or whose answer has no
 //! meaning, leaves what is known as it is: nothing is ever discovered from silence (reliability F33).
 
+mod carrier;
 mod poll;
 mod process;
 #[cfg(test)]

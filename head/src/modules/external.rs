@@ -151,6 +151,20 @@ impl External {
         list
     }
 
+    /// All modules of the head.
+    pub(super) fn modules(&self) -> &Modules {
+        &self.shared.modules
+    }
+
+    /// What those out of process are, by name.
+    pub(super) fn kinds(&self) -> BTreeMap<String, v1::module_info::Kind> {
+        let hosted = self.lock();
+        let kinds = hosted
+            .iter()
+            .map(|(name, hosted)| (name.clone(), hosted.kind));
+        kinds.collect()
+    }
+
     /// The Cfg of the head's own node has changed, and with it perhaps modules' configuration.
     pub(crate) fn configure(&self) {
         for hosted in self.lock().values() {

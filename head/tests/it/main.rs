@@ -4,6 +4,7 @@ mod api;
 mod bad_disk;
 mod child;
 mod crash;
+mod datafile;
 mod extension;
 mod faults;
 mod full_disk;

@@ -71,10 +71,6 @@ fn files(lang: Lang) -> &'static [(&'static str, &'static str)] {
                 include_str!("../../../proto/kraken/v1/mutation.proto"),
             ),
             (
-                "proto/kraken/v1/node.proto",
-                include_str!("../../../proto/kraken/v1/node.proto"),
-            ),
-            (
                 "proto/kraken/v1/state.proto",
                 include_str!("../../../proto/kraken/v1/state.proto"),
             ),

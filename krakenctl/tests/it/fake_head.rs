@@ -36,6 +36,7 @@ pub(crate) struct World {
     pub(crate) pending: Vec<v1::Pending>,
     pub(crate) images: Vec<v1::Image>,
     pub(crate) mutations: v1::MutationSet,
+    pub(crate) carriers: Vec<v1::Carrier>,
     pub(crate) extensions: Vec<v1::Extension>,
     /// Events of this epoch; number 1 comes first.
     events: Vec<v1::WatchEvent>,

@@ -5,7 +5,9 @@ use std::path::Path;
 use engine::extension::Schema;
 use engine::mutation::file;
 
-use crate::fake_head::FakeHead;
+use proto::v1;
+
+use crate::fake_head::{FakeHead, text};
 
 fn ctl(folder: &Path, args: &[&str]) -> std::process::Output {
     std::process::Command::new(env!("CARGO_BIN_EXE_krakenctl"))
@@ -66,7 +68,6 @@ fn a_scaffold_in_python_is_whole() {
         "kraken_module.py",
         "proto/kraken/v1/module.proto",
         "proto/kraken/v1/mutation.proto",
-        "proto/kraken/v1/node.proto",
         "proto/kraken/v1/state.proto",
     ] {
         assert!(!read(file).contains("@NAME@"), "{file}");
@@ -130,4 +131,54 @@ fn a_reload_says_what_it_did() {
         run.out,
         "restarted: fan\nat the head's next start: log.level\n"
     );
+}
+
+#[test]
+fn a_mutation_is_shown_with_who_carries_it_out() {
+    let head = FakeHead::start();
+    let change = v1::UrlChange {
+        url: "/fan/state".into(),
+        from: vec![v1::OptionalValue::default()],
+        to: Some(v1::OptionalValue {
+            value: Some(text("ON")),
+        }),
+    };
+    let mutation = |name: &str| v1::Mutation {
+        module: "fan".into(),
+        name: name.into(),
+        context: v1::MutationContext::Child.into(),
+        mutates: vec![change.clone()],
+        cost: 1,
+        ..v1::Mutation::default()
+    };
+    head.world().mutations.mutations = vec![mutation("START"), mutation("STOP")];
+    head.world().carriers = vec![v1::Carrier {
+        mutation: "fan/START".into(),
+        kind: v1::module_info::Kind::File.into(),
+        file: "fan.toml:3".into(),
+        command: "fanctl --host {/fan/host} on".into(),
+        env: vec!["FAN_PASSWORD".into()],
+        ..v1::Carrier::default()
+    }];
+    let run = head.run(&["mutation", "show", "fan/START"]).ends(0);
+    for part in [
+        "carried out by  file fan.toml:3\n",
+        "command         fanctl --host {/fan/host} on\n",
+        "variables       FAN_PASSWORD\n",
+        "done            when it is discovered\n",
+    ] {
+        assert!(run.out.contains(part), "{part:?} in {run:?}");
+    }
+    let both = head
+        .run(&["mutation", "show", "fan", "-o", "json"])
+        .ends(0)
+        .json();
+    assert_eq!(
+        both[1]["carried_out"]["by"],
+        "nobody: no module fan runs here"
+    );
+    let wide = head.run(&["mutation", "list", "-o", "wide"]).ends(0);
+    assert!(wide.out.contains("fanctl --host"), "{wide:?}");
+    let run = head.run(&["mutation", "show", "fan/STAR"]).ends(4);
+    assert!(run.err.contains("did you mean fan/START?"), "{run:?}");
 }

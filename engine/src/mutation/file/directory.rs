@@ -20,6 +20,8 @@ pub struct Loaded {
     pub set: MutationSet,
     /// What they have run, in the order of the files; those that have nothing run are left out.
     pub programs: Vec<Program>,
+    /// Where each mutation is declared, as `file:line`.
+    pub places: BTreeMap<MutationId, String>,
 }
 
 /// The declarations of [`load`].
@@ -184,6 +186,7 @@ impl Merged {
         Ok(Loaded {
             set: self.set,
             programs: self.programs,
+            places: self.mutations,
         })
     }
 }

@@ -111,7 +111,9 @@ impl World {
         script(&path("bmc"), BMC);
 
         let schema = Arc::new(Schema::built_in());
-        let Loaded { mut set, programs } = load(&path("mutations"), &schema).unwrap();
+        let Loaded {
+            mut set, programs, ..
+        } = load(&path("mutations"), &schema).unwrap();
         set.generation = 1;
         let clock = Clock::start();
         let healing = Healing {

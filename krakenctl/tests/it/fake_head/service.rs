@@ -477,6 +477,15 @@ impl Admin for Service {
         Ok(Response::new(world.mutations.clone()))
     }
 
+    async fn list_carriers(
+        &self,
+        request: Request<v1::ListCarriersRequest>,
+    ) -> Result<Response<v1::ListCarriersResponse>, Status> {
+        let world = self.enter("list_carriers", &request)?;
+        let carriers = world.carriers.clone();
+        Ok(Response::new(v1::ListCarriersResponse { carriers }))
+    }
+
     async fn list_modules(
         &self,
         request: Request<v1::ListModulesRequest>,
