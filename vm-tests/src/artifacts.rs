@@ -18,6 +18,7 @@ use crate::{accel, doctor, paths, ui::Stage};
 
 pub mod demo;
 pub mod probe;
+pub mod python;
 
 /// Debian's kernel for virtual machines: small, and all its drivers are what QEMU has.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";

@@ -81,13 +81,18 @@ pub fn make_root(root: &Path, busybox: &Path) -> Result<()> {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     fs::write(root.join("etc/image-name"), "demo\n")?;
-    for (path, text) in [
-        ("sbin/init", INIT),
-        ("www/cgi-bin/busy", BUSY),
-        ("www/cgi-bin/crash", CRASH),
-    ] {
-        fs::write(root.join(path), text)?;
-        fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o755))?;
-    }
+    make_program(&root.join("sbin/init"), INIT)?;
+    make_page(root, "busy", BUSY)?;
+    make_page(root, "crash", CRASH)
+}
+
+/// Adds the page `/cgi-bin/NAME`, made by a script.
+pub fn make_page(root: &Path, name: &str, script: &str) -> Result<()> {
+    make_program(&root.join("www/cgi-bin").join(name), script)
+}
+
+fn make_program(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
