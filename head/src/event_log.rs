@@ -18,6 +18,9 @@ const MAX_QUOTE: usize = 256;
 /// Lines about refusals and joins of one node in a window of time; the rest is counted.
 const MAX_LINES: u32 = 20;
 
+/// Lines about what is discovered of one node in such a window: a boot with all that modules find takes some dozens.
+const MAX_FOUND: u32 = 100;
+
 /// That window.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -27,7 +30,14 @@ type Names = HashMap<NodeId, NodeName>;
 #[derive(Default)]
 pub(crate) struct EventLog {
     powered: HashMap<NodeId, Instant>,
-    lines: HashMap<Option<NodeId>, Lines>,
+    lines: HashMap<(Option<NodeId>, Topic), Lines>,
+}
+
+/// Lines of one topic do not take the place of another's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    Talk,
+    Found,
 }
 
 struct Lines {
@@ -42,7 +52,9 @@ impl EventLog {
             Event::Node { node } => debug!(node = name_of(names, *node), "node written"),
             Event::Deleted { node, name } => {
                 self.powered.remove(node);
-                self.lines.remove(&Some(*node));
+                for topic in [Topic::Talk, Topic::Found] {
+                    self.lines.remove(&(Some(*node), topic));
+                }
                 info!(node = %name, "node deleted");
             }
             Event::Cfg { node, changes } => {
@@ -55,7 +67,13 @@ impl EventLog {
             Event::Dsc { node, changes } => {
                 let name = name_of(names, *node);
                 for change in changes {
-                    discovered(&name, &schema.redacted(change));
+                    // The agent's whole inventory comes at once; the states are what moves a node.
+                    let is_inventory = change.url.as_str().starts_with("/host/");
+                    if is_inventory {
+                        debug!(node = name, url = %change.url, "discovered");
+                    } else if self.may_log(Some(*node), Topic::Found) {
+                        discovered(&name, &schema.redacted(change));
+                    }
                     self.stage(*node, &name, change);
                 }
             }
@@ -77,7 +95,7 @@ impl EventLog {
                 if *alarm {
                     metrics::counter!("kraken_join_alarms_total").increment(1);
                 }
-                if self.may_log(*node) {
+                if self.may_log(*node, Topic::Talk) {
                     let node = node.map(|node| name_of(names, node));
                     match alarm {
                         true => error!(node, text = clean(text), "join alarm"),
@@ -93,7 +111,7 @@ impl EventLog {
             }
             Event::Refused { node, why } => {
                 metrics::counter!("kraken_refused_total").increment(1);
-                if self.may_log(*node) {
+                if self.may_log(*node, Topic::Talk) {
                     let node = node.map(|node| name_of(names, node));
                     warn!(node, why = clean(why), "refused");
                 }
@@ -102,14 +120,18 @@ impl EventLog {
     }
 
     /// Whether one more line about this node fits its window; says how many did not.
-    fn may_log(&mut self, node: Option<NodeId>) -> bool {
+    fn may_log(&mut self, node: Option<NodeId>, topic: Topic) -> bool {
         let now = Instant::now();
-        let lines = self.lines.entry(node).or_insert(Lines {
+        let most = match topic {
+            Topic::Talk => MAX_LINES,
+            Topic::Found => MAX_FOUND,
+        };
+        let lines = self.lines.entry((node, topic)).or_insert(Lines {
             since: now,
             count: 0,
         });
         if now.duration_since(lines.since) >= WINDOW {
-            let suppressed = lines.count.saturating_sub(MAX_LINES);
+            let suppressed = lines.count.saturating_sub(most);
             if suppressed > 0 {
                 warn!(
                     node = node.map(|node| node.to_string()),
@@ -122,7 +144,7 @@ impl EventLog {
             };
         }
         lines.count = lines.count.saturating_add(1);
-        lines.count <= MAX_LINES
+        lines.count <= most
     }
 
     fn stage(&mut self, node: NodeId, name: &str, change: &Change) {
@@ -158,8 +180,6 @@ fn name_of(names: &Names, node: NodeId) -> String {
 fn discovered(node: &str, change: &Change) {
     let url = &change.url;
     match &change.value {
-        // The agent's whole inventory comes at once; the states are what moves a node.
-        _ if url.as_str().starts_with("/host/") => debug!(node, %url, "discovered"),
         Some(value) => info!(node, %url, value = clean(&value.to_string()), "discovered"),
         None => info!(node, %url, "unknown"),
     }
@@ -214,10 +234,15 @@ mod tests {
             Some(NodeId::from_bytes([1; 16])),
             Some(NodeId::from_bytes([2; 16])),
         );
-        let mut logged = |node, times: u32| (0..times).filter(|_| log.may_log(node)).count() as u32;
+        let mut logged = |node, times: u32| {
+            let lines = (0..times).filter(|_| log.may_log(node, Topic::Talk));
+            lines.count() as u32
+        };
         assert_eq!(logged(loud, MAX_LINES * 10), MAX_LINES);
         assert_eq!(logged(quiet, 3), 3);
         tokio::time::advance(WINDOW).await;
         assert_eq!(logged(loud, MAX_LINES + 1), MAX_LINES);
+        let found = (0..MAX_FOUND * 2).filter(|_| log.may_log(loud, Topic::Found));
+        assert_eq!(found.count() as u32, MAX_FOUND);
     }
 }

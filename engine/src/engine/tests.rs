@@ -340,7 +340,7 @@ fn power_found_on_with_a_live_agent_means_no_power_action() {
 }
 
 #[test]
-fn a_timeout_discovers_fail_to_once_and_backs_off() {
+fn f31_a_timeout_discovers_fail_to_once_and_backs_off() {
     let mut head = Head::new();
     head.add(1, &["/RunState=SYNC"]);
     head.discover(1, &["/PhysState=POWER_OFF"]);
@@ -383,7 +383,7 @@ fn a_step_that_always_fails_parks_the_node_until_released() {
 }
 
 #[test]
-fn an_answer_to_an_earlier_attempt_changes_nothing() {
+fn f31_an_answer_to_an_earlier_attempt_changes_nothing() {
     let mut head = Head::new();
     head.add(1, &["/RunState=SYNC"]);
     let first = head.fired.pop().unwrap();
@@ -401,7 +401,7 @@ fn an_answer_to_an_earlier_attempt_changes_nothing() {
 }
 
 #[test]
-fn a_changed_goal_interrupts_once() {
+fn f30_a_changed_goal_interrupts_once() {
     let mut head = Head::new();
     head.add(1, &["/RunState=SYNC"]);
     head.discover(1, &["/PhysState=POWER_OFF"]);
@@ -455,7 +455,7 @@ fn busy_holds_what_is_disruptive_even_if_the_module_forgot() {
 }
 
 #[test]
-fn after_a_restart_nothing_disruptive_fires_on_what_was_in_sync() {
+fn f08_after_a_restart_nothing_disruptive_fires_on_what_was_in_sync() {
     let mut kept = Node::new(id(1), "n1".parse().unwrap(), Some(HEAD));
     kept.cfg.apply([change("/RunState=SYNC")]);
     kept.last_known
@@ -516,7 +516,7 @@ fn writes_are_whole_checked_and_numbered() {
 }
 
 #[test]
-fn a_failed_commit_changes_nothing_and_says_so() {
+fn f05_a_failed_commit_changes_nothing_and_says_so() {
     let mut head = Head::new();
     head.requests += 1;
     head.engine.handle_input(
@@ -550,7 +550,7 @@ fn a_failed_commit_changes_nothing_and_says_so() {
 }
 
 #[test]
-fn a_deleted_node_is_interrupted_and_gone() {
+fn f24_a_deleted_node_is_interrupted_and_gone() {
     let mut head = Head::new();
     head.add(1, &["/RunState=SYNC"]);
     assert_eq!(head.fired(), ["power/UKtoOFF"]);

@@ -9,6 +9,7 @@ mod extension;
 mod faults;
 mod full_disk;
 mod history;
+mod hostile;
 mod ipmitool;
 mod join;
 mod modules;

@@ -7,7 +7,7 @@ use proto::v1::{self, ModuleInfo, module_info};
 use crate::rig::{self, Client, Head, Rig, eventually};
 
 /// The module in `head/examples`, which cargo builds with the tests.
-fn example() -> PathBuf {
+pub(crate) fn example() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_BIN_EXE_kraken-head"));
     let path = target.parent().expect("a folder").join("examples/module");
     assert!(

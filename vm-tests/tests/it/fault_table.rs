@@ -49,3 +49,44 @@ fn every_test_of_the_fault_table_is_there() {
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
+
+/// The row that a test's name begins with: `f01_` or `s25_`.
+fn row_of(test: &str) -> Option<String> {
+    let (row, _) = test.split_once('_')?;
+    let number: u32 = row.get(1..)?.parse().ok()?;
+    match row.as_bytes() {
+        [b'f', _, _] => Some(format!("F{number:02}")),
+        [b's', _, _] => Some(format!("S{number}")),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_row_has_a_test_of_its_name_and_the_table_every_such_test() {
+    let root = paths::workspace();
+    let table = fs::read_to_string(root.join("engine/docs/faults.md")).expect("the table");
+    let line = |row: &str| {
+        let start = format!("| {row} |");
+        table.lines().find(|line| line.starts_with(&start))
+    };
+    let mut wrong = Vec::new();
+    for row in ROWS {
+        let tests = line(row).and_then(|line| line.split('|').nth(3));
+        let mut names = quoted(tests.unwrap_or_default());
+        if !names.any(|name| row_of(name).as_deref() == Some(row)) {
+            wrong.push(format!("{row}: no test is named after it"));
+        }
+    }
+    for source in super::tidy::rust_sources() {
+        for name in source.split("fn ").skip(1) {
+            let name = name.split(['(', '<']).next().unwrap_or_default();
+            let Some(row) = row_of(name) else { continue };
+            // Rows about machines and networks are not in the table.
+            let Some(line) = line(&row) else { continue };
+            if !line.contains(&format!("`{name}`")) {
+                wrong.push(format!("{row}: {name} is not in the table"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -64,6 +64,12 @@ fn sources() -> impl Iterator<Item = (PathBuf, String)> {
         .filter_map(|path| read(&path).map(|text| (path, text)))
 }
 
+/// The texts of all files in Rust.
+pub(crate) fn rust_sources() -> impl Iterator<Item = String> {
+    let rust = sources().filter(|(path, _)| path.extension().is_some_and(|ext| ext == "rs"));
+    rust.map(|(_, text)| text)
+}
+
 fn expect_none(what: &str, found: &[String]) {
     assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }

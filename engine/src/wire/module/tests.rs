@@ -212,7 +212,7 @@ fn versions_and_names_that_do_not_fit_are_refused_in_words() {
 }
 
 #[test]
-fn it_reports_only_what_it_declared_and_on_a_node_only_that_node() {
+fn s28_it_reports_only_what_it_declared_and_on_a_node_only_that_node() {
     let mut talk = talk(false, 100).declared();
     talk.says(discovery(0, &[("/site/fan", "ON")]));
     talk.says(discovery(3, &[("/site/rpm/left", "7"), ("/site/rpm", "")]));
@@ -239,7 +239,7 @@ fn it_reports_only_what_it_declared_and_on_a_node_only_that_node() {
 }
 
 #[test]
-fn it_sees_what_it_declared_and_secrets_only_of_its_own() {
+fn s28_it_sees_what_it_declared_and_secrets_only_of_its_own() {
     let talk = talk(false, 1).declared();
     let values: Values = [
         "/Busy",

@@ -320,7 +320,7 @@ async fn a_cfg_that_is_mended_mends_the_attempt() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_state_never_means_off() {
+async fn f33_an_answer_that_is_no_state_never_means_off() {
     let busy = (
         StatusCode::SERVICE_UNAVAILABLE,
         json!({ "error": { "message": "starting" } }),
@@ -448,7 +448,7 @@ async fn a_machine_that_takes_orders_and_does_nothing_is_left_to_the_deadline() 
 }
 
 #[tokio::test]
-async fn a_silent_bmc_is_a_failure_with_a_reason() {
+async fn f33_a_silent_bmc_is_a_failure_with_a_reason() {
     let mut rig = rig(FakeBmc::default()).await;
     rig.cfg.set(
         url("/power/target"),

@@ -4,7 +4,7 @@ use super::*;
 use crate::mutation::MAX_MUTATIONS;
 
 #[test]
-fn careless_sets_are_refused_by_name() {
+fn f29_careless_sets_are_refused_by_name() {
     let refuse =
         |mutations: Vec<Mutation>| MutationGraph::new(&set(mutations)).unwrap_err().to_string();
     let twice = vec![
@@ -38,7 +38,7 @@ fn careless_sets_are_refused_by_name() {
 }
 
 #[test]
-fn sets_have_an_end() {
+fn f28_sets_have_an_end() {
     let numbered = |count: usize, url: &dyn Fn(usize) -> String| -> MutationSet {
         set((0..count)
             .map(|at| mutation(&format!("m/{at:05}"), &format!("{}:>1", url(at)), "", "", 1))
@@ -203,7 +203,7 @@ fn goals_that_exclude_each_other_are_set_aside_for_live_nodes() {
 }
 
 #[test]
-fn cheaper_wins_then_shorter_then_the_first_by_id() {
+fn f29_cheaper_wins_then_shorter_then_the_first_by_id() {
     let costs = graph(vec![
         mutation("m/DIRECT", "/a:1>4", "", "", 4),
         mutation("m/ONE", "/a:1>2", "", "", 1),
@@ -287,7 +287,7 @@ fn excludes_may_name_unknown() {
 }
 
 #[test]
-fn a_hopeless_search_ends_and_says_so() {
+fn f28_a_hopeless_search_ends_and_says_so() {
     // Forty switches that all must be on at once, except that the last needs the first off again.
     let mut mutations = Vec::new();
     let mut all = String::new();
@@ -326,7 +326,7 @@ fn a_hopeless_search_ends_and_says_so() {
 }
 
 #[test]
-fn ten_thousand_mutations_of_one_url_are_planned() {
+fn f28_ten_thousand_mutations_of_one_url_are_planned() {
     let chain = (1..MAX_MUTATIONS).map(|at| {
         let from = if at == 1 {
             String::new()
