@@ -4,8 +4,10 @@ use std::{
     fs,
     io::Write,
     ops::Deref,
+    os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,7 +15,7 @@ use std::{
 use vm_tests::{
     artifacts::Artifacts,
     cluster::{Cluster, Options},
-    failure_bundle, suite,
+    doctor, failure_bundle, suite,
 };
 
 /// From power-off to a running image: 15 s alone on a core under TCG; ten times that on a busy machine is still no failure.
@@ -127,14 +129,62 @@ pub(crate) fn claim(name: &str, body: impl FnOnce(&Cluster, &Artifacts)) {
     }
 }
 
+/// Sets values, each written URL=VALUE, of a node.
+pub(crate) fn set(cluster: &Cluster, node: &str, values: &[&str]) {
+    let args: Vec<&str> = ["node", "set", node]
+        .into_iter()
+        .chain(values.iter().copied())
+        .collect();
+    cluster.ctl(&args).expect("an order");
+}
+
+/// Waits until the state of a node's image is known to be this.
+pub(crate) fn wait_image(cluster: &Cluster, node: &str, state: &str, limit: Duration) {
+    let known = || Ok(cluster.known(node, "/image/state")? == state);
+    cluster
+        .wait(limit, &format!("the image is {state}"), known)
+        .expect("a state");
+}
+
+/// Makes a signed image in `folder`, whose init is a shell script of busybox that does this, and adds it to the head. Returns where it is.
+pub(crate) fn add_image(
+    cluster: &Cluster,
+    artifacts: &Artifacts,
+    folder: &Path,
+    name: &str,
+    does: &str,
+) -> PathBuf {
+    let (root, out) = (folder.join("root"), folder.join("image"));
+    for part in ["sbin", "bin"] {
+        fs::create_dir_all(root.join(part)).expect("a root");
+    }
+    let busybox = doctor::static_busybox().expect("busybox");
+    fs::copy(busybox, root.join("bin/busybox")).expect("busybox");
+    let init = root.join("sbin/init");
+    fs::write(&init, format!("#!/bin/busybox sh\n{does}\n")).expect("an init");
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("a mode");
+    let mut command = Command::new(&artifacts.image_tool);
+    command.args(["image", "--name", name, "--all-root", "--from"]);
+    command.arg(root).arg("--keys").arg(&artifacts.keys);
+    let output = command.arg("--out").arg(&out).output();
+    let output = output.expect("kraken-image");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    cluster
+        .ctl(&["image", "add", &out.display().to_string()])
+        .expect("added");
+    out
+}
+
 /// Orders a node to have no power, as an operator would: first no wish for agent and image, then the power.
 pub(crate) fn order_off(cluster: &Cluster, node: &str) {
     cluster
         .ctl(&["node", "unset", node, "/RunState", "/image/state"])
         .expect("an order");
-    cluster
-        .ctl(&["node", "set", node, "/PhysState=POWER_OFF"])
-        .expect("an order");
+    set(cluster, node, &["/PhysState=POWER_OFF"]);
 }
 
 /// Takes [`order_off`] back.
@@ -142,9 +192,7 @@ pub(crate) fn order_on(cluster: &Cluster, node: &str) {
     cluster
         .ctl(&["node", "unset", node, "/PhysState"])
         .expect("an order");
-    cluster
-        .ctl(&["node", "set", node, "/RunState=SYNC", "/image/state=ACTIVE"])
-        .expect("an order");
+    set(cluster, node, &["/RunState=SYNC", "/image/state=ACTIVE"]);
 }
 
 /// Waits until all `nodes` are in SYNC, run their image, and its service answers.
