@@ -243,6 +243,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A node that could not go on does so again.
+    Unparked {
+        /// Which.
+        node: NodeId,
+    },
     /// A grant was delivered, used or refused; `alarm` when two parties claim one node.
     Join {
         /// Which node, if known.
@@ -256,6 +261,8 @@ pub enum Event {
     Alarm {
         /// The word of the hold that nodes show: `breaker`, `mass_failure`.
         kind: &'static str,
+        /// What it is about, where there may be several: the mutation of a breaker.
+        about: String,
         /// What happened, and what ends it.
         text: String,
         /// It is over.

@@ -91,6 +91,9 @@ impl EventLog {
                     reason, "node parked: `krakenctl node explain` says more"
                 );
             }
+            Event::Unparked { node } => {
+                info!(node = name_of(names, *node), "node goes on");
+            }
             Event::Join { node, text, alarm } => {
                 if *alarm {
                     metrics::counter!("kraken_join_alarms_total").increment(1);
@@ -103,11 +106,16 @@ impl EventLog {
                     }
                 }
             }
-            Event::Alarm { kind, text, over } => {
+            Event::Alarm {
+                kind,
+                about,
+                text,
+                over,
+            } => {
                 let phase = if *over { "over" } else { "raised" };
                 metrics::counter!("kraken_alarms_total", "kind" => *kind, "phase" => phase)
                     .increment(1);
-                warn!(kind, over, text = clean(text), "guard rail");
+                warn!(kind, about, over, text = clean(text), "guard rail");
             }
             Event::Refused { node, why } => {
                 metrics::counter!("kraken_refused_total").increment(1);
@@ -166,7 +174,7 @@ impl EventLog {
 }
 
 /// Somebody else's text, cut and without control characters.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(plain).take(MAX_QUOTE).collect()
 }

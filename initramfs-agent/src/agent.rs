@@ -436,6 +436,7 @@ fn tell(event: &Event) {
             MutationEvent::Interrupted => info!(%mutation, "interrupted"),
         },
         Event::Parked { reason, .. } => error!("this node cannot go on: {reason}"),
+        Event::Unparked { .. } => info!("this node goes on"),
         Event::Alarm { text, .. } => warn!("{text}"),
         Event::Refused { why, .. } => warn!("refused: {why}"),
         Event::Join {

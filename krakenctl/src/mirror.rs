@@ -34,7 +34,12 @@ pub(crate) struct Mirror {
     last: u64,
     /// While a snapshot arrives: the nodes it named so far.
     snapshot: Option<BTreeSet<String>>,
+    /// Alarms that are not over, and whether the snapshot that arrives named them.
+    alarms: BTreeMap<AlarmKey, (AlarmLine, bool)>,
 }
+
+/// Kind, node, and what it is about.
+type AlarmKey = (String, String, String);
 
 /// Something to show. Field names are an interface.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -54,6 +59,20 @@ pub(crate) enum Line {
     Deleted { node: String },
     /// A mutation was fired, ended, failed or was interrupted.
     Mutation(MutationLine),
+    /// An operator should look, or need not any more.
+    Alarm(AlarmLine),
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub(crate) struct AlarmLine {
+    /// "breaker", "mass_failure", "parked", "join", ...
+    pub(crate) alarm: String,
+    /// Empty: the cluster's.
+    pub(crate) node: String,
+    /// The mutation of a breaker; else empty.
+    pub(crate) about: String,
+    pub(crate) text: String,
+    pub(crate) over: bool,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -93,6 +112,9 @@ impl Mirror {
     pub(crate) fn restart(&mut self) {
         self.last = 0;
         self.snapshot = Some(BTreeSet::new());
+        for (_, named) in self.alarms.values_mut() {
+            *named = false;
+        }
     }
 
     /// What is known of a node.
@@ -121,6 +143,7 @@ impl Mirror {
             }
             Some(Kind::SnapshotEnd(end)) => self.snapshot_end(end.revision),
             Some(Kind::Mutation(mutation)) => vec![mutation_line(mutation)],
+            Some(Kind::Alarm(alarm)) => self.alarm(alarm).map(Line::Alarm).into_iter().collect(),
             Some(Kind::Resync(_)) | None => Vec::new(),
         }
     }
@@ -181,6 +204,23 @@ impl Mirror {
         lines
     }
 
+    /// What an alarm is news of: one that stands is told once, and a snapshot repeats it.
+    fn alarm(&mut self, alarm: &v1::Alarm) -> Option<AlarmLine> {
+        let line = AlarmLine {
+            alarm: alarm.kind.clone(),
+            node: alarm.node_name.clone(),
+            about: alarm.about.clone(),
+            text: alarm.text.clone(),
+            over: alarm.over,
+        };
+        let key = (line.alarm.clone(), line.node.clone(), line.about.clone());
+        let old = match alarm.over {
+            true => self.alarms.remove(&key),
+            false => self.alarms.insert(key, (line.clone(), true)),
+        };
+        old.is_none_or(|(old, _)| old != line).then_some(line)
+    }
+
     fn snapshot_end(&mut self, revision: u64) -> Vec<Line> {
         let mut lines = Vec::new();
         if let Some(named) = self.snapshot.take() {
@@ -192,6 +232,16 @@ impl Mirror {
                 kept
             });
         }
+        self.alarms.retain(|_, (line, named)| {
+            if !*named {
+                lines.push(Line::Alarm(AlarmLine {
+                    text: "it ended while nobody watched".to_owned(),
+                    over: true,
+                    ..line.clone()
+                }));
+            }
+            *named
+        });
         lines.push(Line::Synced { revision });
         lines
     }

@@ -46,6 +46,7 @@ impl Engine {
             .plan_on(&node.dsc, &reboot::wanted(&node.cfg), under_way, before);
         *goes_on = before.is_some_and(|goal| plan.goal == *goal);
         let own = id == self.config.me;
+        let was_parked = self.rails.parked.contains(&id);
         let (mut wake, mut gate, mut kinds) = (None, None, Vec::new());
         let guard = Guard {
             engine: view,
@@ -100,6 +101,7 @@ impl Engine {
         {
             kinds.push("backoff");
         }
+        let goes_on = was_parked && progress.parked().is_none();
         let on_its_way = matches!(plan.plan, Plan::Path(_)) && progress.parked().is_none();
         let reboots = reboot::is_asked(&node.cfg);
         let was_off = reboots && node.dsc.text(core::PHYS_STATE) == Some(core::POWER_OFF);
@@ -116,6 +118,10 @@ impl Engine {
         }
         self.rails.note_held(id, kinds);
         self.look_again(id, wake);
+        if goes_on {
+            self.rails.parked.remove(&id);
+            self.event(Event::Unparked { node: id });
+        }
         // All are under way before the first is fired: what follows from firing one must not start another a second time.
         let mut starting = Vec::new();
         for action in actions {
@@ -143,6 +149,7 @@ impl Engine {
                 Action::Await(mutation) => self.begin(id, mutation, 0, Phase::Awaited),
                 Action::Park(reason) => {
                     let reason = self.scrubbed(id, reason);
+                    self.rails.parked.insert(id);
                     self.event(Event::Parked { node: id, reason });
                 }
             }

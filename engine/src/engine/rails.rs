@@ -2,7 +2,7 @@
 //!
 //! `guard` asks them before each firing; here the engine tells them what happened, and lets those who waited try again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
 use super::breaker::{Breakers, Breaking, Tripped};
@@ -44,6 +44,8 @@ pub(super) struct Rails {
     pub(super) others: OthersIndex,
     pub(super) permits: Permits,
     pub(super) nodes: usize,
+    /// Nodes that are parked, as far as anybody was told.
+    pub(super) parked: BTreeSet<NodeId>,
     /// Why nodes are held, for those that are.
     held: BTreeMap<NodeId, Vec<&'static str>>,
     held_by_kind: BTreeMap<&'static str, usize>,
@@ -117,6 +119,7 @@ impl Rails {
         self.governor.release(node.id);
         self.breakers.forget(node.id, now);
         self.permits.forget(node.id);
+        self.parked.remove(&node.id);
         self.note_held(node.id, Vec::new());
         self.groups
             .changed(node.id, &node.groups, &Default::default());
@@ -236,11 +239,11 @@ impl Engine {
                         .next_try(mutation)
                         .map_or(Default::default(), |retry| retry.since(self.now))
                 );
-                self.alarm("breaker", text, false);
+                self.alarm("breaker", mutation.as_str(), text, false);
             }
             Some(Tripped::Closed) => {
                 let text = format!("{mutation} worked again: everybody may try it");
-                self.alarm("breaker", text, true);
+                self.alarm("breaker", mutation.as_str(), text, true);
             }
         }
     }
@@ -255,7 +258,7 @@ impl Engine {
                 suspect.lost.len(),
                 suspect.of
             );
-            self.alarm("mass_failure", text, false);
+            self.alarm("mass_failure", "", text, false);
         }
     }
 
@@ -263,7 +266,7 @@ impl Engine {
     pub(super) fn accounted_for(&mut self, child: NodeId) {
         if self.rails.mass.found(child) {
             let text = "most of the nodes that fell silent are accounted for".to_owned();
-            self.alarm("mass_failure", text, true);
+            self.alarm("mass_failure", "", text, true);
         }
     }
 
@@ -273,13 +276,13 @@ impl Engine {
             Lift::Breaker(mutation) => {
                 if self.rails.breakers.thaw(mutation) {
                     let text = format!("an operator lets everybody try {mutation} again");
-                    self.alarm("breaker", text, true);
+                    self.alarm("breaker", mutation.as_str(), text, true);
                 }
             }
             Lift::MassFailure => {
                 if self.rails.mass.lift() {
                     let text = "an operator says that this head is not at fault".to_owned();
-                    self.alarm("mass_failure", text, true);
+                    self.alarm("mass_failure", "", text, true);
                 }
             }
         }
@@ -323,7 +326,13 @@ impl Engine {
         node.map_or_else(|| id.to_string(), |node| node.name.to_string())
     }
 
-    fn alarm(&mut self, kind: &'static str, text: String, over: bool) {
-        self.event(Event::Alarm { kind, text, over });
+    fn alarm(&mut self, kind: &'static str, about: &str, text: String, over: bool) {
+        let about = about.to_owned();
+        self.event(Event::Alarm {
+            kind,
+            about,
+            text,
+            over,
+        });
     }
 }

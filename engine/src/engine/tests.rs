@@ -378,7 +378,10 @@ fn a_step_that_always_fails_parks_the_node_until_released() {
             .count()
     };
     assert_eq!(parked(&head), 1);
+    let goes_on = Event::Unparked { node: id(1) };
+    assert!(!head.events.contains(&goes_on));
     head.input(Input::Release(vec![id(1)]));
+    assert!(head.events.contains(&goes_on));
     assert_eq!(head.fired(), ["power/UKtoOFF"]);
 }
 

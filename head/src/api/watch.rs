@@ -3,19 +3,20 @@
 //! A watcher reads at its own pace. One that falls behind the ring, or comes back with a number that is not in it, hears `resync` and starts again
 //! with a snapshot: no gap is ever silent. Numbers begin with that of the head's start, so those of an earlier run are told apart.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::driver::Handle;
 use engine::event::{Event, MutationEvent};
 use engine::extension::Schema;
-use engine::state::{NodeId, NodeName};
+use engine::state::{NodeId, NodeName, core};
 use proto::v1::{self, WatchEvent, watch_event::Kind};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::convert;
 use super::select::{TreeInventory, read_each};
+use crate::event_log::clean;
 use crate::nodeset::NodeSet;
 
 /// Events that are kept: a minute or two of 1,000 nodes that boot at once.
@@ -34,14 +35,24 @@ const MAX_WAITING: usize = 64;
 #[derive(Debug)]
 struct Item {
     sequence: u64,
-    node: NodeId,
+    /// Whose; `None`: everybody's.
+    node: Option<NodeId>,
     kind: Kind,
 }
 
 struct Ring {
     items: VecDeque<Arc<Item>>,
     newest: u64,
+    /// Alarms that are not over, by kind, node and what they are about.
+    standing: BTreeMap<AlarmKey, v1::Alarm>,
 }
+
+type AlarmKey = (String, Option<NodeId>, String);
+
+/// Kind of the alarm of a node that cannot go on.
+const PARKED_ALARM: &str = "parked";
+/// Kind of the alarm of two parties that claim one node. It has no end.
+const JOIN_ALARM: &str = "join";
 
 /// All events of this run; shared by those that write and those that watch.
 #[derive(Clone)]
@@ -62,6 +73,7 @@ impl Feed {
             ring: Arc::new(Mutex::new(Ring {
                 items: VecDeque::new(),
                 newest: first,
+                standing: BTreeMap::new(),
             })),
             newest: watch::Sender::new(first),
         }
@@ -71,7 +83,30 @@ impl Feed {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, node: NodeId, kind: Kind) {
+    /// Tells an alarm, and keeps it while it stands.
+    fn alarm(&self, node: Option<NodeId>, alarm: v1::Alarm) {
+        let key = (alarm.kind.clone(), node, alarm.about.clone());
+        let mut ring = self.lock();
+        if alarm.over && ring.standing.remove(&key).is_none() {
+            return;
+        }
+        if !alarm.over && alarm.kind != JOIN_ALARM {
+            ring.standing.insert(key, alarm.clone());
+        }
+        drop(ring);
+        self.push(node, Kind::Alarm(alarm));
+    }
+
+    /// The alarms that stand, of everybody and of these nodes.
+    fn standing(&self, wants: impl Fn(NodeId) -> bool) -> Vec<v1::Alarm> {
+        let ring = self.lock();
+        let alarms = ring.standing.iter();
+        let wanted = alarms.filter(|((_, node, _), _)| node.is_none_or(&wants));
+        wanted.map(|(_, alarm)| alarm.clone()).collect()
+    }
+
+    fn push(&self, node: impl Into<Option<NodeId>>, kind: Kind) {
+        let node = node.into();
         let mut ring = self.lock();
         ring.newest += 1;
         let sequence = ring.newest;
@@ -85,6 +120,20 @@ impl Feed {
         }));
         drop(ring);
         self.newest.send_replace(sequence);
+    }
+
+    /// A node cannot go on, for this reason, or does so again.
+    fn parked(&self, node: NodeId, name: String, why: Option<String>) {
+        let alarm = v1::Alarm {
+            kind: PARKED_ALARM.to_owned(),
+            over: why.is_none(),
+            text: why.map_or_else(
+                || "the node goes on".to_owned(),
+                |why| format!("{}: krakenctl node explain {name}", clean(&why)),
+            ),
+            ..v1::Alarm::default()
+        };
+        self.alarm(Some(node), of_node(alarm, Some(node), name));
     }
 
     /// Forgets everything: events were lost before they came here, so every watcher has to start again.
@@ -146,6 +195,8 @@ impl Feed {
             }
             Event::Deleted { node, name } => {
                 names.remove(node);
+                let of_it = |(_, of, _): &AlarmKey| *of == Some(*node);
+                self.lock().standing.retain(|key, _| !of_it(key));
                 let deleted = v1::NodeDeleted {
                     node_id: node.as_bytes().to_vec(),
                     node_name: name.to_string(),
@@ -153,6 +204,15 @@ impl Feed {
                 self.push(*node, Kind::Deleted(deleted));
             }
             Event::Cfg { node, changes } | Event::Dsc { node, changes } => {
+                let is_dsc = matches!(event, Event::Dsc { .. });
+                let parked = changes
+                    .iter()
+                    .find(|change| is_dsc && change.url.as_str() == core::PARKED);
+                if let Some(change) = parked {
+                    // The node's own agent gave up, or tries again.
+                    let why = change.value.as_ref().map(ToString::to_string);
+                    self.parked(*node, named(names, node), why);
+                }
                 let (cfg, dsc) = if matches!(event, Event::Cfg { .. }) {
                     (convert::cfg_changes(schema, changes), Vec::new())
                 } else {
@@ -194,12 +254,51 @@ impl Feed {
                 };
                 self.push(*node, Kind::Mutation(message));
             }
-            // These are for the log and for `explain`; the schema has no event for them.
-            Event::Parked { .. }
-            | Event::Join { .. }
-            | Event::Alarm { .. }
-            | Event::Refused { .. } => {}
+            Event::Parked { node, reason } => {
+                self.parked(*node, named(names, node), Some(reason.clone()));
+            }
+            Event::Unparked { node } => self.parked(*node, named(names, node), None),
+            Event::Join {
+                node,
+                text,
+                alarm: true,
+            } => {
+                let alarm = v1::Alarm {
+                    kind: JOIN_ALARM.to_owned(),
+                    text: clean(text),
+                    ..v1::Alarm::default()
+                };
+                let name = node.map(|node| named(names, &node)).unwrap_or_default();
+                self.alarm(*node, of_node(alarm, *node, name));
+            }
+            Event::Alarm {
+                kind,
+                about,
+                text,
+                over,
+            } => {
+                let alarm = v1::Alarm {
+                    kind: (*kind).to_owned(),
+                    about: about.clone(),
+                    text: text.clone(),
+                    over: *over,
+                    ..v1::Alarm::default()
+                };
+                self.alarm(None, alarm);
+            }
+            // These are for the log.
+            Event::Join { .. } | Event::Refused { .. } => {}
         }
+    }
+}
+
+/// An alarm about a node.
+fn of_node(alarm: v1::Alarm, node: Option<NodeId>, node_name: String) -> v1::Alarm {
+    let node_id = node.map(|node| node.as_bytes().to_vec());
+    v1::Alarm {
+        node_id: node_id.unwrap_or_default(),
+        node_name,
+        ..alarm
     }
 }
 
@@ -284,14 +383,17 @@ impl Watcher {
     }
 
     async fn wants(&mut self, item: &Item) -> Result<bool, End> {
-        if self.is_all || self.members.contains(&item.node) {
+        let Some(node) = item.node else {
+            return Ok(true);
+        };
+        if self.is_all || self.members.contains(&node) {
             return Ok(true);
         }
         // A node that is created, or changes its groups, may be in the set from then on.
         if matches!(item.kind, Kind::Node(_)) {
             self.resolve().await?;
         }
-        Ok(self.members.contains(&item.node))
+        Ok(self.members.contains(&node))
     }
 
     /// Who is in the set. Names that no longer exist are no error for a watcher that is under way.
@@ -326,6 +428,11 @@ impl Watcher {
         self.members = ids.into_values().collect();
         for node in nodes {
             self.send(sequence, Kind::Node(node)).await?;
+        }
+        let (is_all, members) = (self.is_all, &self.members);
+        let wants = |node| is_all || members.contains(&node);
+        for alarm in self.feed.standing(wants) {
+            self.send(sequence, Kind::Alarm(alarm)).await?;
         }
         self.send(sequence, Kind::SnapshotEnd(v1::SnapshotEnd { revision }))
             .await

@@ -68,7 +68,12 @@ impl StoreHealth {
 
     fn look(&self, now: Instant) -> Vec<Event> {
         let mut health = lock(&self.0);
-        let alarm = |kind, text, over| Event::Alarm { kind, text, over };
+        let alarm = |kind, text, over| Event::Alarm {
+            kind,
+            about: String::new(),
+            text,
+            over,
+        };
         let slow = health.latency.look(now).map(|verdict| match verdict {
             Verdict::Slow(took) => {
                 let text = format!(

@@ -153,3 +153,49 @@ async fn a_watcher_of_some_nodes_hears_of_those_only() {
         .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
 }
+
+/// The next alarm, with its number.
+async fn next_alarm(stream: &mut Streaming<WatchEvent>) -> (u64, v1::Alarm) {
+    loop {
+        let event = next(stream).await;
+        if let Some(Kind::Alarm(alarm)) = event.kind {
+            return (event.sequence, alarm);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_parked_node_is_an_alarm_until_it_goes_on() {
+    let rig = Rig::new("[engine]\nattempts = 1\n");
+    std::fs::create_dir_all(rig.path("state/mutations")).unwrap();
+    let fails = "module = \"x\"\n[[mutation]]\nname = \"find\"\ncontext = \"CHILD\"\ncommand = [\"false\"]\n\
+        mutates = { \"/PhysState\" = { to = \"POWER_OFF\" } }\nrequires = { \"/Platform\" = \"x\" }\n";
+    std::fs::write(rig.path("state/mutations/x.toml"), fails).unwrap();
+    let (_head, mut client) = rig.start().await;
+    let wanted = [("/PhysState", "POWER_OFF"), ("/Platform", "x")];
+    add(&mut client, vec![node("n1", &wanted), node("n2", &[])])
+        .await
+        .unwrap();
+    let mut stream = watch(&mut client, "", 0).await;
+    let (raised, alarm) = next_alarm(&mut stream).await;
+    assert_eq!(
+        (alarm.kind.as_str(), alarm.node_name.as_str(), alarm.over),
+        ("parked", "n1", false)
+    );
+    assert!(alarm.text.contains("x/find failed"), "{alarm:?}");
+    // Who comes later hears of it with the snapshot, who watches others does not.
+    let mut late = watch(&mut client, "n1", 0).await;
+    let first = next(&mut late).await;
+    assert!(matches!(first.kind, Some(Kind::Node(_))));
+    assert_eq!(next_alarm(&mut late).await.1, alarm);
+    let mut other = watch(&mut client, "n2", 0).await;
+    assert_eq!(snapshot(&mut other).await.0, ["n2"]);
+
+    let retry = v1::RetryRequest { nodes: "n1".into() };
+    client.retry(retry).await.unwrap();
+    let (ended, over) = next_alarm(&mut stream).await;
+    assert_eq!((over.kind.as_str(), over.over), ("parked", true));
+    // Resumed in between, the end comes again, and nothing before it.
+    let mut stream = watch(&mut client, "", raised).await;
+    assert_eq!(next_alarm(&mut stream).await, (ended, over));
+}

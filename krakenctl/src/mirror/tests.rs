@@ -59,6 +59,39 @@ fn feed(mirror: &mut Mirror, events: &[v1::WatchEvent]) -> Vec<String> {
     lines.map(short).collect()
 }
 
+fn alarm(sequence: u64, node: &str, over: bool) -> v1::WatchEvent {
+    let alarm = v1::Alarm {
+        kind: "parked".into(),
+        node_name: node.into(),
+        text: "attempts are used up".into(),
+        over,
+        ..v1::Alarm::default()
+    };
+    v1::WatchEvent {
+        sequence,
+        kind: Some(Kind::Alarm(alarm)),
+    }
+}
+
+#[test]
+fn alarms_are_told_once_and_end_even_if_nobody_watched() {
+    let mut mirror = Mirror::default();
+    mirror.restart();
+    let told = feed(&mut mirror, &[alarm(7, "n1", false), end(7)]);
+    assert_eq!(told.len(), 2, "{told:?}");
+    let told = feed(&mut mirror, &[alarm(8, "n1", false), alarm(9, "n2", false)]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(feed(&mut mirror, &[alarm(10, "n1", true)]).len(), 1);
+    mirror.restart();
+    assert!(feed(&mut mirror, &[alarm(20, "n3", false)])[0].contains("n3"));
+    let told = feed(&mut mirror, &[end(20)]);
+    assert!(
+        told[0].contains("n2") && told[0].contains("over: true"),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
 #[test]
 fn a_snapshot_then_changes() {
     let mut mirror = Mirror::default();

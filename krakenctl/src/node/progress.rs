@@ -140,6 +140,7 @@ fn touched(lines: &[Line], waiting: &mut Waiting, follow: &Follow) -> Vec<String
             Line::Cfg(line) | Line::Dsc(line) => &line.node,
             Line::Frozen { node, .. } | Line::Deleted { node } => node,
             Line::Mutation(line) => &line.node,
+            Line::Alarm(line) => &line.node,
         };
         if follow.mirror.is_synced() && waiting.look(name, &follow.mirror) {
             done.push(name.clone());

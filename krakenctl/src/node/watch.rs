@@ -1,7 +1,7 @@
 //! `node watch`.
 
 use crate::exit::{Exit, Failure};
-use crate::mirror::{Line, MutationLine, ValueLine};
+use crate::mirror::{AlarmLine, Line, MutationLine, ValueLine};
 use crate::node::follow::{Follow, Step};
 use crate::output::{Format, Paint, Tone, printable};
 use crate::{Context, complete, value, view, write};
@@ -9,10 +9,11 @@ use crate::{Context, complete, value, view, write};
 /// Arguments of `node watch`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Starts with one line for each node, then shows every change of Cfg and Dsc and every mutation. When the connection is lost, or the \
+Starts with one line for each node, then shows every change of Cfg and Dsc, every mutation, and alarms: a breaker that opened, many nodes \
+that fell silent at once, a node that cannot go on. When the connection is lost, or the \
 head restarts, it connects again and goes on without a gap. Ctrl-C ends it.
 
-With -o json each line is an object; its \"type\" is node, synced, cfg, dsc, mutation, frozen or deleted. \"synced\" comes once what \
+With -o json each line is an object; its \"type\" is node, synced, cfg, dsc, mutation, alarm, frozen or deleted. \"synced\" comes once what \
 was there at the start has been told.
 
 Examples:
@@ -116,6 +117,7 @@ fn people_line(line: &Line, with_time: bool, paint: Paint) -> String {
         }
         Line::Deleted { node } => format!("{} deleted", name(node, paint)),
         Line::Mutation(line) => mutation_line(line, paint),
+        Line::Alarm(line) => alarm_line(line, paint),
     };
     if text.is_empty() {
         return text;
@@ -184,6 +186,23 @@ fn mutation_line(line: &MutationLine, paint: Paint) -> String {
     text
 }
 
+/// `ALARM breaker power/OFFtoON: ...`, with the node in front if it is about one.
+fn alarm_line(line: &AlarmLine, paint: Paint) -> String {
+    let word = match line.over {
+        true => paint.text("over", Tone::Good),
+        false => paint.text("ALARM", Tone::Bad),
+    };
+    let whose = match line.node.is_empty() {
+        true => String::new(),
+        false => name(&line.node, paint) + " ",
+    };
+    let kind = match line.alarm.as_str() {
+        "breaker" => format!("breaker {}", printable(&line.about)),
+        other => printable(other).replace('_', " "),
+    };
+    format!("{whose}{word} {kind}: {}", printable(&line.text))
+}
+
 /// `12:03:04Z`.
 fn utc_time(ms: u64) -> String {
     let seconds = ms / 1000 % 86_400;
@@ -228,6 +247,22 @@ mod tests {
             "n1 power/OFFtoON failed after 1m (#2): timed\\nout\n"
         );
         assert_eq!(plain(&Line::Synced { revision: 1 }), "");
+        let mut alarm = AlarmLine {
+            alarm: "breaker".into(),
+            node: String::new(),
+            about: "power/OFFtoON".into(),
+            text: "failed on 5 nodes".into(),
+            over: false,
+        };
+        assert_eq!(
+            plain(&Line::Alarm(alarm.clone())),
+            "ALARM breaker power/OFFtoON: failed on 5 nodes\n"
+        );
+        (alarm.alarm, alarm.node, alarm.over) = ("parked".into(), "n1".into(), true);
+        assert_eq!(
+            plain(&Line::Alarm(alarm)),
+            "n1 over parked: failed on 5 nodes\n"
+        );
     }
 
     #[test]
