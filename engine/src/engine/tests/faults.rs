@@ -485,6 +485,54 @@ fn f23_parents_form_a_tree_that_is_not_too_deep() {
 }
 
 #[test]
+fn f23_a_node_that_syncs_gets_another_parent_in_one_write_or_keeps_the_one_it_has() {
+    let mut head = Head::new();
+    head.add(8, &[]);
+    head.add(9, &[]);
+    let below = |parent: u8| {
+        let mut node = Node::new(id(1), "n1".parse().unwrap(), Some(id(parent)));
+        node.cfg.apply([change("/RunState=SYNC")]);
+        WriteOp::Add(Box::new(node))
+    };
+    head.write(vec![below(8)]).unwrap();
+    let session = join(&mut head, id(1), 1).unwrap();
+    let frame = report(&["/Busy=BUSY"]);
+    head.input(Input::Frame { session, frame });
+    head.fired.clear();
+    let parent = |head: &Head| head.engine.tree().get(id(1)).unwrap().parent;
+    // A parent that is not there: nothing has happened, and the session lives.
+    let nobody = head.write(vec![WriteOp::Delete(id(1)), below(77)]);
+    assert!(matches!(nobody, Err(WriteError::Invalid(text)) if text.contains("does not exist")));
+    assert_eq!(
+        (parent(&head), head.engine.has_session(id(1))),
+        (Some(id(8)), true)
+    );
+    assert_eq!(head.dsc(1, core::BUSY), Some(core::BUSY_BUSY));
+
+    head.write(vec![WriteOp::Delete(id(1)), below(9)]).unwrap();
+    assert_eq!(parent(&head), Some(id(9)));
+    assert!(!head.engine.has_session(id(1)), "it was another parent's");
+    let frame = report(&["/Busy=IDLE"]);
+    head.input(Input::Frame { session, frame });
+    assert_eq!(head.dsc(1, core::BUSY), None, "late frames are nobody's");
+    assert!(matches!(
+        head.write(vec![WriteOp::Delete(id(9))]),
+        Err(WriteError::Invalid(text)) if text.contains("n9 is the parent of n1")
+    ));
+    head.write(vec![WriteOp::Delete(id(8))]).unwrap();
+    // It is found switched on, comes back by its certificate, and its job runs on.
+    head.discover(1, &["/PhysState=POWER_ON"]);
+    head.sleep(5);
+    let session = join(&mut head, id(1), 2).unwrap();
+    let frame = report(&["/Busy=BUSY"]);
+    head.input(Input::Frame { session, frame });
+    assert_eq!(head.dsc(1, core::RUN_STATE), Some(core::SYNC));
+    let is_harmless = |name: &String| !name.starts_with("power/") || name == "power/UKtoOFF";
+    let fired = head.fired();
+    assert!(fired.iter().all(is_harmless), "{fired:?}");
+}
+
+#[test]
 fn f24_nodes_can_be_deleted_in_every_state_and_leave_nothing() {
     let mut head = Head::new();
     // Idle, mid-mutation, and with a session.
