@@ -320,6 +320,11 @@ impl Engine {
         &self.schema
     }
 
+    /// The known extensions, to keep.
+    pub fn shared_schema(&self) -> Arc<Schema> {
+        Arc::clone(&self.schema)
+    }
+
     /// Revision of the last durable write.
     pub fn revision(&self) -> u64 {
         self.revision

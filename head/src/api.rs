@@ -15,6 +15,7 @@ mod ops;
 mod pages;
 mod plan;
 mod select;
+mod snapshot;
 mod trials;
 mod watch;
 mod write;

@@ -178,6 +178,11 @@ impl NodeSet {
         (groups, rest)
     }
 
+    /// Whether it stands for all nodes, whoever they are.
+    pub(crate) fn is_all(&self) -> bool {
+        matches!(self.terms[..], [(Operator::Union, Term::All)])
+    }
+
     /// The names it stands for, ordered.
     pub(crate) fn resolve(
         &self,

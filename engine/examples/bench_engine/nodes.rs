@@ -20,7 +20,7 @@ pub(crate) const SIZES: [u32; 3] = [1_000, 10_000, 100_000];
 /// Nodes of the run with the large set: each takes over a hundred steps.
 const WIDE_NODES: u32 = 1_000;
 /// Runs of each size; the least is free of what else the machine does.
-const RUNS: usize = 3;
+pub(crate) const RUNS: usize = 3;
 
 /// Bars for planning all nodes of a size from unknown to SYNC; 10,000 are the design's own.
 fn target(count: u32) -> Option<Duration> {
@@ -170,7 +170,7 @@ pub(crate) struct World {
     graph: MutationGraph,
     set: MutationSet,
     me: NodeId,
-    now: time::Instant,
+    pub(crate) now: time::Instant,
     fired: BTreeMap<MutationId, u32>,
     parked: u32,
 }
@@ -208,6 +208,10 @@ impl World {
             fired: BTreeMap::new(),
             parked: 0,
         }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     fn declare(&mut self) {
@@ -290,7 +294,7 @@ impl World {
     }
 }
 
-fn node_id(number: u32) -> NodeId {
+pub(crate) fn node_id(number: u32) -> NodeId {
     let mut bytes = [0xbb; 16];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
     NodeId::from_bytes(bytes)
@@ -316,7 +320,7 @@ fn node(number: u32, parent: Option<NodeId>) -> Node {
 }
 
 /// Time that this thread has run, by the kernel's account; the wall's where it keeps none.
-fn timed(run: impl FnOnce()) -> Duration {
+pub(crate) fn timed(run: impl FnOnce()) -> Duration {
     let (start, cpu) = (Instant::now(), cpu_time());
     run();
     let wall = start.elapsed();

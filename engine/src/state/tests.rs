@@ -71,6 +71,24 @@ fn digest_tells_types_and_borders_apart() {
 }
 
 #[test]
+fn what_is_shared_stays_as_it_was() {
+    let id = NodeId::from_bytes([1; 16]);
+    let mut tree = Tree::default();
+    tree.insert(Node::new(id, "n1".parse().unwrap(), None))
+        .unwrap();
+    let all: Vec<_> = tree.share_all().collect();
+    tree.get_mut(id).unwrap().frozen = true;
+    let later = tree.share(id).unwrap();
+    tree.get_mut(id).unwrap().cfg_revision = 7;
+    assert_eq!(
+        (all[0].frozen, later.frozen, later.cfg_revision),
+        (false, true, 0)
+    );
+    let now = tree.remove(id).unwrap();
+    assert_eq!((now.frozen, now.cfg_revision), (true, 7));
+}
+
+#[test]
 fn names_and_ids_are_unique_in_a_tree() {
     let id = |n: u8| NodeId::from_bytes([n; 16]);
     let mut tree = Tree::default();

@@ -1,6 +1,7 @@
 //! All nodes that this engine answers for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Node, NodeId, NodeName, Value, Values};
 
@@ -10,7 +11,8 @@ const UNIQUE: [&str; 2] = ["/ipv4/boot/mac", "/ipv4/boot/address"];
 /// Nodes by id, by name, and by what no two may share. The head's tree holds the cluster; an agent's holds itself.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
-    nodes: BTreeMap<NodeId, Node>,
+    /// Shared with those who read the whole tree as it was at one instant; a node that they still hold is copied when it changes.
+    nodes: BTreeMap<NodeId, Arc<Node>>,
     names: BTreeMap<NodeName, NodeId>,
     holders: BTreeMap<UniqueKey, NodeId>,
     /// Number of children; nodes without are not in here.
@@ -75,17 +77,27 @@ pub enum TreeError {
 impl Tree {
     /// The node with this id.
     pub fn get(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(&id)
+        self.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    /// The node with this id, as it stays for whoever holds it.
+    pub fn share(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.nodes.get(&id).cloned()
+    }
+
+    /// All nodes as they stay for whoever holds them, ordered by id.
+    pub fn share_all(&self) -> impl Iterator<Item = Arc<Node>> {
+        self.nodes.values().cloned()
     }
 
     /// The node with this id, to be changed. Its id, name, parent and Cfg must stay as they are.
     pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
-        self.nodes.get_mut(&id)
+        self.nodes.get_mut(&id).map(Arc::make_mut)
     }
 
     /// The node with this name.
     pub fn by_name(&self, name: &NodeName) -> Option<&Node> {
-        self.nodes.get(self.names.get(name)?)
+        self.get(*self.names.get(name)?)
     }
 
     /// The node whose Cfg has this value, which no two may share.
@@ -100,7 +112,7 @@ impl Tree {
 
     /// Gives a node another Cfg.
     pub fn set_cfg(&mut self, id: NodeId, cfg: Values) {
-        let Some(node) = self.nodes.get_mut(&id) else {
+        let Some(node) = self.get_mut(id) else {
             return;
         };
         let old = std::mem::replace(&mut node.cfg, cfg);
@@ -138,13 +150,13 @@ impl Tree {
         if let Some(parent) = node.parent {
             *self.children.entry(parent).or_default() += 1;
         }
-        self.nodes.insert(node.id, node);
+        self.nodes.insert(node.id, Arc::new(node));
         Ok(())
     }
 
     /// Takes a node out.
     pub fn remove(&mut self, id: NodeId) -> Option<Node> {
-        let node = self.nodes.remove(&id)?;
+        let node = Arc::unwrap_or_clone(self.nodes.remove(&id)?);
         self.names.remove(&node.name);
         self.give_up(id, &node.cfg);
         if let Some(parent) = node.parent {
@@ -159,12 +171,12 @@ impl Tree {
 
     /// All nodes, ordered by id.
     pub fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values()
+        self.nodes.values().map(Arc::as_ref)
     }
 
     /// All nodes, ordered by name.
     pub fn iter_by_name(&self) -> impl Iterator<Item = &Node> {
-        self.names.values().filter_map(|id| self.nodes.get(id))
+        self.names.values().filter_map(|id| self.get(*id))
     }
 
     /// Number of nodes.

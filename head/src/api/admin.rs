@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
 use super::select::{TreeInventory, read_each};
+use super::snapshot::Snapshot;
 use super::watch::{self, Feed};
 use super::write::By;
 use super::{convert, extension, plan};
@@ -205,14 +206,11 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Answer<v1::ListNodesResponse> {
-        let ids = self.select(&request.into_inner().nodes).await?;
-        let handle = &self.0.handle;
-        let read = handle.query(|engine, _| (engine.revision(), engine.freezes().clone()));
-        let (revision, frozen) = read.await.map_err(stopped)?;
-        let ids = ids.into_iter().map(|(_, id)| id);
-        let nodes = read_each(handle, ids, convert::node_by_id)
-            .await
-            .map_err(stopped)?;
+        let set = NodeSet::parse(&request.into_inner().nodes).map_err(convert::no_nodes)?;
+        let taken = Snapshot::take(&self.0.handle, set).await.map_err(stopped)?;
+        let snapshot = taken.map_err(convert::no_nodes)?;
+        let (revision, frozen) = (snapshot.revision, snapshot.frozen.clone());
+        let nodes = snapshot.messages().await.map_err(stopped)?;
         Ok(Response::new(v1::ListNodesResponse {
             nodes,
             revision,

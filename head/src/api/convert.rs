@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use engine::Engine;
 use engine::driver::wall_ms;
+use engine::engine::Trial;
 use engine::event::{CommitError, WriteError};
 use engine::extension::{Kind, REDACTED, Schema};
 use engine::mutation::report::Report;
@@ -47,10 +48,20 @@ fn values(values: Vec<v1::ValueChange>) -> v1::Values {
 
 /// A node as a message.
 pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1::Node {
-    let age_ms = |seen: Instant| u64::try_from(now.since(seen).as_millis()).unwrap_or(u64::MAX);
+    node_at(schema, node, me, (now, wall_ms()))
+}
+
+/// A node as it was, as a message.
+pub(super) fn node_at(
+    schema: &Schema,
+    node: &Node,
+    me: NodeId,
+    (then, then_ms): (Instant, u64),
+) -> v1::Node {
+    let age_ms = |seen: Instant| u64::try_from(then.since(seen).as_millis()).unwrap_or(u64::MAX);
     let last_seen_ms = node
         .last_seen
-        .map_or(0, |seen| wall_ms().saturating_sub(age_ms(seen)));
+        .map_or(0, |seen| then_ms.saturating_sub(age_ms(seen)));
     let facts = NodeFacts {
         last_seen_ms,
         is_head: node.id == me,
@@ -62,13 +73,12 @@ pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1
     }
 }
 
-/// The node with this id, as a message.
-pub(super) fn node_by_id(engine: &Engine, now: Instant, id: NodeId) -> Option<v1::Node> {
-    let found = engine.tree().get(id)?;
-    Some(v1::Node {
-        trials: trials(engine, id),
-        ..node(engine.schema(), found, engine.me(), now)
-    })
+/// A write on trial.
+pub(super) fn trial(revision: u64, trial: &Trial) -> v1::Trial {
+    v1::Trial {
+        revision,
+        until_ms: trial.until_ms,
+    }
 }
 
 /// Writes on trial that are about a node.
@@ -77,11 +87,7 @@ fn trials(engine: &Engine, id: NodeId) -> Vec<v1::Trial> {
         .trials()
         .iter()
         .filter(|(_, trial)| trial.nodes.contains(&id));
-    let message = |(revision, trial): (&u64, &engine::engine::Trial)| v1::Trial {
-        revision: *revision,
-        until_ms: trial.until_ms,
-    };
-    of_node.map(message).collect()
+    of_node.map(|(revision, of)| trial(*revision, of)).collect()
 }
 
 /// Why the node with this id is where it is.

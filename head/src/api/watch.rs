@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::convert;
-use super::select::{TreeInventory, read_each};
+use super::select::TreeInventory;
+use super::snapshot::Snapshot;
 use crate::event_log::clean;
 use crate::nodeset::NodeSet;
 
@@ -413,19 +414,14 @@ impl Watcher {
     }
 
     async fn snapshot(&mut self, sequence: u64) -> Result<(), End> {
-        let set = self.set.clone();
-        let read = self.handle.query(move |engine, _| {
-            let ids = TreeInventory(engine).select(&set)?;
-            Ok((ids, engine.revision()))
-        });
-        let (ids, revision) = read
+        let taken = Snapshot::take(&self.handle, self.set.clone());
+        let snapshot = taken
             .await
             .map_err(|_| None)?
             .map_err(|error| Some(convert::no_nodes(error)))?;
-        let nodes = read_each(&self.handle, ids.values().copied(), convert::node_by_id)
-            .await
-            .map_err(|_| None)?;
-        self.members = ids.into_values().collect();
+        let revision = snapshot.revision;
+        self.members = snapshot.ids().collect();
+        let nodes = snapshot.messages().await.map_err(|_| None)?;
         for node in nodes {
             self.send(sequence, Kind::Node(node)).await?;
         }

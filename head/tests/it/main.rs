@@ -18,5 +18,6 @@ mod plant;
 mod python;
 mod rig;
 mod scaffold;
+mod snapshot;
 mod start;
 mod watch;
