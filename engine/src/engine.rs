@@ -355,7 +355,7 @@ impl Engine {
         self.sessions.has(node)
     }
 
-    fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         match self.config.role {
             Role::Head { epoch } => epoch,
             Role::Agent => self.sessions.epoch(),

@@ -7,6 +7,8 @@ mod cfg;
 use std::collections::BTreeMap;
 
 pub(super) use self::admit::Joining;
+#[cfg(test)]
+pub(super) use self::cfg::version_at;
 use super::timers::Timer;
 use super::{Engine, Role};
 use crate::event::{ConnId, Event, Output};

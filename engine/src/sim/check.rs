@@ -41,11 +41,14 @@ pub(super) enum Cause {
     Other,
 }
 
+/// Of a Cfg: the head's epoch, and the version within it.
+pub(super) type Version = (u64, u64);
+
 /// What was seen so far.
 pub(super) struct Check {
     planner: Planner,
     frames: BTreeMap<FrameKey, (Host, bool)>,
-    cfg_sent: BTreeMap<(NodeId, u64), u64>,
+    cfg_sent: BTreeMap<(NodeId, Version), u64>,
     in_flight: BTreeMap<(Host, NodeId), (MutationId, u64)>,
     /// Nodes that run a job as far as the head can know: heard so, and since then neither heard otherwise nor seen off.
     busy: BTreeSet<NodeId>,
@@ -115,21 +118,27 @@ impl Check {
     }
 
     /// The head put its name to this Cfg.
-    pub(super) fn cfg_sent(&mut self, node: NodeId, version: u64, digest: u64) {
+    pub(super) fn cfg_sent(&mut self, node: NodeId, version: Version, digest: u64) {
         let before = *self.cfg_sent.entry((node, version)).or_insert(digest);
         self.require(before == digest, || {
-            format!("I2: Cfg version {version} of {node} names two sets of values")
+            format!("I2: Cfg version {version:?} of {node} names two sets of values")
         });
     }
 
     /// An agent obeys this Cfg; before, it obeyed `before`.
-    pub(super) fn cfg_obeyed(&mut self, node: NodeId, before: u64, version: u64, cfg: &Values) {
+    pub(super) fn cfg_obeyed(
+        &mut self,
+        node: NodeId,
+        before: Version,
+        version: Version,
+        cfg: &Values,
+    ) {
         self.require(version >= before, || {
-            format!("I5: {node} goes from Cfg version {before} to {version}")
+            format!("I5: {node} goes from Cfg version {before:?} to {version:?}")
         });
         let genuine = self.cfg_sent.get(&(node, version)) == Some(&cfg.digest().short());
         self.require(genuine, || {
-            format!("I5: {node} obeys a Cfg of version {version} that the head never sent")
+            format!("I5: {node} obeys a Cfg of version {version:?} that the head never sent")
         });
     }
 

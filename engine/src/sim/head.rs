@@ -77,7 +77,10 @@ impl World {
         }
         let config = EngineConfig {
             me: HEAD,
-            role: Role::Head { epoch: 1 },
+            // The store lets it rise with every start.
+            role: Role::Head {
+                epoch: self.head_incarnation + 1,
+            },
             sync: SyncConfig::default(),
             healing: self.healing(),
             seed: self.rng.next(),
@@ -193,7 +196,15 @@ impl World {
                         .extend(LastKnown::to_keep(changes));
                 }
             }
-            Event::Join { alarm: true, .. } => self.hit("alarm"),
+            Event::Join {
+                text, alarm: true, ..
+            } => {
+                // No disk of this world is restored from a backup.
+                if text.contains("old backup") {
+                    self.check.fail(format!("F11: {text}"));
+                }
+                self.hit("alarm");
+            }
             Event::Parked { .. } => self.hit("node parked"),
             Event::Mutation {
                 what: event::MutationEvent::Failed { .. },
@@ -564,7 +575,8 @@ impl World {
         if let Some(v1::frame::Kind::Snapshot(cfg)) =
             message.cfg.as_ref().and_then(|frame| frame.kind.as_ref())
         {
-            self.check.cfg_sent(accepted.node, cfg.version, cfg.digest);
+            let version = (accepted.epoch, cfg.version);
+            self.check.cfg_sent(accepted.node, version, cfg.digest);
         }
         if let Some(head) = &mut self.head {
             head.sealed
@@ -591,7 +603,8 @@ impl World {
         let sealed = head.sealed.seal(session, &frame);
         if let Some((version, digest)) = said {
             let id = self.machines[machine].id;
-            self.check.cfg_sent(id, version, digest);
+            self.check
+                .cfg_sent(id, (self.head_incarnation, version), digest);
         }
         self.count_frame(&frame);
         match sealed {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::v1;
 
 use super::World;
-use super::check::Cause;
+use super::check::{Cause, Version};
 use super::cluster::{IMAGE_TIMEOUT, change, goal};
 use super::head::cut;
 use super::net::Host;
@@ -65,7 +65,7 @@ pub(super) struct Agent {
     pub(super) session: Option<SessionId>,
     announced: bool,
     interrupted: BTreeSet<u64>,
-    obeyed: u64,
+    pub(super) obeyed: Version,
 }
 
 /// Where a boot is.
@@ -258,7 +258,7 @@ impl World {
             session: None,
             announced: false,
             interrupted: BTreeSet::new(),
-            obeyed: 0,
+            obeyed: (0, 0),
         });
     }
 
@@ -322,9 +322,9 @@ impl World {
             return;
         };
         if let Some(node) = agent.engine.tree().get(id) {
-            self.check
-                .cfg_obeyed(id, agent.obeyed, node.cfg_revision, &node.cfg);
-            agent.obeyed = node.cfg_revision;
+            let version = (agent.engine.epoch(), node.cfg_revision);
+            self.check.cfg_obeyed(id, agent.obeyed, version, &node.cfg);
+            agent.obeyed = version;
         }
     }
 

@@ -124,7 +124,7 @@ impl World {
             agent_version: "0.1.0".into(),
             public_key: ram.public_key.clone(),
             nonce,
-            cfg_version: 0,
+            cfg_version: agent.obeyed.1,
         };
         let join = match (&ram.grant, ram.certificate) {
             (Some(grant), false) => ChildJoin::with_grant(grant, identity, exporter),

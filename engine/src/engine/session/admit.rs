@@ -1,5 +1,6 @@
 //! Children at the door: grants, joins, and what a child that is let in is told first (DESIGN 4, reliability of the join).
 
+use super::cfg::revision_of;
 use crate::engine::commit::{OWN_REQUEST, Then};
 use crate::engine::discover::PXE_STATE;
 use crate::engine::{Engine, Role};
@@ -167,8 +168,8 @@ impl Engine {
             return;
         };
         let (theirs, ours) = (
-            proven.hello.cfg_version,
-            node.cfg_revision.max(self.frozen_revision),
+            revision_of(proven.hello.cfg_version),
+            self.revision_for(node),
         );
         if !matches!(self.config.role, Role::Head { .. }) || theirs <= ours {
             return;

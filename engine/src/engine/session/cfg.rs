@@ -3,14 +3,35 @@
 use crate::engine::Engine;
 use crate::engine::discover::FROZEN;
 use crate::mutation::MutationContext;
-use crate::state::{NodeId, StateUrl, Value, Values};
+use crate::state::{Node, NodeId, StateUrl, Value, Values};
 use crate::sync::message::Signature;
+
+/// The low bits of a version count what changed in a child's Cfg without a write, such as what the governor lets through; above them stands the
+/// revision of the last write that concerns it. A change a second for half a year, without any write, fits.
+const STEP_BITS: u32 = 24;
+
+/// The first version of a child's Cfg at this revision.
+pub(in crate::engine) fn version_at(revision: u64) -> u64 {
+    revision << STEP_BITS
+}
+
+/// The revision that a version of a child's Cfg comes from.
+pub(super) fn revision_of(version: u64) -> u64 {
+    version >> STEP_BITS
+}
 
 /// Cfg on its way down.
 impl Engine {
+    /// The last revision that changed what this child is told.
+    pub(super) fn revision_for(&self, node: &Node) -> u64 {
+        let all = self.frozen_revision.max(self.schema_revision);
+        node.cfg_revision.max(all)
+    }
+
     /// A child's Cfg as it is sent: its values without the secrets that are none of its business, and whether mutations are held.
     ///
-    /// A version names one set of values: what changes without a write, such as what the governor lets through, counts on from the last one.
+    /// A version names one set of values within an epoch: what changes without a write counts on from the last one. A head that starts begins
+    /// anew, in a higher epoch.
     pub(in crate::engine) fn child_cfg(&mut self, id: NodeId) -> Option<(u64, Values, Signature)> {
         let node = self.tree.get(id)?;
         let mut cfg = self.told(node);
@@ -20,10 +41,7 @@ impl Engine {
         if let Ok(url) = FROZEN.parse() {
             cfg.set(url, Some(Value::Bool(self.frozen.holds(node))));
         }
-        let written = node
-            .cfg_revision
-            .max(self.frozen_revision)
-            .max(self.schema_revision);
+        let written = version_at(self.revision_for(node));
         let digest = cfg.digest();
         let version = match self.sessions.told.get(&id) {
             Some((version, told)) if *told == digest => written.max(*version),
