@@ -6,13 +6,16 @@ use std::path::Path;
 use engine::state::{Change, NodeId, Value, Values};
 use engine::sync::join::RefuseReason;
 use engine::sync::message::{Frame, Snapshot};
-use proto::v1;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use proto::v1::{self, value::Kind};
 use tonic::Code;
 
 use crate::child::{By, Credentials};
 use crate::modules::{example, wait_module};
 use crate::plant::{Plant, metric};
-use crate::rig::{Rig, add, connect, eventually, list, node, text, wait_dsc};
+use crate::rig::{
+    Head, Rig, WAIT, add, change, connect, eventually, list, node, set, text, wait_dsc,
+};
 
 /// What a child says of itself.
 fn says(version: u64, values: &[(&str, &str)]) -> Frame {
@@ -114,6 +117,99 @@ async fn s23_headers_streams_and_compression_have_their_limits() {
     assert!(!one_more.is_finished());
     watching.pop();
     assert!(one_more.await.unwrap());
+}
+
+/// Sends these bytes as the body of a call, which no client of ours would, and returns the gRPC status of the answer.
+async fn raw(rig: &Rig, method: &str, body: Vec<u8>) -> Code {
+    let stream = tokio::net::UnixStream::connect(rig.path("run/api.sock"));
+    let io = TokioIo::new(stream.await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = axum::http::Request::post(format!("http://head/kraken.v1.Admin/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(axum::body::Body::from(body))
+        .unwrap();
+    let answer = tokio::time::timeout(WAIT, sender.send_request(request));
+    let answer = answer.await.expect("an answer").expect("a response");
+    let status = answer
+        .headers()
+        .get("grpc-status")
+        .expect("refused at once");
+    Code::from_bytes(status.as_bytes())
+}
+
+/// A gRPC frame that says that its message has `declared` bytes.
+fn framed(declared: usize, message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(declared).unwrap().to_be_bytes());
+    frame.extend(message);
+    frame
+}
+
+/// Most memory that the head ever had.
+fn peak_kib(head: &Head) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", head.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let digits = line.unwrap().trim().trim_end_matches(" kB");
+    digits.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f45_bytes_that_are_no_message_are_refused_within_little_memory() {
+    let rig = Rig::new("");
+    let (head, mut client) = rig.start().await;
+    add(&mut client, vec![node("n1", &[])]).await.unwrap();
+    let before = list(&mut client, "n1").await.unwrap();
+    let peak = peak_kib(&head);
+    // More than there is, and more than anybody may send.
+    let gib = raw(&rig, "SetNodes", framed(1 << 30, b"x")).await;
+    assert_eq!(gib, Code::OutOfRange);
+    let cut = raw(&rig, "SetNodes", framed(100, b"x")).await;
+    assert_ne!(cut, Code::Ok);
+    // A text that is none, a field that runs over the end, a group that never ends, a wire type that does not exist.
+    for bytes in [
+        &[0x0a, 2, 0xff, 0xfe][..],
+        &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1],
+        &[0x0b, 0x0b, 0x0b, 0x0b],
+        &[0x0f, 1],
+        &[0xff; 64],
+    ] {
+        let code = raw(&rig, "SetNodes", framed(bytes.len(), bytes)).await;
+        assert!(
+            [Code::Internal, Code::InvalidArgument].contains(&code),
+            "{bytes:?}: {code}"
+        );
+    }
+    // Sense in form only, with the field that is at fault.
+    let number = |kind| v1::ValueChange {
+        url: "/Platform".into(),
+        value: Some(v1::Value { kind: Some(kind) }),
+    };
+    for (kind, words) in [
+        (Kind::FloatValue(f64::NAN), "changes[0]"),
+        (Kind::IntValue(i64::MIN), "changes[0]"),
+        (Kind::TextValue("x".repeat(70_000)), "changes[0]"),
+    ] {
+        let refused = change(&mut client, "n1", vec![number(kind)])
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(words), "{refused}");
+    }
+    let twice = ["a", "b"].map(|text| set("/Platform", text));
+    let refused = change(&mut client, "n1", twice.to_vec()).await.unwrap_err();
+    assert!(refused.message().contains("changes[1]"), "{refused}");
+    let after = list(&mut client, "n1").await.unwrap();
+    assert_eq!(after[0].cfg, before[0].cfg);
+    assert_eq!(after[0].cfg_revision, before[0].cfg_revision);
+    let grown = peak_kib(&head) - peak;
+    assert!(
+        grown < 32 << 10,
+        "{grown} KiB more for messages of a few bytes"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
