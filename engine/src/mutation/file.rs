@@ -25,6 +25,7 @@
 //! [`template`] fills in its arguments and [`output`] reads what programs say. [`read`] is pure; [`load_paths`] and what calls it are all in this crate that touches a file system.
 
 mod directory;
+pub mod lint;
 pub mod output;
 pub mod program;
 mod reader;

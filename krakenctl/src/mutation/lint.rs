@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use engine::extension::Schema;
 use engine::mutation::MutationSet;
-use engine::mutation::file::load_paths;
+use engine::mutation::file::{self, load_paths};
 use engine::mutation::graph::MutationGraph;
 use engine::mutation::lint::{Severity, lint};
 use engine::wire::convert::mutation_set_from_proto;
 use proto::v1;
 use serde::Serialize;
 
-use crate::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::{Cell, Format, Table, Tone};
+use crate::{Context, view};
 
 /// Arguments of `mutation lint`.
 #[derive(Debug, clap::Args)]
@@ -44,17 +44,18 @@ struct LintView {
 }
 
 pub(super) async fn run(args: &LintArgs, context: &Context) -> Result<Exit, Failure> {
-    let set = match &args.offline[..] {
-        [] => of_head(context).await?,
+    let (set, mut lints) = match &args.offline[..] {
+        [] => (of_head(context).await?, Vec::new()),
         paths => {
             let loaded = load_paths(paths, &Schema::built_in());
-            loaded
-                .map_err(|error| Failure::usage(error.to_string()))?
-                .set
+            let loaded = loaded.map_err(|error| Failure::usage(error.to_string()))?;
+            let of_polls = file::lint::lint(&loaded.programs);
+            (loaded.set, of_polls)
         }
     };
     let graph = MutationGraph::new(&set).map_err(|error| Failure::usage(error.to_string()))?;
-    let lints = lint(&graph);
+    lints.extend(lint(&graph));
+    lints.sort();
     let views: Vec<LintView> = lints
         .iter()
         .map(|lint| LintView {
@@ -70,9 +71,10 @@ pub(super) async fn run(args: &LintArgs, context: &Context) -> Result<Exit, Fail
     let warnings = lints.iter().filter(|lint| lint.severity == Severity::Warn);
     let warnings = warnings.count();
     context.note(&format!(
-        "{} mutations, {warnings} warnings, {} notes",
-        set.mutations.len(),
-        lints.len() - warnings
+        "{}, {}, {}",
+        view::count(set.mutations.len(), "mutation"),
+        view::count(warnings, "warning"),
+        view::count(lints.len() - warnings, "note")
     ));
     Ok(if warnings == 0 {
         Exit::Ok

@@ -5,6 +5,7 @@
 mod failures;
 mod fake_head;
 mod history;
+mod lint;
 mod module;
 mod nodes;
 mod plan;

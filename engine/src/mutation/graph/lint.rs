@@ -43,6 +43,8 @@ pub enum LintKind {
     NotDisruptive,
     /// Two mutations of one change that can fire in the same state.
     SameChange,
+    /// Two modules that find out one url at the same time, and may contradict each other.
+    TwoFinders,
     /// `fail_to` without the timeout that would bring it about.
     UselessFailTo,
     /// Mutations that lead only to each other.
@@ -85,6 +87,7 @@ impl LintKind {
             Self::NoWayOut => "no-way-out",
             Self::NotDisruptive => "not-disruptive",
             Self::SameChange => "same-change",
+            Self::TwoFinders => "two-finders",
             Self::UselessFailTo => "useless-fail-to",
             Self::Island => "island",
             Self::Trap => "trap",

@@ -24,7 +24,7 @@ fn values(text: &str) -> Values {
 }
 
 /// `/a=x|y /b=` into conditions; nothing after the sign is unknown.
-fn conditions(text: &str) -> Vec<Condition> {
+pub(super) fn conditions(text: &str) -> Vec<Condition> {
     text.split_whitespace()
         .map(|pair| {
             let (url, allowed) = pair.split_once('=').unwrap();

@@ -235,6 +235,30 @@ fn f29_rivals_are_named_with_the_winner() {
 }
 
 #[test]
+fn modules_that_find_out_one_url_and_contradict_each_other_are_named() {
+    let found = |id: &str, requires: &str| {
+        let mut finders = with(round("/a"), vec![mutation(id, "/a:>2", "", "", 1)]);
+        finders[3].requires = super::super::tests::conditions(requires);
+        finders
+    };
+    let told = "warn: m/INa and n/X both find out /a where it is unknown, and expect different values, 1 and 2: whichever a node's goal needs looks, and they may contradict each other; let their requires or excludes differ, or leave it to one module [two-finders]";
+    check(found("n/X", ""), &[told]);
+    check(found("n/X", "/site=lab"), &[told]);
+    // Of one module that is a choice, and so are different nodes.
+    check(found("m/X", ""), &[]);
+    let mut apart = found("n/X", "/site=lab");
+    apart[0].excludes = vec![Condition::is("/site".parse().unwrap(), "lab")];
+    check(apart, &[]);
+    // What switches off from anywhere looks for nothing.
+    check(
+        with(round("/a"), vec![mutation("n/X", "/a:|1>2", "/b=1", "", 3)]),
+        &[
+            "warn: m/ONa and n/X claim the same change, /a 1 -> 2: where both could fire m/ONa is taken, as it costs less, and never n/X; let their requires or excludes differ, or leave one out [same-change]",
+        ],
+    );
+}
+
+#[test]
 fn small_oddities_are_told() {
     let mut forgotten = mutation("m/X", "/a:1>2", "", "", 2);
     forgotten.fail_to = vec![Change::set("/a".parse().unwrap(), "2".into())];

@@ -1,0 +1,107 @@
+//! What is doubtful in the polls of mutation files: two modules that look at the same nodes for the same value.
+//!
+//! Polls are no part of a [`MutationSet`](crate::mutation::MutationSet), so the lints of a set do not know them; these stand beside those. Pure.
+
+use std::collections::BTreeMap;
+
+use super::program::{Poll, Program};
+use crate::mutation::Allowed;
+use crate::mutation::lint::{Lint, LintKind, MAX_OF_A_KIND, Severity};
+use crate::state::StateUrl;
+
+/// All that is doubtful, ordered by url, at most [`MAX_OF_A_KIND`].
+pub fn lint(programs: &[Program]) -> Vec<Lint> {
+    let mut finders: BTreeMap<&StateUrl, Vec<(&Program, &Poll)>> = BTreeMap::new();
+    for program in programs {
+        for poll in &program.polls {
+            let readings = poll.readings.iter().flat_map(|reading| &reading.discover);
+            let mut urls: Vec<&StateUrl> = readings.map(|(url, _)| url).collect();
+            urls.sort();
+            urls.dedup();
+            for url in urls {
+                finders.entry(url).or_default().push((program, poll));
+            }
+        }
+    }
+    let mut lints = Vec::new();
+    for (url, polls) in finders {
+        for (at, (one, a)) in polls.iter().enumerate() {
+            let others = polls[at + 1..].iter();
+            let rival = |(other, b): &&(&Program, &Poll)| other.module != one.module && meet(a, b);
+            for (other, b) in others.filter(rival) {
+                if lints.len() == MAX_OF_A_KIND {
+                    return lints;
+                }
+                lints.push(Lint {
+                    severity: Severity::Warn,
+                    kind: LintKind::TwoFinders,
+                    text: format!(
+                        "the polls {} of {} and {} of {} both look for {url} on the same nodes: where they differ, each takes back what the other \
+                         found; let their requires differ, or leave it to one module",
+                        a.name, one.module, b.name, other.module
+                    ),
+                });
+            }
+        }
+    }
+    lints
+}
+
+/// Whether there may be a node that both look at.
+fn meet(a: &Poll, b: &Poll) -> bool {
+    a.requires.iter().all(|one| {
+        let same_url = b.requires.iter().filter(|other| other.url == one.url);
+        let mut values = same_url.map(|other| (&one.allows, &other.allows));
+        values.all(|allowed| match allowed {
+            (Allowed::AnyOf(these), Allowed::AnyOf(those)) => {
+                these.iter().any(|value| those.contains(value))
+            }
+            // Numbers within bounds: told apart only by who declares them.
+            _ => true,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extension::Schema;
+    use crate::mutation::file::read;
+
+    fn program(module: &str, requires: &str) -> Program {
+        let text = format!(
+            r#"
+            module = "{module}"
+            discoverables = ["/PhysState"]
+            [[poll]]
+            name = "look"
+            every = "30s"
+            requires = {{ {requires} }}
+            command = ["true"]
+            map = [{{ line = "on", discover = {{ "/PhysState" = "POWER_ON" }} }}]
+            "#
+        );
+        let file = read("m.toml", &text, &Schema::built_in());
+        file.unwrap_or_else(|error| panic!("{error}")).program
+    }
+
+    #[test]
+    fn polls_of_the_same_nodes_are_named() {
+        let driver = |name: &str| format!("\"/power/driver\" = \"{name}\"");
+        let (redfish, command) = (driver("REDFISH"), driver("COMMAND"));
+        let told = |a: Program, b: Program| -> Vec<String> {
+            lint(&[a, b]).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            told(program("a", ""), program("b", &redfish)),
+            [
+                "warn: the polls look of a and look of b both look for /PhysState on the same nodes: where they differ, each takes back what the other found; let their requires differ, or leave it to one module [two-finders]"
+            ]
+        );
+        assert_eq!(
+            told(program("a", &command), program("b", &redfish)),
+            [""; 0]
+        );
+        assert_eq!(told(program("a", ""), program("a", "")), [""; 0]);
+    }
+}
