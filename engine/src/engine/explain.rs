@@ -100,6 +100,16 @@ impl Engine {
         Some(report)
     }
 
+    /// Whether the node has a way to go and goes it: what holds slots.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_on_its_way(&self, id: NodeId) -> bool {
+        self.runtimes.get(&id).is_some_and(|runtime| {
+            let progress = &runtime.progress;
+            let goes = matches!(runtime.plan.plan, Plan::Path(_)) && progress.parked().is_none();
+            goes || !progress.currents().is_empty()
+        })
+    }
+
     /// The way that a busy node without one will have once its job has ended.
     pub(super) fn after_job(
         &self,

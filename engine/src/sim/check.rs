@@ -4,28 +4,34 @@
 //! |---|---|
 //! | I1 | what was acknowledged is on the disk |
 //! | I2 | revisions, attempts and versions rise and are never given twice |
-//! | I4 | per node and engine one mutation in flight, fired only as the first step of a plan that holds |
+//! | I4 | of mutations that are tied to each other one in flight per node and engine, fired only as a ready step of a plan that holds |
 //! | I5 | an agent's Cfg is one that the head signed for it, and never an older one |
 //! | I6 | a session or a report changes the Dsc of its own node only, a session nothing that is the parent's word |
 //! | I7 | a sealed frame is taken once, at the end for which it was sealed |
 //! | I8 | a grant yields one key (`disk.rs`) |
-//! | I9 | nothing disruptive on a BUSY or frozen node |
+//! | I9 | nothing disruptive on a BUSY or frozen node, nor beyond the governor's limits |
 //! | I10 | a calm world sees no power action once it has converged |
 //! | I11 | a late reply ends no later attempt |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::Disk;
 use super::net::Host;
+use crate::engine::Limits;
 use crate::event::{Event, Fire, MutationEvent};
 use crate::mutation::MutationId;
 use crate::mutation::graph::MutationGraph;
-use crate::mutation::path::{Plan, Planner};
+use crate::mutation::path::Planner;
 use crate::state::{Change, Node, NodeId, Values, core};
+use crate::time::Instant;
 
 /// What no session may report: power and network boot are the parent's, the others nobody's or Cfg.
 const PARENTS_WORD: [&str; 4] = ["/PhysState", "/pxe/state", "/pxe/append", "/no/such"];
+
+/// Firings within this time count for a limit per minute: from intent to firing a slow disk may take the rest.
+const RATE_SEEN: Duration = Duration::from_secs(40);
 
 /// Header and tag of a sealed frame: what tells it from every other one.
 type FrameKey = [u8; 36];
@@ -49,7 +55,12 @@ pub(super) struct Check {
     planner: Planner,
     frames: BTreeMap<FrameKey, (Host, bool)>,
     cfg_sent: BTreeMap<(NodeId, Version), u64>,
-    in_flight: BTreeMap<(Host, NodeId), (MutationId, u64)>,
+    in_flight: BTreeMap<(Host, NodeId), Vec<(MutationId, u64)>>,
+    limits: Limits,
+    /// Nodes that this head has disrupted and that are not back yet, with their groups.
+    disrupted: BTreeMap<NodeId, BTreeSet<String>>,
+    /// When it disrupted one.
+    disruptions: VecDeque<Instant>,
     /// Nodes that run a job as far as the head can know: heard so, and since then neither heard otherwise nor seen off.
     busy: BTreeSet<NodeId>,
     acked_revision: u64,
@@ -62,13 +73,16 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn new(graph: MutationGraph) -> Self {
+    pub(super) fn new(graph: MutationGraph, limits: Limits) -> Self {
         Self {
             planner: Planner::new(Arc::new(graph)),
             frames: BTreeMap::new(),
             cfg_sent: BTreeMap::new(),
             busy: BTreeSet::new(),
             in_flight: BTreeMap::new(),
+            limits,
+            disrupted: BTreeMap::new(),
+            disruptions: VecDeque::new(),
             acked_revision: 0,
             last_fired: 0,
             replies: None,
@@ -166,6 +180,9 @@ impl Check {
             .filter(was_busy)
             .map(|node| node.id)
             .collect();
+        // What it let through before, a head that starts does not know.
+        self.disrupted.clear();
+        self.disruptions.clear();
         self.forget(Host::Head);
     }
 
@@ -244,12 +261,18 @@ impl Check {
         match what {
             MutationEvent::Fired { ours: false } => {}
             MutationEvent::Fired { ours: true } => {
-                let before = self
-                    .in_flight
-                    .insert((host, node), (mutation.clone(), attempt));
-                if let Some((before, _)) = before {
+                let graph = self.planner.graph();
+                let in_flight = self.in_flight.entry((host, node)).or_default();
+                let declared = |id: &MutationId| graph.mutation(id);
+                let tied = in_flight.iter().find(|(other, _)| {
+                    let both = declared(mutation).zip(declared(other));
+                    both.is_none_or(|(one, other)| graph.are_tied(one, other))
+                });
+                let tied = tied.map(|(other, _)| other.clone());
+                in_flight.push((mutation.clone(), attempt));
+                if let Some(other) = tied {
                     self.fail(format!(
-                        "I4: {mutation} is fired on {node} while {before} is in flight"
+                        "I4: {mutation} is fired on {node} while {other} is in flight"
                     ));
                 }
                 if host == Host::Head {
@@ -269,13 +292,13 @@ impl Check {
                         format!("I11: a late word about attempt {reply} ends attempt {attempt} on {node}")
                     });
                 }
-                let ended = self.in_flight.remove(&(host, node));
-                let right = ended
-                    .as_ref()
-                    .is_some_and(|(id, number)| id == mutation && *number == attempt);
+                let in_flight = self.in_flight.entry((host, node)).or_default();
+                let before = in_flight.len();
+                in_flight.retain(|(id, number)| id != mutation || *number != attempt);
+                let right = in_flight.len() + 1 == before;
                 self.require(right, || {
                     format!(
-                        "I4: {mutation} attempt {attempt} ends on {node}, in flight was {ended:?}"
+                        "I4: {mutation} attempt {attempt} ends on {node}, and was not in flight"
                     )
                 });
             }
@@ -283,16 +306,15 @@ impl Check {
     }
 
     /// A module is told to start.
-    pub(super) fn fired(&mut self, fire: &Fire, frozen: bool) {
+    pub(super) fn fired(&mut self, host: Host, fire: &Fire, frozen: bool) {
         let (node, mutation) = (fire.node, &fire.mutation);
-        let plan = self.planner.plan(&fire.dsc, &fire.cfg);
-        let first = match &plan.plan {
-            Plan::Path(path) => path.steps.first(),
-            _ => None,
-        };
-        let first = first.cloned();
-        self.require(first.as_ref() == Some(mutation), || {
-            format!("I4: {mutation} is fired on {node}, whose plan starts with {first:?}")
+        let under_way = self.in_flight.get(&(host, node)).into_iter().flatten();
+        let plan = self
+            .planner
+            .plan_on(&fire.dsc, &fire.cfg, under_way.map(|(id, _)| id), None);
+        let ready: Vec<MutationId> = plan.ready().cloned().collect();
+        self.require(ready.contains(mutation), || {
+            format!("I4: {mutation} is fired on {node}, whose plan starts with {ready:?}")
         });
         let graph = self.planner.graph().clone();
         let Some(declared) = graph.mutation(mutation) else {
@@ -328,6 +350,52 @@ impl Check {
         self.require(!frozen, || {
             format!("I9: {mutation} is fired on the frozen node {node}")
         });
+    }
+
+    /// The head fires something: within the limits, if it may end a job.
+    pub(super) fn disrupts(&mut self, fire: &Fire, groups: &BTreeSet<String>, now: Instant) {
+        let declared = self.planner.graph().mutation(&fire.mutation);
+        if !declared.is_some_and(|mutation| mutation.disruptive)
+            || self.disrupted.contains_key(&fire.node)
+        {
+            return;
+        }
+        self.disrupted.insert(fire.node, groups.clone());
+        self.disruptions.push_back(now);
+        while self
+            .disruptions
+            .front()
+            .is_some_and(|at| *at + RATE_SEEN <= now)
+        {
+            self.disruptions.pop_front();
+        }
+        let cluster = &self.limits.cluster;
+        let beyond = |limit: Option<u32>, is: usize| limit.is_some_and(|limit| is > limit as usize);
+        let rate = beyond(cluster.per_minute, self.disruptions.len());
+        let at_once = beyond(cluster.at_once, self.disrupted.len());
+        let group = self.limits.groups.iter().find(|(group, limit)| {
+            let members = self.disrupted.values();
+            let members = members.filter(|groups| groups.contains(*group));
+            beyond(limit.at_once, members.count())
+        });
+        if rate || at_once || group.is_some() {
+            let what = format!(
+                "I9: {} on {} is beyond the limits: {:?} disrupted",
+                fire.mutation, fire.name, self.disrupted
+            );
+            self.fail(what);
+        }
+    }
+
+    /// Which of the disrupted nodes take no slot any more.
+    pub(super) fn settle(&mut self, is_settled: impl Fn(NodeId) -> bool) {
+        self.disrupted.retain(|node, _| !is_settled(*node));
+    }
+
+    /// Whether a node carries out more than one mutation.
+    pub(super) fn runs_side_by_side(&self, host: Host) -> bool {
+        let mut all = self.in_flight.iter();
+        all.any(|((at, _), in_flight)| *at == host && in_flight.len() > 1)
     }
 
     /// The head switches a machine.

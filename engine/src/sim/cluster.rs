@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use crate::engine::{Guards, Limit, Limits};
+use crate::extension::{Field, Kind, Schema};
 use crate::mutation::{
-    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, UrlChange,
+    Condition, Dependency, Mutation, MutationContext, MutationId, MutationSet, Others,
+    OthersCondition, UrlChange,
 };
 use crate::state::{Change, StateUrl, Value};
 
@@ -12,7 +15,59 @@ use MutationContext::{All, Child, SelfNode};
 /// Time for an image to start or to stop.
 pub(super) const IMAGE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The power, pxe, core and image mutations, as head and agents have them. A boot has less time than in a real cluster, so that silent nodes come to
+/// The group of the nodes for whom others wait.
+pub(super) const SERVERS: &str = "io";
+/// The group that is frozen and limited.
+pub(super) const RACK: &str = "rack";
+
+/// The groups of the machine of this number.
+pub(super) fn groups(index: usize) -> impl Iterator<Item = String> {
+    let groups = [(index < 2, SERVERS), (index % 2 == 1, RACK)];
+    let groups = groups.into_iter().filter(|(is_in, _)| *is_in);
+    groups.map(|(_, group)| group.to_owned())
+}
+
+/// How much may be disrupted, and how fast, in the world of this seed: in every third one nothing is limited.
+pub(super) fn guards(seed: u64) -> Guards {
+    let at_once = |count| Limit {
+        at_once: Some(count),
+        ..Limit::default()
+    };
+    let limits = match seed / 2 % 3 {
+        0 => Limits::default(),
+        1 => Limits {
+            cluster: at_once(2),
+            groups: [(RACK.to_owned(), at_once(1))].into(),
+            power_on_gap: Duration::from_millis(700),
+            ..Limits::default()
+        },
+        _ => Limits {
+            cluster: Limit {
+                per_minute: Some(4),
+                ..at_once(4)
+            },
+            mutations: [("pxe/NONEtoWAIT".to_owned(), at_once(3))].into(),
+            ..Limits::default()
+        },
+    };
+    Guards {
+        limits,
+        ..Guards::default()
+    }
+}
+
+/// The built-in schema, and what the nodes' own module finds.
+pub(super) fn schema() -> Schema {
+    let mut schema = Schema::built_in();
+    let field = Field {
+        discoverable: true,
+        ..Field::new(Kind::Text)
+    };
+    schema.add("/tune/state".to_owned(), field);
+    schema
+}
+
+/// The power, pxe, core and image mutations, as head and agents have them, and one that runs beside the image and waits for the servers. A boot has less time than in a real cluster, so that silent nodes come to
 /// the point where nothing but the guard rails keeps them from a power cycle.
 pub fn mutations() -> MutationSet {
     let on = &["/PhysState=POWER_ON"][..];
@@ -95,6 +150,18 @@ pub fn mutations() -> MutationSet {
                 30,
             )
         },
+        Mutation {
+            requires_of: vec![servers_on()],
+            fail_to: Vec::new(),
+            ..mutation(
+                "tune",
+                "UKtoFAST",
+                SelfNode,
+                &[("/tune/state", "", "FAST")],
+                sync,
+                IMAGE_TIMEOUT.as_secs(),
+            )
+        },
         image("UKtoIDLE", "", "IDLE", &[]),
         image("IDLEtoACTIVE", "IDLE", "ACTIVE", &[idle]),
         image("ACTIVEtoIDLE", "ACTIVE", "IDLE", &[idle]),
@@ -119,12 +186,21 @@ pub fn mutations() -> MutationSet {
     }
 }
 
+/// The other servers are switched on.
+fn servers_on() -> OthersCondition {
+    OthersCondition {
+        who: Others::Group(SERVERS.into()),
+        condition: Condition::any_of(url_of("/PhysState"), vec![value_of("POWER_ON")]),
+    }
+}
+
 /// What operators want of every node.
 pub(super) fn goal() -> Vec<Change> {
     [
         "/PhysState=POWER_ON",
         "/RunState=SYNC",
         "/image/state=ACTIVE",
+        "/tune/state=FAST",
         "/image/name=demo",
         "/power/driver=COMMAND",
         // Too long for a datagram: a Cfg that does not fit goes over the stream.

@@ -1,12 +1,12 @@
 //! What goes wrong, and what operators do meanwhile.
 
 use super::World;
-use super::cluster::change;
+use super::cluster::{RACK, change};
 use super::head::WriteKind;
 use super::net::Host;
 use super::world::{Happening, Phase};
 use crate::event::{Input, WriteOp};
-use crate::state::NodeId;
+use crate::state::{Freezer, NodeId};
 
 /// Every fault that a long run has to inject, every rare branch it has to take. A run of all seeds that misses one proves less than it says.
 pub const FAULTS: &[&str] = &[
@@ -71,6 +71,10 @@ pub const FAULTS: &[&str] = &[
     "operator: power off",
     "operator: image off",
     "operator: freeze",
+    "operator: group freeze",
+    "held by the governor",
+    "held for others",
+    "side by side",
     "operator: delete",
     "operator: conflict",
     "write refused",
@@ -202,7 +206,13 @@ impl World {
             let frozen = self.rng.permille(300);
             return self.write(vec![WriteOp::Freeze { node, frozen }], 0, WriteKind::Any);
         }
-        let op = match self.rng.below(8) {
+        let op = match self.rng.below(9) {
+            8 => {
+                self.hit("operator: group freeze");
+                let by = self.rng.permille(500).then(Freezer::default);
+                let group = RACK.into();
+                WriteOp::FreezeGroup { group, by }
+            }
             0 => {
                 self.hit("operator: power off");
                 set("/PhysState=POWER_OFF")
@@ -249,8 +259,12 @@ impl World {
             node,
             frozen: false,
         };
+        let group = WriteOp::FreezeGroup {
+            group: RACK.into(),
+            by: None,
+        };
         self.write(
-            vec![WriteOp::FreezeCluster(false), goal, thaw],
+            vec![WriteOp::FreezeCluster(false), group, goal, thaw],
             0,
             WriteKind::Any,
         );

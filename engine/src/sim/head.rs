@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::World;
 use super::check::Cause;
-use super::cluster::change;
+use super::cluster::{change, groups, guards};
 use super::machine::Boot;
 use super::net::Host;
 use super::world::{HEAD, Happening, Phase, head_node};
@@ -99,6 +99,7 @@ impl World {
             self.disk.last_attempt,
             self.disk.frozen.clone(),
         );
+        engine.set_guards(guards(self.options.seed));
         self.check.restarted(&self.disk);
         self.head_incarnation += 1;
         self.head = Some(Head {
@@ -153,6 +154,13 @@ impl World {
             }
             self.head_output(output, cause);
         }
+        self.account();
+    }
+
+    /// Nodes that are back where they should be, or go nowhere, take no slot any more.
+    fn account(&mut self) {
+        let Some(head) = &self.head else { return };
+        self.check.settle(|node| !head.engine.is_on_its_way(node));
     }
 
     fn head_output(&mut self, output: Output, cause: Cause) {
@@ -276,6 +284,16 @@ impl World {
 
     pub(super) fn remember(&mut self) {
         let now_ms = self.wall_ms();
+        let report = self.head.as_ref().map(|head| head.engine.rails_report());
+        for (kind, what) in [
+            ("governor", "held by the governor"),
+            ("other_nodes", "held for others"),
+        ] {
+            let holds = report.as_ref().and_then(|report| report.holds.get(kind));
+            if holds.is_some_and(|nodes| *nodes > 0) {
+                self.hit(what);
+            }
+        }
         if let Some(head) = &mut self.head {
             self.disk.remember(&std::mem::take(&mut head.news), now_ms);
         }
@@ -329,7 +347,11 @@ impl World {
             let node = head.engine.tree().get(fire.node);
             node.is_some_and(|node| head.engine.freezes().holds(node))
         });
-        self.check.fired(&fire, frozen);
+        self.check.fired(Host::Head, &fire, frozen);
+        self.account();
+        let index = self.machine_of(fire.node).unwrap_or_default();
+        self.check
+            .disrupts(&fire, &groups(index).collect(), self.now);
         let incarnation = self.head_incarnation;
         let on = match fire.mutation.name() {
             _ if fire.mutation.module() == "pxe" && fire.mutation.name() != "WAITtoINIT" => {

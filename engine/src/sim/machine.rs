@@ -7,7 +7,7 @@ use proto::v1;
 
 use super::World;
 use super::check::{Cause, Version};
-use super::cluster::{IMAGE_TIMEOUT, change, goal};
+use super::cluster::{IMAGE_TIMEOUT, change, goal, groups};
 use super::head::cut;
 use super::net::Host;
 use super::world::{HEAD, Happening, Phase};
@@ -99,6 +99,7 @@ impl Machine {
     /// The node as an operator enrolls it.
     pub(super) fn node(&self, index: usize) -> Node {
         let mut node = Node::new(self.id, self.name.clone(), Some(HEAD));
+        node.groups.extend(groups(index));
         node.cfg.apply(goal());
         node.cfg.apply([change(&format!(
             "/ipv4/boot/mac=52:54:00:00:00:{:02x}",
@@ -123,8 +124,17 @@ impl Machine {
                 Value::Bool(true),
             )]);
         }
-        let reported = ["/image/state", "/host/cpu_model", "/Busy", "/RunState"];
-        own.cfg == cfg
+        let mut own_cfg = own.cfg.clone();
+        // What it may do meanwhile is the head's word, not a write.
+        own_cfg.apply([change("/Allowed=")]);
+        let reported = [
+            "/tune/state",
+            "/image/state",
+            "/host/cpu_model",
+            "/Busy",
+            "/RunState",
+        ];
+        own_cfg == cfg
             && reported
                 .iter()
                 .all(|url| own.dsc.get(url) == at_head.dsc.get(url))
@@ -372,6 +382,9 @@ impl World {
             _ => {}
         }
         self.check.event(Host::Machine(index), event, Cause::Other);
+        if self.check.runs_side_by_side(Host::Machine(index)) {
+            self.hit("side by side");
+        }
     }
 
     fn agent_sends(&mut self, index: usize, session: SessionId, frame: Frame) {
@@ -438,12 +451,20 @@ impl World {
 
     fn agent_fires(&mut self, index: usize, fire: Fire) {
         let frozen = fire.cfg.get("/Frozen") == Some(&Value::Bool(true));
-        self.check.fired(&fire, frozen);
+        self.check.fired(Host::Machine(index), &fire, frozen);
+        let allowed = fire.cfg.text("/Allowed").unwrap_or_default();
+        if fire.mutation.module() == "tune" && allowed != fire.mutation.as_str() {
+            let what = format!(
+                "{} goes without the head's word: {allowed:?}",
+                fire.mutation
+            );
+            self.check.fail(what);
+        }
         let Some(agent) = &self.machines[index].agent else {
             return;
         };
         let incarnation = agent.incarnation;
-        if fire.mutation.module() == "image" {
+        if ["image", "tune"].contains(&fire.mutation.module()) {
             let slow = self.phase == Phase::Chaos && self.rng.permille(80);
             let delay = if slow {
                 self.hit("module slow");
@@ -477,6 +498,7 @@ impl World {
         }
         let fails = self.phase == Phase::Chaos && self.rng.permille(30);
         let report = match fire.mutation.name() {
+            "UKtoFAST" if !fails => "/tune/state=FAST",
             "UKtoIDLE" => match ram.image {
                 Image::Idle => "/image/state=IDLE",
                 Image::Active => "/image/state=ACTIVE",

@@ -105,3 +105,36 @@ fn loss_alone_kills_nobody() {
     );
     assert!(summary.hits["probe"] > 0 && summary.hits["datagram lost"] > 1000);
 }
+
+/// The checker of the limits sees who goes beyond them.
+#[test]
+fn a_disruption_beyond_the_limits_is_seen() {
+    let graph = crate::mutation::graph::MutationGraph::new(&mutations()).unwrap();
+    let fire = |node: u8| crate::event::Fire {
+        node: crate::state::NodeId::from_bytes([node; 16]),
+        name: format!("n{node}").parse().unwrap(),
+        mutation: crate::mutation::MutationId::new("power", "ONtoOFF"),
+        attempt: 1,
+        deadline: None,
+        cfg: Default::default(),
+        dsc: Default::default(),
+    };
+    let rack = [cluster::RACK.to_owned()].into();
+    let now = crate::time::Instant::ZERO;
+    // Seed 2: two at once, one of the rack.
+    let mut check = check::Check::new(graph, cluster::guards(2).limits);
+    check.disrupts(&fire(1), &rack, now);
+    check.disrupts(&fire(1), &rack, now);
+    check.disrupts(&fire(2), &Default::default(), now);
+    assert_eq!(check.broken(), None);
+    check.settle(|node| node == fire(2).node);
+    check.disrupts(&fire(3), &rack, now);
+    assert!(check.broken().is_some_and(|what| what.contains("n3")));
+    check.settle(|_| true);
+    check.disrupts(&fire(4), &rack, now);
+    assert_eq!(check.broken(), None);
+    for n in 5..=6 {
+        check.disrupts(&fire(n), &Default::default(), now);
+    }
+    assert!(check.broken().is_some_and(|what| what.contains("n6")));
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::attacker::Attacker;
 use super::check::{Cause, Check};
-use super::cluster::{goal, mutations};
+use super::cluster::{RACK, goal, guards, mutations, schema};
 use super::disk::Disk;
 use super::head::{Head, WriteKind};
 use super::machine::{Boot, Machine};
@@ -171,8 +171,8 @@ impl World {
             machines,
             conns: BTreeMap::new(),
             attacker: Attacker::default(),
-            check: Check::new(graph),
-            schema: Schema::built_in(),
+            check: Check::new(graph, guards(options.seed).limits),
+            schema: schema(),
             set,
             cluster_key: signer.public_key(),
             cluster_seed,
@@ -455,7 +455,7 @@ impl World {
             };
             let wants =
                 |url: &str| node.cfg.get(url).is_none() || node.cfg.get(url) == node.dsc.get(url);
-            let there = ["/PhysState", "/RunState", "/image/state"]
+            let there = ["/PhysState", "/RunState", "/image/state", "/tune/state"]
                 .iter()
                 .all(|url| wants(url));
             let synced = head.engine.has_session(machine.id)
@@ -506,7 +506,11 @@ impl World {
                 .as_ref()
                 .is_some_and(|head| head.engine.tree().get(id).is_some())
         };
-        let mut ops = vec![WriteOp::FreezeCluster(false)];
+        let thaw = WriteOp::FreezeGroup {
+            group: RACK.into(),
+            by: None,
+        };
+        let mut ops = vec![WriteOp::FreezeCluster(false), thaw];
         for (index, machine) in self.machines.iter().enumerate() {
             if present(machine.id) {
                 ops.push(WriteOp::Set {
