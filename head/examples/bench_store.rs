@@ -2,7 +2,7 @@
 //!
 //! The head's own store on its own thread, fed by an engine: writes of one value by 1, 16 and 256 writers, each of whom waits for the answer
 //! before the next (what waits meanwhile shares a commit); writes of 1,000 nodes; the start with many nodes. The disk's own rate of flushes is
-//! measured in the same folder in the same run.
+//! measured in the same folder before and after each, for it is not ours alone.
 
 /// The head's sources; a program has no library to take them from.
 #[expect(
@@ -38,7 +38,7 @@ use engine::time;
 
 use crate::head::store::{Retention, Sqlite, Store as _, StoreWorker};
 
-/// Each rate is measured this long.
+/// Each rate is measured this long, the disk's own in half of it.
 const LONG: Duration = Duration::from_secs(3);
 /// Writers at once.
 const WRITERS: [u32; 3] = [1, 16, 256];
@@ -61,21 +61,36 @@ fn main() -> Result<()> {
 
 fn run(folder: &Path) -> Result<()> {
     println!("Store: SQLite, synchronous=FULL, in {}", folder.display());
-    let flushes = flushes(&folder.join("flushes"))?;
-    println!("  the disk itself: append 4 KiB, flush      {flushes:>9.0} /s");
-    let mut head = Head::open(&folder.join("rates"))?;
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?");
+    println!(
+        "  load {load} before; CPU is this program's own, and does not depend on what else runs"
+    );
+    let probe = folder.join("flushes");
+    let mut disk = flushes(&probe)?;
+    println!("  the disk itself: append 4 KiB, flush      {disk:>9.0} /s");
+    let mut head = Head::open(&folder.join("rates"))?.head;
     head.write(add(0, LARGE))?;
     for writers in WRITERS {
-        let (writes, commits) = head.one_value_writes(writers)?;
+        let cpu = Cpu::now()?;
+        let (written, committed, took) = head.one_value_writes(writers)?;
+        let cpu = cpu.ms()? / f64::from(written);
+        let (writes, commits) = (f64::from(written) / took, f64::from(committed) / took);
+        // Others use the disk, too: its rate is taken on both sides.
+        let after = flushes(&probe)?;
         println!(
-            "  writes of one value, {writers:>3} writers at once   {writes:>9.0} /s   in {commits:.0} commits/s, {:.2} of the disk's rate",
-            commits / flushes
+            "  writes of one value, {writers:>3} writers at once   {writes:>9.0} /s   in {commits:.0} commits/s; the disk's own rate {disk:.0} before, {after:.0} after: {:.2} of their mean; CPU {cpu:.3} ms each",
+            commits / ((disk + after) / 2.0)
         );
+        disk = after;
     }
-    let large = head.large_writes()?;
+    let cpu = Cpu::now()?;
+    let (count, took) = head.large_writes()?;
+    let large = f64::from(count) / took;
     println!(
-        "  writes of one value on {LARGE} nodes       {large:>9.1} /s   {:.0} values/s",
-        large * f64::from(LARGE)
+        "  writes of one value on {LARGE} nodes       {large:>9.1} /s   {:.0} values/s; CPU {:.1} ms each",
+        large * f64::from(LARGE),
+        cpu.ms()? / f64::from(count)
     );
     head.close()?;
     for count in STARTS {
@@ -85,11 +100,30 @@ fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A moment, as CPU time of this process, all threads together.
+struct Cpu(Duration);
+
+impl Cpu {
+    fn now() -> Result<Self> {
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
+        let part = |time: nix::sys::time::TimeVal| {
+            Duration::from_secs(time.tv_sec().unsigned_abs())
+                + Duration::from_micros(time.tv_usec().unsigned_abs())
+        };
+        Ok(Self(part(usage.user_time()) + part(usage.system_time())))
+    }
+
+    /// Milliseconds since then.
+    fn ms(&self) -> Result<f64> {
+        Ok(Self::now()?.0.saturating_sub(self.0).as_secs_f64() * 1e3)
+    }
+}
+
 /// Flushes a second of a small append: what one commit costs at least.
 fn flushes(path: &Path) -> Result<f64> {
     let mut file = fs::File::create(path)?;
     let (start, mut count) = (Instant::now(), 0_u32);
-    while start.elapsed() < LONG {
+    while start.elapsed() < LONG / 2 {
         file.write_all(&[1; 4096])?;
         file.sync_data()?;
         count += 1;
@@ -106,10 +140,20 @@ struct Head {
     requests: u64,
 }
 
+/// A head that has started, and what of that went to the store.
+struct Opened {
+    head: Head,
+    open: Duration,
+    /// Seconds.
+    open_cpu: f64,
+}
+
 impl Head {
-    fn open(folder: &Path) -> Result<Self> {
+    fn open(folder: &Path) -> Result<Opened> {
         let schema = Schema::built_in();
+        let (begin, cpu) = (Instant::now(), Cpu::now()?);
         let (store, loaded) = Sqlite::open(folder, Arc::new(schema.clone()))?;
+        let (open, open_cpu) = (begin.elapsed(), cpu.ms()? / 1e3);
         let config = EngineConfig {
             me: loaded.head,
             role: Role::Head {
@@ -134,12 +178,17 @@ impl Head {
         };
         let (store, thread) =
             StoreWorker::start(store, BTreeMap::new(), Retention::default(), || 1, heard)?;
-        Ok(Self {
+        let head = Self {
             engine,
             store,
             thread,
             committed,
             requests: 0,
+        };
+        Ok(Opened {
+            head,
+            open,
+            open_cpu,
         })
     }
 
@@ -204,8 +253,8 @@ impl Head {
         Ok(())
     }
 
-    /// Writes and commits a second, with so many writers who wait for their answers.
-    fn one_value_writes(&mut self, writers: u32) -> Result<(f64, f64)> {
+    /// Writes, commits and seconds, with so many writers who wait for their answers.
+    fn one_value_writes(&mut self, writers: u32) -> Result<(u32, u32, f64)> {
         let (mut written, mut committed, mut number) = (0_u32, 0_u32, 0_u32);
         let mut set = |head: &mut Self| {
             number += 1;
@@ -229,17 +278,18 @@ impl Head {
             }
         }
         let took = start.elapsed().as_secs_f64();
-        Ok((f64::from(written) / took, f64::from(committed) / took))
+        Ok((written, committed, took))
     }
 
-    fn large_writes(&mut self) -> Result<f64> {
+    /// Writes and seconds.
+    fn large_writes(&mut self) -> Result<(u32, f64)> {
         let (start, mut count) = (Instant::now(), 0_u32);
         while start.elapsed() < LONG {
             count += 1;
             let value = format!("large={count}");
             self.write((0..LARGE).map(|node| set(node, &value)).collect())?;
         }
-        Ok(f64::from(count) / start.elapsed().as_secs_f64())
+        Ok((count, start.elapsed().as_secs_f64()))
     }
 }
 
@@ -271,20 +321,20 @@ fn start(folder: &Path, count: u32) -> Result<()> {
     store.note_last_known(&known, 1)?;
     drop(store);
 
-    let begin = Instant::now();
-    let opened = Sqlite::open(folder, schema)?;
-    let open = begin.elapsed();
+    let (begin, cpu) = (Instant::now(), Cpu::now()?);
+    let Opened {
+        head,
+        open,
+        open_cpu,
+    } = Head::open(folder)?;
+    let (whole, whole_cpu) = (begin.elapsed(), cpu.ms()? / 1e3);
     ensure!(
-        opened.1.nodes.len() == count as usize,
+        head.engine.tree().len() == count as usize + 1,
         "every node is there"
     );
-    drop(opened);
-    let begin = Instant::now();
-    let head = Head::open(folder)?;
-    let whole = begin.elapsed();
     let bytes = fs::metadata(folder.join("kraken.db"))?.len();
     println!(
-        "  start with {count:>6} nodes                    {:>9.3} s   of it {:.3} s to check and read {:.0} MiB of database",
+        "  start with {count:>6} nodes                    {:>9.3} s   of it {:.3} s to check and read {:.0} MiB of database; CPU {whole_cpu:.3} s, of it {open_cpu:.3} s",
         whole.as_secs_f64(),
         open.as_secs_f64(),
         bytes as f64 / f64::from(1 << 20)
