@@ -9,6 +9,9 @@
 //! secrets = ["/power/password"]                    # secrets of others that it may see
 //! limits = { memory = "256MiB", pids = 64, discoveries_per_second = 1000 }
 //! ```
+//!
+//! Memory and processes are bounded by cgroups where the head's systemd unit says `Delegate=memory pids` and `DelegateSubgroup=kraken-head`
+//! (the latter only if it runs as root), else by rlimits and a look a second. `krakenctl module list -o wide` tells which.
 
 use std::collections::{BTreeMap, BTreeSet};
 

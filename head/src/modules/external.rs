@@ -3,12 +3,13 @@
 //!
 //! - `programs`: those of the configuration, which may change while the head runs.
 //! - `keeper`: one task a module: starts it, speaks with it, starts it again.
-//! - `link`, `health`: its socket and what it says of itself; `spawn`, `processes`: its process, and what that uses.
+//! - `link`, `health`: its socket and what it says of itself; `spawn`, `cgroup`, `processes`: its process, its bounds, and what it uses.
 //! - `status`: how it is doing.
 //! - [`Services`]: the mutations that start and stop modules, so that they converge as everything else does: `/services/NAME/state`.
 //!
 //! What a module may say is `engine::wire::module`'s business.
 
+mod cgroup;
 mod health;
 mod keeper;
 mod link;
@@ -19,7 +20,7 @@ mod status;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use engine::driver::{Clock, Handle};
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::cgroup::{Cgroup, Cgroups};
 use self::keeper::{Keeper, Order};
 pub(crate) use self::programs::Reloaded;
 pub(crate) use self::spawn::Confined;
@@ -61,6 +63,8 @@ struct Shared {
     clock: Clock,
     me: NodeId,
     name: NodeName,
+    /// Found when the first module is started.
+    cgroups: OnceLock<Option<Cgroups>>,
     stop: CancellationToken,
 }
 
@@ -125,6 +129,7 @@ impl External {
                 clock: setup.clock,
                 me: setup.me,
                 name: setup.name,
+                cgroups: OnceLock::new(),
                 stop: setup.stop,
             }),
             run_dir: setup.run_dir,
@@ -277,6 +282,34 @@ impl Shared {
             cfg.and_then(|cfg| cfg.text(&url)) == Some(STOP)
         });
         !read.await.unwrap_or_default()
+    }
+
+    /// Where modules get cgroups, if one was delegated to this head; says once which it is.
+    fn cgroups(&self) -> Option<&Cgroups> {
+        let found = self.cgroups.get_or_init(|| match Cgroups::find() {
+            Ok(cgroups) => {
+                let path = cgroups.path().display();
+                info!(%path, "modules are bounded by cgroups");
+                Some(cgroups)
+            }
+            Err(why) => {
+                warn!(
+                    why,
+                    "modules are bounded by rlimits and a look a second, not by cgroups"
+                );
+                None
+            }
+        });
+        found.as_ref()
+    }
+
+    /// A cgroup for a module that is started.
+    fn cgroup(&self, module: &ModuleConfig) -> Option<Cgroup> {
+        let made = self.cgroups()?.module(&module.name, &module.limits);
+        made.map_err(|error| {
+            warn!(module = module.name, %error, "there is no cgroup for this module: rlimits and a look a second bound it");
+        })
+        .ok()
     }
 
     async fn config(

@@ -323,6 +323,12 @@ async fn modules_follow_the_configuration_file_while_the_head_runs() {
     })
     .await;
     assert_eq!(again.failures, 0, "a new configuration is no failure");
+    let said = head.log().matches("modules are bounded by").count();
+    let by = again.limited_by.as_str();
+    assert!(
+        said == 1 && ["cgroup", "rlimits"].contains(&by),
+        "{said} {by}"
+    );
     let done = reload(&mut client).await.expect("reloaded");
     assert_eq!(
         (done.restarted, done.at_next_start),

@@ -271,11 +271,17 @@ impl Keeper {
         let mut process = None;
         if let Some(program) = &self.program {
             let _ = std::fs::remove_file(&self.socket);
-            match Process::start(program, &self.socket) {
+            let cgroup = self.shared.cgroup(program);
+            let limited_by = cgroup.as_ref().map_or("rlimits", |_| "cgroup");
+            match Process::start(program, &self.socket, cgroup) {
                 Ok(started) => {
                     let pid = started.pid();
-                    info!(module = self.name(), pid, "module started");
-                    self.show(|status| status.pid = Some(pid)).await;
+                    info!(module = self.name(), pid, limited_by, "module started");
+                    self.show(|status| {
+                        status.pid = Some(pid);
+                        status.limited_by = limited_by;
+                    })
+                    .await;
                     process = Some(started);
                 }
                 Err(error) => {

@@ -134,7 +134,9 @@ impl External {
             memory_mib = limits.memory >> 20,
             pids = limits.pids,
             discoveries_per_second = limits.discoveries_per_second,
-            held_by = if is_root {
+            held_by = if self.shared.cgroups().is_some() {
+                "a cgroup"
+            } else if is_root {
                 "rlimits (memory) and a look a second (memory, pids): set `user` so that the kernel bounds pids"
             } else {
                 "rlimits and a look a second"

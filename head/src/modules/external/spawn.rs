@@ -7,10 +7,11 @@
 //!   module's own. Besides, the session's processes are counted once a second.
 //! - memory: the session's resident pages are counted once a second; RLIMIT_AS at four times the limit (at least 1 GiB more) stops one huge
 //!   allocation between two looks.
+//! - both: a cgroup, where one was delegated to the head (`cgroup`). The rest stays, for what it costs.
 //! - the head's end: PR_SET_PDEATHSIG ends the module's first process.
 
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,8 +25,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
+use super::cgroup::{self, Cgroup};
 use super::processes;
-use crate::config::ModuleConfig;
+use crate::config::{Limits, ModuleConfig};
 
 /// A module has this long to end after SIGTERM.
 const TERM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +50,8 @@ pub(crate) struct Confined {
     pids: u64,
     #[arg(long)]
     user: Option<String>,
+    #[arg(long)]
+    cgroup: Option<PathBuf>,
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -74,7 +78,10 @@ impl Confined {
         ExitCode::from(127)
     }
 
-    fn confine(&self) -> nix::Result<()> {
+    fn confine(&self) -> std::io::Result<()> {
+        if let Some(path) = &self.cgroup {
+            cgroup::enter(path)?;
+        }
         nix::unistd::setsid()?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         let space = (self.memory.saturating_mul(4)).max(self.memory.saturating_add(1 << 30));
@@ -95,7 +102,7 @@ impl Confined {
         setrlimit(Resource::RLIMIT_NPROC, most, most)?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != Pid::from_raw(self.parent) {
-            return Err(nix::Error::ESRCH);
+            return Err(nix::Error::ESRCH.into());
         }
         Ok(())
     }
@@ -105,16 +112,22 @@ impl Confined {
 pub(super) struct Process {
     child: Child,
     session: Pid,
+    cgroup: Option<Cgroup>,
+    limits: Limits,
     last_line: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts a module's program.
+    /// Starts a module's program, in its cgroup if it has one.
     ///
     /// # Errors
     /// The system's reason.
-    pub(super) fn start(module: &ModuleConfig, socket: &Path) -> std::io::Result<Self> {
+    pub(super) fn start(
+        module: &ModuleConfig,
+        socket: &Path,
+        cgroup: Option<Cgroup>,
+    ) -> std::io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("module-exec")
@@ -123,6 +136,9 @@ impl Process {
             .args(["--pids", &module.limits.pids.to_string()]);
         if let Some(user) = &module.user {
             command.args(["--user", user]);
+        }
+        if let Some(cgroup) = &cgroup {
+            command.arg("--cgroup").arg(cgroup.path());
         }
         let mut child = command
             .arg("--")
@@ -161,6 +177,8 @@ impl Process {
         Ok(Self {
             child,
             session,
+            cgroup,
+            limits: module.limits,
             last_line,
             readers,
         })
@@ -181,6 +199,9 @@ impl Process {
         for reader in self.readers.drain(..) {
             let _ = timeout(OUTPUT_TIMEOUT, reader).await;
         }
+        if let Some(excess) = self.excess_of_cgroup() {
+            return excess;
+        }
         let last = self
             .last_line
             .lock()
@@ -191,10 +212,17 @@ impl Process {
         }
     }
 
+    fn excess_of_cgroup(&self) -> Option<String> {
+        self.cgroup.as_ref()?.excess(&self.limits)
+    }
+
     /// What is wrong with what it uses, if anything is.
-    pub(super) fn excess(&self, module: &ModuleConfig) -> Option<String> {
+    pub(super) fn excess(&self) -> Option<String> {
+        if let Some(excess) = self.excess_of_cgroup() {
+            return Some(excess);
+        }
         let used = processes::of_session(self.session.as_raw());
-        let limits = &module.limits;
+        let limits = &self.limits;
         if used.tasks > u64::from(limits.pids) {
             return Some(format!(
                 "it runs {} processes and threads, more than {}",
@@ -229,6 +257,9 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let _ = self.child.wait().await;
+        if let Some(cgroup) = self.cgroup {
+            cgroup.end().await;
+        }
     }
 }
 

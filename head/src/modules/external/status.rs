@@ -31,6 +31,8 @@ pub(super) struct Status {
     pub(super) health: &'static str,
     /// Of the first process, if the head started one.
     pub(super) pid: Option<u32>,
+    /// What bounds its memory and processes; empty: somebody else runs it.
+    pub(super) limited_by: &'static str,
     /// Failures since the head started.
     pub(super) failures: u64,
     /// Failures since it last ran for a while.
@@ -56,6 +58,7 @@ impl Default for Status {
             up: false,
             health: "",
             pid: None,
+            limited_by: "",
             failures: 0,
             in_a_row: 0,
             last_error: String::new(),
@@ -151,6 +154,7 @@ impl Status {
             values_cut: self.before.values_cut + self.counts.values_cut,
             refused: self.before.refused + self.counts.refused,
             health: self.health.to_owned(),
+            limited_by: self.limited_by.to_owned(),
         }
     }
 }

@@ -48,9 +48,7 @@ impl Keeper {
                     }
                 }
                 _ = looks.tick() => {
-                    if let (Some(process), Some(program)) = (&*process, &self.program)
-                        && let Some(why) = process.excess(program)
-                    {
+                    if let Some(why) = process.as_ref().and_then(Process::excess) {
                         break End::Failed(why);
                     }
                 }
