@@ -5,19 +5,22 @@
 //! This file reads it; `player` plays it. Neither touches a file: the caller brings the texts and the mutation sets.
 
 mod player;
+mod rails;
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::engine::CostSource;
+use crate::event::Lift;
 use crate::extension::parse_duration;
-use crate::mutation::MutationSet;
 use crate::mutation::graph::{GraphError, MutationGraph};
 use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::report::Report;
+use crate::mutation::{MutationId, MutationSet};
 use crate::state::{Change, NodeName, StateUrl, Value, Values};
 
 pub use self::player::ONE_NODE;
+pub use self::rails::Rails;
 
 /// One file: what it shows, and its cases.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,14 @@ pub struct Case {
     pub line: usize,
     /// Name of its mutation set.
     pub mutations: String,
+    /// The node's groups.
+    pub groups: Vec<String>,
+    /// Its parent among the others; the head if there is none.
+    pub parent: Option<NodeName>,
+    /// Steps that have nothing to do with each other wait for each other, too.
+    pub one_by_one: bool,
+    /// Limits and breakers.
+    pub rails: Rails,
     /// What the node should be.
     pub cfg: Values,
     /// What it is.
@@ -58,8 +69,12 @@ pub struct OtherNode {
     pub name: NodeName,
     /// Its groups.
     pub groups: Vec<String>,
+    /// What it should be; only of those with a Cfg the answer tells what they do.
+    pub cfg: Values,
     /// What it is.
     pub dsc: Values,
+    /// Groups, Cfg and Dsc are those of the case's node.
+    pub same: bool,
 }
 
 /// One line of a script, as it stands in the file and as what it means.
@@ -67,6 +82,8 @@ pub struct OtherNode {
 pub struct Line {
     /// Without the mark in front.
     pub text: String,
+    /// Which node it is about, if not the case's own.
+    pub node: Option<NodeName>,
     /// What to do.
     pub step: Step,
 }
@@ -88,6 +105,10 @@ pub enum Step {
     AgentLost,
     /// An operator changes Cfg.
     Set(Vec<Change>),
+    /// An operator adds the node to a group.
+    Join(String),
+    /// An operator lifts a guard rail of the cluster.
+    Lift(Lift),
     /// An operator freezes the node, or the cluster.
     Freeze(Scope),
     /// An operator thaws the node, or the cluster.
@@ -103,12 +124,14 @@ pub enum Step {
 }
 
 /// What is frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The node of the case.
     Node,
     /// Everything.
     Cluster,
+    /// Whoever is in a group, and why.
+    Group(String, String),
 }
 
 /// A file that says nonsense.
@@ -172,9 +195,10 @@ impl Scenario {
 impl Case {
     fn header(&mut self, line: &str) -> Result<(), String> {
         if let Some(text) = line.strip_prefix("> ") {
-            let step = step(text)?;
+            let (node, step) = line_of(text)?;
             self.script.push(Line {
                 text: text.to_owned(),
+                node,
                 step,
             });
             return Ok(());
@@ -184,6 +208,11 @@ impl Case {
             .ok_or_else(|| format!("{line:?} is neither `key: value` nor a script line `> ...`"))?;
         match key {
             "mutations" => self.mutations = value.trim().to_owned(),
+            "groups" => self.groups = groups(value)?,
+            "parent" => self.parent = Some(name(value.trim())?),
+            "limits" => self.rails.limit(value.trim())?,
+            "breaker" => self.rails.breaker(value.trim())?,
+            "side by side" if value.trim() == "no" => self.one_by_one = true,
             "cfg" => self.cfg = values(value)?,
             "dsc" => self.dsc = values(value)?,
             "node" => self.others.push(other(value)?),
@@ -196,7 +225,8 @@ impl Case {
             }
             _ => {
                 return Err(format!(
-                    "there is no key {key:?}; keys are mutations, cfg, dsc, node and costs"
+                    "there is no key {key:?}; keys are mutations, groups, parent, cfg, dsc, node, costs, limits, \
+                     breaker and `side by side: no`"
                 ));
             }
         }
@@ -248,13 +278,29 @@ impl fmt::Display for Case {
         if self.costs == CostSource::Learned {
             writeln!(f, "costs: learned")?;
         }
+        let groups = |groups: &[String]| -> String {
+            groups.iter().map(|group| format!(" @{group}")).collect()
+        };
+        for line in &self.rails.lines {
+            writeln!(f, "{line}")?;
+        }
+        if self.one_by_one {
+            writeln!(f, "side by side: no")?;
+        }
         for other in &self.others {
-            let groups: String = other
-                .groups
-                .iter()
-                .map(|group| format!(" @{group}"))
-                .collect();
-            writeln!(f, "node: {}{groups}{}", other.name, pairs(&other.dsc))?;
+            let cfg = match other.cfg.is_empty() {
+                true => String::new(),
+                false => format!(" cfg{}", pairs(&other.cfg)),
+            };
+            let same = if other.same { " same" } else { "" };
+            let (groups, dsc) = (groups(&other.groups), pairs(&other.dsc));
+            writeln!(f, "node: {}{same}{groups}{dsc}{cfg}", other.name)?;
+        }
+        if !self.groups.is_empty() {
+            writeln!(f, "groups:{}", groups(&self.groups))?;
+        }
+        if let Some(parent) = &self.parent {
+            writeln!(f, "parent: {parent}")?;
         }
         writeln!(f, "cfg:{}", pairs(&self.cfg))?;
         writeln!(f, "dsc:{}", pairs(&self.dsc))?;
@@ -286,12 +332,38 @@ fn plan_text(result: &PlanResult) -> String {
     text
 }
 
+fn name(text: &str) -> Result<NodeName, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+fn groups(text: &str) -> Result<Vec<String>, String> {
+    let group = |word: &str| match word.strip_prefix('@') {
+        Some(group) => Ok(group.to_owned()),
+        None => Err(format!("{word:?} is no @GROUP")),
+    };
+    text.split_whitespace().map(group).collect()
+}
+
+/// A step, with the name of another node in front: `n2: run`.
+fn line_of(text: &str) -> Result<(Option<NodeName>, Step), String> {
+    match text.split_once(": ") {
+        Some((node, rest)) if !node.contains(' ') => Ok((Some(name(node)?), step(rest)?)),
+        _ => Ok((None, step(text)?)),
+    }
+}
+
 fn step(text: &str) -> Result<Step, String> {
     let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
     let scope = |rest: &str| match rest {
         "" => Ok(Scope::Node),
         "cluster" => Ok(Scope::Cluster),
-        _ => Err(format!("{verb} what? `{verb}` or `{verb} cluster`")),
+        group if group.starts_with('@') => {
+            let (group, reason) = group[1..].split_once(' ').unwrap_or((&group[1..], ""));
+            Ok(Scope::Group(group.to_owned(), reason.to_owned()))
+        }
+        _ => Err(format!(
+            "{verb} what? `{verb}`, `{verb} @GROUP` or `{verb} cluster`"
+        )),
     };
     Ok(match (verb, rest) {
         ("discover", rest) if !rest.starts_with('/') => {
@@ -314,6 +386,13 @@ fn step(text: &str) -> Result<Step, String> {
         ("agent", "lost") => Step::AgentLost,
         ("agent", rest) if rest.starts_with("back") => Step::AgentBack(changes(&rest[4..])?),
         ("set", rest) => Step::Set(changes(rest)?),
+        ("join", group) => Step::Join(groups(group)?.concat()),
+        ("thaw", "mass-failure") => Step::Lift(Lift::MassFailure),
+        ("thaw", rest) if rest.starts_with("mutation ") => {
+            let id = rest[9..].split_once('/');
+            let (module, name) = id.ok_or("thaw which mutation? `thaw mutation MODULE/NAME`")?;
+            Step::Lift(Lift::Breaker(MutationId::new(module, name)))
+        }
         ("freeze", rest) => Step::Freeze(scope(rest)?),
         ("thaw", rest) => Step::Thaw(scope(rest)?),
         ("release", "") => Step::Release,
@@ -322,8 +401,8 @@ fn step(text: &str) -> Result<Step, String> {
         ("explain", "") => Step::Explain,
         _ => {
             return Err(format!(
-                "{text:?} is no step; steps are discover, run, fail, wait, agent back, agent lost, set, freeze, thaw, release, restart, \
-                 delete and explain"
+                "{text:?} is no step; steps are discover, run, fail, wait, agent back, agent lost, set, join, freeze, thaw, release, \
+                 restart, delete and explain"
             ));
         }
     })
@@ -334,11 +413,17 @@ fn other(text: &str) -> Result<OtherNode, String> {
     let name = words
         .next()
         .ok_or("which node? `node: NAME @GROUP /URL=VALUE`")?;
-    let (groups, pairs): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with('@'));
+    let (groups, words): (Vec<&str>, Vec<&str>) = words.partition(|word| word.starts_with('@'));
+    let (same, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| **word == "same");
+    let mut dsc = words.splitn(2, |word| *word == "cfg");
+    let (dsc, cfg) = (dsc.next(), dsc.next());
+    let values_of = |words: Option<&[&str]>| values(&words.unwrap_or_default().join(" "));
     Ok(OtherNode {
         name: name.parse().map_err(|error| format!("{error}"))?,
         groups: groups.iter().map(|group| group[1..].to_owned()).collect(),
-        dsc: values(&pairs.join(" "))?,
+        cfg: values_of(cfg)?,
+        dsc: values_of(dsc)?,
+        same: !same.is_empty(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Plays one case: a head's engine with a store that answers at once, modules and agents by the script.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::extension::{Field, Kind, Schema};
 use crate::mutation::progress::Healing;
 use crate::mutation::report::{Outcome, Report};
 use crate::mutation::{Allowed, Condition, MutationSet};
-use crate::state::{Change, Node, NodeId, StateUrl, Value, core};
+use crate::state::{Change, Freezer, Node, NodeId, NodeName, StateUrl, Value, core};
 use crate::sync::SyncConfig;
 use crate::time::Instant;
 
@@ -29,10 +30,12 @@ pub(super) struct Player<'a> {
     engine: Engine,
     now: Instant,
     requests: u64,
-    fired: Option<Fire>,
+    /// The nodes whose story is told, and what stands before their lines.
+    told: BTreeMap<NodeId, String>,
+    fired: BTreeMap<NodeId, Fire>,
     /// What the script itself has just reported; everything else that changes is news.
     reported: Vec<Change>,
-    standing: String,
+    standing: BTreeMap<NodeId, String>,
     text: String,
 }
 
@@ -45,20 +48,24 @@ impl<'a> Player<'a> {
             engine: engine(case, set, Instant::ZERO),
             now: Instant::ZERO,
             requests: 0,
-            fired: None,
+            told: told(case),
+            fired: BTreeMap::new(),
             reported: Vec::new(),
-            standing: String::new(),
+            standing: BTreeMap::new(),
             text: String::new(),
         };
         for (id, node) in nodes(case) {
             player.engine.restore_node(node);
             player.engine.play_agent_back(id, Vec::new(), player.now);
         }
-        player.input(Input::Declare(set.clone()));
+        player.declare();
         player.stands();
         for line in &case.script {
             player.line(&format!("> {}", line.text));
-            player.step(&line.step);
+            let other = line.node.as_ref();
+            let other = other.and_then(|name| player.engine.tree().by_name(name));
+            let node = other.map_or(NODE, |node| node.id);
+            player.step(node, &line.step);
             player.stands();
         }
         player
@@ -72,17 +79,23 @@ impl<'a> Player<'a> {
         self.text
     }
 
-    fn step(&mut self, step: &Step) {
+    fn declare(&mut self) {
+        let mut set = self.set.clone();
+        set.one_by_one |= self.case.one_by_one;
+        self.input(Input::Declare(set));
+    }
+
+    fn step(&mut self, node: NodeId, step: &Step) {
         match step {
             Step::Discover(name, changes) => {
                 let other = name
                     .as_ref()
                     .and_then(|name| self.engine.tree().by_name(name));
-                let node = other.map_or(NODE, |node| node.id);
+                let node = other.map_or(node, |node| node.id);
                 self.discover(node, changes.clone());
             }
-            Step::Run(times) => self.run(*times),
-            Step::Fail(text) => match self.fired.take() {
+            Step::Run(times) => self.run(node, *times),
+            Step::Fail(text) => match self.fired.remove(&node) {
                 Some(fire) => self.input(Input::MutationFailed {
                     node: fire.node,
                     mutation: fire.mutation,
@@ -94,38 +107,48 @@ impl<'a> Player<'a> {
             Step::Wait(time) => self.wait(*time),
             Step::AgentBack(changes) => {
                 self.reported = changes.clone();
-                self.engine.play_agent_back(NODE, changes.clone(), self.now);
+                self.engine.play_agent_back(node, changes.clone(), self.now);
                 self.flush();
                 self.reported.clear();
             }
             Step::AgentLost => {
-                self.engine.play_agent_lost(NODE, self.now);
+                self.engine.play_agent_lost(node, self.now);
                 self.flush();
             }
             Step::Set(changes) => {
                 let changes = changes.clone();
-                self.write(WriteOp::Set {
-                    node: NODE,
-                    changes,
-                });
+                self.write(WriteOp::Set { node, changes });
             }
-            Step::Freeze(scope) => self.freeze(*scope, true),
-            Step::Thaw(scope) => self.freeze(*scope, false),
-            Step::Release => self.input(Input::Release(vec![NODE])),
+            Step::Join(group) => self.write(WriteOp::Groups {
+                node,
+                add: vec![group.clone()],
+                remove: Vec::new(),
+            }),
+            Step::Lift(lift) => self.input(Input::Lift(lift.clone())),
+            Step::Freeze(scope) => self.freeze(node, scope, true),
+            Step::Thaw(scope) => self.freeze(node, scope, false),
+            Step::Release => self.input(Input::Release(vec![node])),
             Step::Restart => self.restart(),
-            Step::Delete => self.write(WriteOp::Delete(NODE)),
+            Step::Delete => self.write(WriteOp::Delete(node)),
             Step::Explain => {
-                if let Some(report) = self.report() {
+                if let Some(report) = self.engine.report(node, self.now) {
                     self.text.push_str(&report.to_string());
                 }
             }
         }
     }
 
-    fn freeze(&mut self, scope: Scope, frozen: bool) {
+    fn freeze(&mut self, node: NodeId, scope: &Scope, frozen: bool) {
         self.write(match scope {
-            Scope::Node => WriteOp::Freeze { node: NODE, frozen },
+            Scope::Node => WriteOp::Freeze { node, frozen },
             Scope::Cluster => WriteOp::FreezeCluster(frozen),
+            Scope::Group(group, reason) => WriteOp::FreezeGroup {
+                group: group.clone(),
+                by: frozen.then(|| Freezer {
+                    by: "operator".to_owned(),
+                    reason: reason.clone(),
+                }),
+            },
         });
     }
 
@@ -153,9 +176,11 @@ impl<'a> Player<'a> {
     }
 
     /// Lets what is under way succeed, again and again.
-    fn run(&mut self, times: usize) {
+    fn run(&mut self, node: NodeId, times: usize) {
         for _ in 0..times {
-            let Some(report) = self.report() else { return };
+            let Some(report) = self.engine.report(node, self.now) else {
+                return;
+            };
             let under_way = report.steps.iter().filter(|step| step.in_flight);
             let changes: Vec<Change> = under_way
                 .take(1)
@@ -168,7 +193,7 @@ impl<'a> Player<'a> {
             if changes.is_empty() {
                 return;
             }
-            self.discover(NODE, changes);
+            self.discover(node, changes);
         }
     }
 
@@ -192,8 +217,8 @@ impl<'a> Player<'a> {
             engine.restore_node(kept);
         }
         self.engine = engine;
-        self.fired = None;
-        self.input(Input::Declare(self.set.clone()));
+        self.fired.clear();
+        self.declare();
     }
 
     fn input(&mut self, input: Input) {
@@ -209,7 +234,7 @@ impl<'a> Player<'a> {
                     self.engine
                         .handle_input(Input::Committed { commit, result }, self.now);
                 }
-                Output::Fire(fire) if fire.node == NODE => self.fired = Some(fire),
+                Output::Fire(fire) => drop(self.fired.insert(fire.node, fire)),
                 Output::Written {
                     result: Err(error), ..
                 } => self.line(&format!("refused: {error}")),
@@ -222,79 +247,111 @@ impl<'a> Player<'a> {
     fn event(&mut self, event: Event) {
         match event {
             Event::Mutation {
-                node: NODE,
+                node,
                 mutation,
                 what,
                 ..
-            } => match what {
-                MutationEvent::Fired { .. } => self.line(&format!("fires {mutation}")),
-                MutationEvent::Done { .. } => self.line(&format!("done {mutation}")),
-                MutationEvent::Failed { text } => {
-                    self.line(&format!("failed {mutation}: {text}"));
-                }
-                MutationEvent::Interrupted => self.line(&format!("interrupts {mutation}")),
-            },
-            Event::Dsc {
-                node: NODE,
-                changes,
-            } => {
+            } => self.line_of(
+                node,
+                &match what {
+                    MutationEvent::Fired { .. } => format!("fires {mutation}"),
+                    MutationEvent::Done { .. } => format!("done {mutation}"),
+                    MutationEvent::Failed { text } => format!("failed {mutation}: {text}"),
+                    MutationEvent::Interrupted => format!("interrupts {mutation}"),
+                },
+            ),
+            Event::Dsc { node, changes } => {
                 for change in changes {
                     if self.reported.contains(&change) {
                         continue;
                     }
-                    match change.value {
-                        None => self.line(&format!("forgets {}", change.url)),
-                        Some(value) => self.line(&format!("finds {}={value}", change.url)),
-                    }
+                    let text = match change.value {
+                        None => format!("forgets {}", change.url),
+                        Some(value) => format!("finds {}={value}", change.url),
+                    };
+                    self.line_of(node, &text);
                 }
             }
             Event::Deleted { name, .. } => self.line(&format!("deleted {name}")),
             Event::Refused {
-                node: Some(NODE),
+                node: Some(node),
                 why,
-            } => self.line(&format!("refuses {why}")),
+            } => self.line_of(node, &format!("refuses {why}")),
             Event::Join {
                 text, alarm: true, ..
             } => self.line(&format!("alarm: {text}")),
+            Event::Alarm { text, over, .. } => {
+                let word = if over { "alarm over" } else { "alarm" };
+                self.line(&format!("{word}: {text}"));
+            }
             _ => {}
         }
     }
 
-    /// Where the node stands, if that has changed.
-    fn stands(&mut self) {
-        let Some(report) = self.report() else { return };
-        let standing = match report.outcome {
-            Outcome::Converged => "converged".to_owned(),
-            Outcome::NoPath => format!("no path: {}", report.reason),
-            Outcome::Parked => format!("parked: {}", report.reason),
-            Outcome::Held => {
-                let holds: Vec<String> = report
-                    .holds
-                    .iter()
-                    .map(|hold| format!("{} [{}]", hold.text, hold.kind))
-                    .collect();
-                let next = report.steps.first().map(|step| step.mutation.to_string());
-                format!("holds {}: {}", next.unwrap_or_default(), holds.join("; "))
-            }
-            Outcome::Path => {
-                let awaited = report
-                    .steps
-                    .iter()
-                    .find(|step| step.in_flight && step.attempt == 0);
-                awaited.map_or_else(String::new, |step| {
-                    format!("waits for the node: {}", step.mutation)
-                })
-            }
-        };
-        if standing != self.standing && !standing.is_empty() {
-            self.line(&standing);
+    /// A line about a node, if its story is told.
+    fn line_of(&mut self, node: NodeId, text: &str) {
+        if let Some(name) = self.told.get(&node) {
+            let line = format!("{name}{text}");
+            self.line(&line);
         }
-        self.standing = standing;
+    }
+
+    /// Where the nodes stand, if that has changed.
+    fn stands(&mut self) {
+        let nodes: Vec<NodeId> = self.told.keys().copied().collect();
+        for node in nodes {
+            let Some(report) = self.engine.report(node, self.now) else {
+                continue;
+            };
+            let standing = standing(&report);
+            let before = self.standing.insert(node, standing.clone());
+            if before.unwrap_or_default() != standing && !standing.is_empty() {
+                self.line_of(node, &standing);
+            }
+        }
     }
 
     fn line(&mut self, line: &str) {
         // Writing into a string cannot fail.
         let _ = writeln!(self.text, "{line}");
+    }
+}
+
+/// The case's node, and those others that have something to reach.
+fn told(case: &Case) -> BTreeMap<NodeId, String> {
+    let others = case.others.iter().enumerate();
+    let others = others.filter(|(_, other)| other.same || !other.cfg.is_empty());
+    let others = others.map(|(index, other)| (other_id(index), format!("{}: ", other.name)));
+    others.chain([(NODE, String::new())]).collect()
+}
+
+fn other_id(index: usize) -> NodeId {
+    NodeId::from_bytes([u8::try_from(index + 2).unwrap_or(u8::MAX); 16])
+}
+
+fn standing(report: &Report) -> String {
+    match report.outcome {
+        Outcome::Converged => "converged".to_owned(),
+        Outcome::NoPath => format!("no path: {}", report.reason),
+        Outcome::Parked => format!("parked: {}", report.reason),
+        Outcome::Held => {
+            let holds: Vec<String> = report
+                .holds
+                .iter()
+                .map(|hold| format!("{} [{}]", hold.text, hold.kind))
+                .collect();
+            let next = report.steps.first().map(|step| step.mutation.to_string());
+            format!("holds {}: {}", next.unwrap_or_default(), holds.join("; "))
+        }
+        Outcome::Path => {
+            let awaited = report
+                .steps
+                .iter()
+                .find(|step| step.in_flight && step.attempt == 0);
+            awaited.map_or_else(String::new, |step| {
+                format!("waits for the node: {}", step.mutation)
+            })
+        }
     }
 }
 
@@ -308,6 +365,7 @@ fn engine(case: &Case, set: &MutationSet, now: Instant) -> Engine {
     };
     let mut engine = Engine::new(config, schema(case, set), now);
     engine.set_costs(case.costs);
+    engine.set_guards(case.rails.guards.clone());
     if let Ok(name) = "head".parse() {
         engine.restore_node(Node::new(HEAD, name, None));
     }
@@ -317,17 +375,27 @@ fn engine(case: &Case, set: &MutationSet, now: Instant) -> Engine {
 /// The node of the case and the others.
 fn nodes(case: &Case) -> Vec<(NodeId, Node)> {
     let mut nodes = Vec::new();
+    let named = |name: &NodeName| {
+        let mut others = case.others.iter();
+        others.position(|other| other.name == *name).map(other_id)
+    };
     if let Ok(name) = ONE_NODE.parse() {
-        let mut node = Node::new(NODE, name, Some(HEAD));
+        let parent = case.parent.as_ref().and_then(named);
+        let mut node = Node::new(NODE, name, parent.or(Some(HEAD)));
+        node.groups.extend(case.groups.iter().cloned());
         node.cfg = case.cfg.clone();
         node.dsc = case.dsc.clone();
         nodes.push((NODE, node));
     }
-    for (number, other) in (2u8..).zip(&case.others) {
-        let id = NodeId::from_bytes([number; 16]);
+    for (index, other) in case.others.iter().enumerate() {
+        let id = other_id(index);
         let mut node = Node::new(id, other.name.clone(), Some(HEAD));
         node.groups.extend(other.groups.iter().cloned());
-        node.dsc = other.dsc.clone();
+        (node.cfg, node.dsc) = (other.cfg.clone(), other.dsc.clone());
+        if other.same {
+            node.groups.extend(case.groups.iter().cloned());
+            (node.cfg, node.dsc) = (case.cfg.clone(), case.dsc.clone());
+        }
         nodes.push((id, node));
     }
     nodes
@@ -347,7 +415,9 @@ fn schema(case: &Case, set: &MutationSet) -> Schema {
         let discoverable = [core::PHYS_STATE, core::RUN_STATE, core::BUSY].contains(&url.as_str());
         schema.add(url.to_string(), field(kind, discoverable));
     };
-    for (url, value) in case.cfg.iter().chain(case.dsc.iter()) {
+    let others = case.others.iter();
+    let others = others.flat_map(|other| other.cfg.iter().chain(other.dsc.iter()));
+    for (url, value) in case.cfg.iter().chain(case.dsc.iter()).chain(others) {
         add(url, Some(value));
     }
     for mutation in &set.mutations {

@@ -86,12 +86,13 @@ fn nonsense_is_refused_with_its_line() {
     let error = |text: &str| Scenario::parse(text).unwrap_err().to_string();
     assert_eq!(
         error("A title.\n\ncase: one\nmutations: dummy\n> fly\n"),
-        "line 5: \"fly\" is no step; steps are discover, run, fail, wait, agent back, agent lost, set, freeze, thaw, release, restart, \
-         delete and explain"
+        "line 5: \"fly\" is no step; steps are discover, run, fail, wait, agent back, agent lost, set, join, freeze, thaw, release, \
+         restart, delete and explain"
     );
     assert_eq!(
         error("case: one\nmutations: dummy\ncgf: /a=1\n"),
-        "line 3: there is no key \"cgf\"; keys are mutations, cfg, dsc, node and costs"
+        "line 3: there is no key \"cgf\"; keys are mutations, groups, parent, cfg, dsc, node, costs, limits, \
+         breaker and `side by side: no`"
     );
     assert_eq!(
         error("case: one\nmutations: dummy\n> wait long\n"),
@@ -100,5 +101,23 @@ fn nonsense_is_refused_with_its_line() {
     assert_eq!(
         error("case: one\n----\n"),
         "line 1: the case names no set: add `mutations: NAME`"
+    );
+    assert_eq!(
+        error("case: one\nmutations: dummy\nlimits: rack at_once=1\n"),
+        "line 3: \"rack\" is not `cluster`, a @group or a module/NAME"
+    );
+    assert_eq!(
+        error("case: one\nmutations: dummy\nlimits: cluster at_once=few\n"),
+        "line 3: \"at_once=few\" is no limit; one is at_once=1, per_minute=2 or percent_per_minute=10"
+    );
+    assert_eq!(
+        error("case: one\nmutations: dummy\nbreaker: often\n"),
+        "line 3: \"often\" is no breaker; one is `2 of 3`"
+    );
+    assert_eq!(
+        error("case: one\nmutations: dummy\n> n2: fly\n")
+            .split(';')
+            .next(),
+        Some("line 3: \"fly\" is no step")
     );
 }
