@@ -414,6 +414,8 @@ pub enum WriteOp {
         schema: Arc<Schema>,
         /// What is different, for history.
         text: String,
+        /// The file that makes the difference, so that it can be put back.
+        edit: SchemaEdit,
     },
     /// The write that this is part of is on trial: it is taken back at that time, milliseconds since the Unix epoch, unless it is settled.
     Try {
@@ -422,6 +424,17 @@ pub enum WriteOp {
     },
     /// The trial of this revision is over: it was confirmed, or is taken back by the write that this is part of.
     Settle(u64),
+}
+
+/// The file of an extension before and after a write.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SchemaEdit {
+    /// The extension.
+    pub extension: String,
+    /// The text before it; empty: there was none.
+    pub before: String,
+    /// The text after it; empty: there is none.
+    pub after: String,
 }
 
 /// What a write did.

@@ -14,6 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use engine::event::SchemaEdit;
 use engine::extension::{Extension, Schema, stranded_words};
 use engine::state::Node;
 use tracing::{error, info};
@@ -99,6 +100,8 @@ pub(crate) struct Prepared {
     pub(crate) text: String,
     /// The schema after it.
     pub(crate) schema: Arc<Schema>,
+    /// Its file before and after, for history.
+    pub(crate) edit: SchemaEdit,
     /// Field numbers that mean something else after it.
     pub(crate) renumbered: Vec<String>,
     /// Nothing is different.
@@ -244,6 +247,13 @@ impl Extensions {
             )
             .into());
         }
+        let edit = SchemaEdit {
+            extension: name.clone(),
+            before: old
+                .as_ref()
+                .map_or_else(String::new, |old| old.source.clone()),
+            after: source.clone(),
+        };
         let loaded = Loaded {
             file: file.clone(),
             source,
@@ -267,11 +277,30 @@ impl Extensions {
             name,
             text,
             schema,
+            edit,
             renumbered,
             is_same,
             file,
             after,
         })
+    }
+
+    /// The text of an extension's file as it is in force; empty: there is none.
+    pub(crate) fn source(&self, name: &str) -> String {
+        let state = self.lock();
+        let loaded = state.loaded.get(name);
+        loaded.map_or_else(String::new, |loaded| loaded.source.clone())
+    }
+
+    /// Checks that the file of an edit can be put back as it was before.
+    ///
+    /// # Errors
+    /// As for adding or removing it.
+    pub(crate) fn prepare_undo(&self, edit: SchemaEdit) -> Result<Prepared, Refused> {
+        match edit.before.is_empty() {
+            true => self.prepare_removal(&edit.extension),
+            false => self.prepare(&file_of(&edit.extension), edit.before),
+        }
     }
 
     /// Checks that an extension can be removed, as far as its values allow.
@@ -285,8 +314,15 @@ impl Extensions {
         let mut after = self.lock().clone();
         // A file that cannot be used has no extension to be named by.
         let unused = file_of(name);
+        let mut edit = SchemaEdit {
+            extension: name.to_owned(),
+            ..SchemaEdit::default()
+        };
         let file = match after.loaded.remove(name) {
-            Some(loaded) => loaded.file,
+            Some(loaded) => {
+                edit.before = loaded.source;
+                loaded.file
+            }
             None if after.problems.iter().any(|problem| problem.file == unused) => unused,
             None => return Err(Refused::Unknown(name.to_owned())),
         };
@@ -296,6 +332,7 @@ impl Extensions {
             name: name.to_owned(),
             text: format!("extension remove {name}"),
             schema,
+            edit,
             renumbered: Vec::new(),
             is_same: false,
             file,

@@ -69,7 +69,7 @@ pub(crate) struct DiffArgs {
 /// Arguments of `undo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Writes back, as a new revision, what the given one changed: old values, groups, deleted nodes. It is refused with exit code 7 when later \
+Writes back, as a new revision, what the given one changed: old values, groups, deleted nodes, extensions. It is refused with exit code 7 when later \
 writes changed the same, and the error names them; --force overwrites those, too. --to takes back everything after a revision. What was \
 undone can be undone.
 
@@ -359,7 +359,13 @@ pub(crate) async fn undo(args: UndoArgs, context: &Context) -> Result<Exit, Fail
             .await?;
     }
     let written = Written::from(head.undo(request).await?.into_inner());
-    written.print(context, args.write.output, "changed back")?;
+    if written.nodes.is_empty() {
+        // The cluster's freeze, or an extension that no node has values of.
+        let text = || format!("undone, revision {}\n", written.revision);
+        context.screen.item(args.write.output, &written, text)?;
+    } else {
+        written.print(context, args.write.output, "changed back")?;
+    }
     Ok(Exit::Ok)
 }
 

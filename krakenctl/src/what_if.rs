@@ -246,7 +246,8 @@ pub(crate) fn row(change: &v1::Difference, shown: &Shown) -> [String; 4] {
 }
 
 fn word(change: &v1::Difference, value: Option<&v1::Value>, shown: &Shown) -> String {
-    if change.what.starts_with('/') || change.what.starts_with("label ") {
+    let has_text = ["/", "label ", "extension "];
+    if has_text.iter().any(|start| change.what.starts_with(start)) {
         return shown.text(&change.what, value);
     }
     if value.is_some() { "yes" } else { "no" }.to_owned()

@@ -274,7 +274,9 @@ impl AdminService for Admin {
 
     async fn undo(&self, request: Request<v1::UndoRequest>) -> Answer<WriteResponse> {
         let author = author(&request);
-        Self::undo(self, author, request.into_inner()).await
+        let admin = self.clone();
+        let request = request.into_inner();
+        extension::to_the_end(async move { Self::undo(&admin, author, request).await }).await
     }
 
     async fn confirm(&self, request: Request<v1::ConfirmRequest>) -> Answer<WriteResponse> {

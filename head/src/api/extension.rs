@@ -50,9 +50,9 @@ pub(super) fn list(
 }
 
 /// Carries a change to its end, even when nobody waits for the answer any more: half a change is none.
-async fn to_the_end(
-    work: impl Future<Output = Answer<v1::ChangeExtensionResponse>> + Send + 'static,
-) -> Answer<v1::ChangeExtensionResponse> {
+pub(super) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
     tokio::spawn(work).await.map_err(stopped)?
 }
 
@@ -124,20 +124,13 @@ async fn carry_out(
     change: Prepared,
     how: How,
 ) -> Answer<v1::ChangeExtensionResponse> {
-    let parts = &admin.0;
-    let schema = Arc::clone(&change.schema);
-    let read = parts
-        .handle
-        .query(move |engine, _| engine.schema().stranded(&schema, engine.tree().iter()));
-    let stranded = read.await.map_err(stopped)?;
+    let stranded = checked(admin, &change).await?;
     if !stranded.is_empty() && !how.force {
         return Err(Status::failed_precondition(format!(
             "{} (unset them first, or --force unsets them)",
             stranded_words(&stranded)
         )));
     }
-    Modules::check_schema(&parts.mutation_files, &change.schema)
-        .map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
     let nodes: BTreeSet<String> = stranded.iter().map(|one| one.name.to_string()).collect();
     let answer = |revision, change_text: &str, extension| v1::ChangeExtensionResponse {
         extension,
@@ -152,35 +145,65 @@ async fn carry_out(
     }
     let options = how.options.clone().unwrap_or_default();
     let by = By::new(how.author, &options, &how.options)?.not_on_trial()?;
-    let before = parts.extensions.put(&change).map_err(|error| {
+    let mut ops = unset(stranded);
+    ops.push(op(&change));
+    let written = make(admin, by, &change, ops).await?.into_inner();
+    let shown = change.listed().map(|listed| to_proto(listed, false));
+    Ok(Response::new(answer(written.revision, &change.text, shown)))
+}
+
+/// Values that would have no place after a change that mutation files can live with.
+pub(super) async fn checked(admin: &Admin, change: &Prepared) -> Result<Vec<Stranded>, Status> {
+    let parts = &admin.0;
+    let schema = Arc::clone(&change.schema);
+    let read = parts
+        .handle
+        .query(move |engine, _| engine.schema().stranded(&schema, engine.tree().iter()));
+    Modules::check_schema(&parts.mutation_files, &change.schema)
+        .map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
+    read.await.map_err(stopped)
+}
+
+/// The operation that brings a change into force.
+pub(super) fn op(change: &Prepared) -> WriteOp {
+    WriteOp::Schema {
+        schema: Arc::clone(&change.schema),
+        text: change.text.clone(),
+        edit: change.edit.clone(),
+    }
+}
+
+/// Makes a change that was checked, with the write that it is part of.
+pub(super) async fn make(
+    admin: &Admin,
+    by: By,
+    change: &Prepared,
+    ops: Vec<WriteOp>,
+) -> Answer<v1::WriteResponse> {
+    let parts = &admin.0;
+    let before = parts.extensions.put(change).map_err(|error| {
         let text = format!("cannot write the extension's file: {error}");
         match error.kind() {
             std::io::ErrorKind::StorageFull => Status::resource_exhausted(text),
             _ => Status::unavailable(text),
         }
     })?;
-    let mut ops = unset(stranded);
-    ops.push(WriteOp::Schema {
-        schema: Arc::clone(&change.schema),
-        text: change.text.clone(),
-    });
     let written = match admin.write(by, ops).await {
-        Ok(written) => written.into_inner(),
+        Ok(written) => written,
         // The store may still carry it out; the file is there for that.
         Err(status) if status.code() == tonic::Code::DeadlineExceeded => return Err(status),
         Err(status) => {
-            parts.extensions.take_back(&change, before);
+            parts.extensions.take_back(change, before);
             return Err(status);
         }
     };
-    parts.extensions.done(&change);
+    parts.extensions.done(change);
     let (files, schema) = (&parts.mutation_files, &change.schema);
     if let Err(error) = parts.modules.reload(files, schema).await {
         // They were good a moment ago, so somebody edits them; what they said before stays.
         warn!("{error:#}");
     }
-    let shown = change.listed().map(|listed| to_proto(listed, false));
-    Ok(Response::new(answer(written.revision, &change.text, shown)))
+    Ok(written)
 }
 
 /// The operations that take stranded values away.
@@ -198,7 +221,7 @@ fn unset(stranded: Vec<Stranded>) -> Vec<WriteOp> {
         .collect()
 }
 
-fn refused(why: Refused) -> Status {
+pub(super) fn refused(why: Refused) -> Status {
     match why {
         Refused::File(_) | Refused::BuiltIn(_) => invalid(why),
         Refused::Unknown(_) => Status::not_found(why.to_string()),

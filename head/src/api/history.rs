@@ -2,10 +2,11 @@
 //! revision; it is refused where later writes changed the same values, for somebody meant those.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use engine::Engine;
-use engine::event::{WriteError, WriteOp};
-use engine::extension::{REDACTED, Schema};
+use engine::event::{SchemaEdit, WriteError, WriteOp};
+use engine::extension::{REDACTED, Schema, stranded_words};
 use engine::history::{Cell, Cells, add_up, cells, node_of};
 use engine::state::{NodeId, NodeName, StateUrl, Value};
 use proto::v1;
@@ -13,10 +14,11 @@ use proto::v1::WriteResponse;
 use tonic::{Response, Status};
 
 use super::admin::{Admin, Answer, stopped};
-use super::convert;
 use super::differences::{called, differences};
 use super::select::TreeInventory;
 use super::write::By;
+use super::{convert, extension};
+use crate::extensions::Prepared;
 use crate::nodeset::{Inventory, NodeSet, NodeSetError};
 use crate::store::{Entry, Span};
 
@@ -73,6 +75,8 @@ pub(super) struct Undo {
     pub(super) ops: Vec<WriteOp>,
     pub(super) at: u64,
     pub(super) reason: String,
+    /// The extension that goes back with it.
+    pub(super) schema: Option<Prepared>,
 }
 
 impl Admin {
@@ -240,6 +244,10 @@ impl Admin {
         request: v1::UndoRequest,
     ) -> Answer<WriteResponse> {
         let by = By::new(author, &request, &request.options)?.not_on_trial()?;
+        if let Some(answer) = self.made_before(&by).await? {
+            return Ok(answer);
+        }
+        let _changing = self.0.extensions.changing.lock().await;
         for _ in 0..MAX_RACES {
             let (given, request) = (by.if_revision, request.clone());
             let mut by = by.clone();
@@ -252,7 +260,11 @@ impl Admin {
             if given == 0 {
                 by.if_revision = undo.at;
             }
-            match self.write_once(by, std::future::ready(Ok(undo.ops))).await {
+            let written = match &undo.schema {
+                Some(change) => extension::make(self, by, change, undo.ops).await,
+                None => self.write(by, undo.ops).await,
+            };
+            match written {
                 Err(status) if given == 0 && status.code() == tonic::Code::Aborted => {}
                 answer => return answer,
             }
@@ -275,10 +287,17 @@ impl Admin {
         let entry = self.entry(revision).await?;
         let inverse = inverse_of(&entry)?.to_vec();
         let changed = cells(&entry.ops, &inverse);
-        if changed.is_empty() {
-            return Err(Status::invalid_argument(format!(
-                "revision {revision} changed nothing that could be undone"
-            )));
+        let schema = match entry.edits.first() {
+            Some(edit) => Some(self.undo_edit(revision, edit, force).await?),
+            None => None,
+        };
+        if changed.is_empty() && schema.is_none() {
+            return Err(Status::invalid_argument(match entry.notes.first() {
+                Some(note) => format!(
+                    "revision {revision} ({note}) was written by an earlier release, which kept no text of the extension: use krakenctl extension add or remove"
+                ),
+                None => format!("revision {revision} changed nothing that could be undone"),
+            }));
         }
         let asked = self.0.handle.query(move |engine, _| {
             let conflicts = conflicts(engine, revision, &changed, &inverse);
@@ -295,11 +314,41 @@ impl Admin {
         if !force && !conflicts.is_empty() {
             return Err(self.refused(&entry, conflicts, at).await?);
         }
+        // Values come back after the extension that gives them their place.
+        let ops = schema.iter().map(extension::op).chain(ops).collect();
         Ok(Undo {
             ops,
             at,
             reason: format!("undo of revision {revision}"),
+            schema,
         })
+    }
+
+    /// Checks that an extension can be put back as it was before a revision.
+    async fn undo_edit(
+        &self,
+        revision: u64,
+        edit: &SchemaEdit,
+        force: bool,
+    ) -> Result<Prepared, Status> {
+        let (name, extensions) = (&edit.extension, Arc::clone(&self.0.extensions));
+        if extensions.source(name) != edit.after && !force {
+            return Err(Status::aborted(format!(
+                "extension {name} was changed again since revision {revision}: undo that first (krakenctl history shows it), or add --force to overwrite it"
+            )));
+        }
+        let edit = edit.clone();
+        let prepared = tokio::task::spawn_blocking(move || extensions.prepare_undo(edit));
+        let change = prepared.await.map_err(stopped)?;
+        let change = change.map_err(extension::refused)?;
+        let stranded = extension::checked(self, &change).await?;
+        if stranded.is_empty() {
+            return Ok(change);
+        }
+        Err(Status::failed_precondition(format!(
+            "revision {revision} cannot be undone while values depend on it: {} (unset them first)",
+            stranded_words(&stranded)
+        )))
     }
 
     /// The error that names what was changed again, and by which write.
@@ -362,11 +411,25 @@ impl Admin {
             )));
         }
         let mut ops = Vec::new();
+        // The text of each extension at that time, and the last write that changed it.
+        let mut edits: BTreeMap<String, (String, u64)> = BTreeMap::new();
         for entry in self.all_after(to, now).await? {
+            for edit in &entry.edits {
+                let known = edits.entry(edit.extension.clone());
+                let (before, _) = known.or_insert((String::new(), entry.revision));
+                before.clone_from(&edit.before);
+            }
             ops.extend_from_slice(inverse_of(&entry)?);
             if ops.len() > MAX_UNDO_OPS {
                 return Err(Status::invalid_argument(format!(
                     "that would take back more than {MAX_UNDO_OPS} changes at once: return in several steps"
+                )));
+            }
+        }
+        for (name, (before, last)) in edits {
+            if self.0.extensions.source(&name) != before {
+                return Err(Status::failed_precondition(format!(
+                    "revision {last} changed extension {name}, which is taken back on its own only: krakenctl undo {last} first"
                 )));
             }
         }
@@ -375,6 +438,7 @@ impl Admin {
             ops,
             at: now,
             reason: format!("return to revision {to}"),
+            schema: None,
         })
     }
 }
@@ -417,7 +481,7 @@ fn shown(
         changes: differences(schema, &changed, &entry.names),
         trial_until_ms,
         settles: settles.collect(),
-        undoable: entry.inverse.is_some() && !changed.is_empty(),
+        undoable: entry.inverse.is_some() && !(changed.is_empty() && entry.edits.is_empty()),
         author: entry.author,
         reason: entry.reason,
         notes: entry.notes,

@@ -2,7 +2,8 @@
 
 use engine::engine::{Again, GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use engine::extension::Schema;
-use engine::state::{NodeId, NodeName};
+use engine::state::{NodeId, NodeName, Value};
+use engine::wire::convert as wire;
 use engine::wire::convert::{estimate_to_proto, time_estimate_to_proto};
 use proto::v1;
 use proto::v1::plan_request::Write;
@@ -11,6 +12,7 @@ use tonic::Response;
 use super::admin::{Admin, Answer, stopped};
 use super::convert;
 use super::differences::{Folded, differences};
+use crate::extensions::Prepared;
 
 /// Answers a request.
 pub(super) async fn plan(
@@ -18,6 +20,7 @@ pub(super) async fn plan(
     author: &str,
     request: v1::PlanRequest,
 ) -> Answer<v1::PlanResponse> {
+    let mut extension = None;
     let (ops, nodes) = match &request.write {
         Some(Write::Set(set)) => (admin.set_ops(set).await?, None),
         Some(Write::Delete(delete)) => (admin.delete_ops(delete).await?, None),
@@ -26,7 +29,12 @@ pub(super) async fn plan(
             let nodes = Some(freeze.nodes.as_str());
             (admin.freeze_ops(author, freeze).await?, nodes)
         }
-        Some(Write::Undo(undo)) => (admin.undo_ops(undo).await?.ops, None),
+        Some(Write::Undo(asked)) => {
+            let undo = admin.undo_ops(asked).await?;
+            let change = undo.schema.as_ref();
+            extension = change.map(|change| of_extension(change, asked.revision));
+            (undo.ops, None)
+        }
         Some(Write::Add(add)) => (admin.add_ops(add)?, None),
         Some(Write::Enrol(enrol)) => (admin.enrol_ops(enrol)?.1, None),
         Some(Write::Retry(retry)) => return again(admin, Again::Retry, &retry.nodes).await,
@@ -45,7 +53,23 @@ pub(super) async fn plan(
         .await
         .map_err(stopped)?
         .map_err(|error| convert::not_written(&error))?;
-    Ok(Response::new(response(&admin.0.extensions.schema(), &what)))
+    let mut response = response(&admin.0.extensions.schema(), &what);
+    response.changes.splice(0..0, extension);
+    Ok(Response::new(response))
+}
+
+/// An extension that goes back to how it was before a revision.
+fn of_extension(change: &Prepared, revision: u64) -> v1::Difference {
+    let said = |source: &str, text: String| {
+        let text = Value::text(text);
+        (!source.is_empty()).then(|| wire::value_to_proto(&text))
+    };
+    v1::Difference {
+        what: format!("extension {}", change.name),
+        old: said(&change.edit.before, "as it is".to_owned()),
+        new: said(&change.edit.after, format!("as before revision {revision}")),
+        ..v1::Difference::default()
+    }
 }
 
 /// What nodes would do if they were told to go on.

@@ -115,16 +115,27 @@ impl Admin {
         by: By,
         ops: impl Future<Output = Result<Vec<WriteOp>, Status>>,
     ) -> Answer<WriteResponse> {
-        if let Some(key) = by.key.clone() {
-            let asked = self.0.handle.query(move |engine, _| engine.check_key(&key));
-            match asked.await.map_err(stopped)? {
-                Ok(()) => {}
-                Err(WriteError::Repeated { revision }) => return self.again(revision).await,
-                Err(error) => return Err(convert::not_written(&error)),
-            }
+        if let Some(answer) = self.made_before(&by).await? {
+            return Ok(answer);
         }
         let ops = ops.await?;
         self.write(by, ops).await
+    }
+
+    /// The answer of the same write, if it was made before.
+    pub(super) async fn made_before(
+        &self,
+        by: &By,
+    ) -> Result<Option<Response<WriteResponse>>, Status> {
+        let Some(key) = by.key.clone() else {
+            return Ok(None);
+        };
+        let asked = self.0.handle.query(move |engine, _| engine.check_key(&key));
+        match asked.await.map_err(stopped)? {
+            Ok(()) => Ok(None),
+            Err(WriteError::Repeated { revision }) => self.again(revision).await.map(Some),
+            Err(error) => Err(convert::not_written(&error)),
+        }
     }
 
     /// Makes a write.

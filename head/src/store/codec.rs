@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::event::WriteOp;
+use engine::event::{SchemaEdit, WriteOp};
 use engine::extension::{REDACTED, Schema};
 use engine::state::{Change, Freezer, Node, NodeId, NodeName, StateUrl, Value, Values};
 use engine::wire::convert;
@@ -113,7 +113,7 @@ struct StoredOps {
     ops: Vec<StoredOp>,
 }
 
-/// One operation: exactly one of the optional fields is set, and `node` unless it is about the cluster or an added node.
+/// One operation: exactly one of the optional fields is set (`schema_edit` goes with `schema`), and `node` unless it is about the cluster or an added node.
 #[derive(Clone, PartialEq, prost::Message)]
 struct StoredOp {
     #[prost(bytes = "vec", tag = "1")]
@@ -139,6 +139,20 @@ struct StoredOp {
     settle: Option<u64>,
     #[prost(message, optional, tag = "11")]
     freeze_group: Option<StoredFreeze>,
+    /// The file behind `schema`.
+    #[prost(message, optional, tag = "12")]
+    schema_edit: Option<StoredEdit>,
+}
+
+/// The file of an extension before and after a write.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredEdit {
+    #[prost(string, tag = "1")]
+    extension: String,
+    #[prost(string, tag = "2")]
+    before: String,
+    #[prost(string, tag = "3")]
+    after: String,
 }
 
 /// Who freezes a group; nobody: thaw.
@@ -210,8 +224,13 @@ pub(super) fn encode_ops(ops: &[WriteOp]) -> Vec<u8> {
                 }),
                 ..StoredOp::default()
             },
-            WriteOp::Schema { text, .. } => StoredOp {
+            WriteOp::Schema { text, edit, .. } => StoredOp {
                 schema: Some(text.clone()),
+                schema_edit: Some(StoredEdit {
+                    extension: edit.extension.clone(),
+                    before: edit.before.clone(),
+                    after: edit.after.clone(),
+                }),
                 ..StoredOp::default()
             },
             WriteOp::Try { until_ms } => StoredOp {
@@ -241,6 +260,19 @@ pub(super) fn decode_notes(bytes: &[u8]) -> Result<Vec<String>, String> {
     let stored =
         StoredOps::decode(bytes).map_err(|error| format!("a write cannot be read: {error}"))?;
     Ok(stored.ops.into_iter().filter_map(|op| op.schema).collect())
+}
+
+/// The files of extensions that these operations changed; those of earlier releases are not known.
+pub(super) fn decode_edits(bytes: &[u8]) -> Result<Vec<SchemaEdit>, String> {
+    let stored =
+        StoredOps::decode(bytes).map_err(|error| format!("a write cannot be read: {error}"))?;
+    let edits = stored.ops.into_iter().filter_map(|op| op.schema_edit);
+    let edit = |edit: StoredEdit| SchemaEdit {
+        extension: edit.extension,
+        before: edit.before,
+        after: edit.after,
+    };
+    Ok(edits.map(edit).collect())
 }
 
 fn decode_op(op: StoredOp) -> Result<WriteOp, String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::event::WriteOp;
+use engine::event::{SchemaEdit, WriteOp};
 use engine::state::{NodeId, NodeName};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
@@ -28,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) ops: Vec<WriteOp>,
     /// What it did beyond nodes, in words.
     pub(crate) notes: Vec<String>,
+    /// Files of extensions that it changed.
+    pub(crate) edits: Vec<SchemaEdit>,
     /// What takes it back; `None`: an earlier release did not keep it.
     pub(crate) inverse: Option<Vec<WriteOp>>,
     /// Names of the nodes that it is about, at that time.
@@ -114,6 +116,7 @@ impl History {
                 reason: row.get(2)?,
                 at_ms: uint(row, 3)?,
                 notes: codec::decode_notes(&ops).map_err(bad)?,
+                edits: codec::decode_edits(&ops).map_err(bad)?,
                 ops: codec::decode_ops(&ops).map_err(bad)?,
                 inverse: inverse
                     .map(|bytes| codec::decode_ops(&bytes))

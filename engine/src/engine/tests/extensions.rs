@@ -1,6 +1,7 @@
 //! Schemas that change while the head runs, nodes whose schema is older, and secrets that stay where they belong.
 
 use super::*;
+use crate::event::SchemaEdit;
 use crate::extension::{Field, Kind};
 use crate::sync::SessionId;
 
@@ -60,6 +61,7 @@ fn schema_op(schema: &Schema) -> WriteOp {
     WriteOp::Schema {
         schema: Arc::new(schema.clone()),
         text: "test".into(),
+        edit: SchemaEdit::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::session::version_at;
-use crate::event::{ConnId, Record};
+use crate::event::{ConnId, Record, SchemaEdit};
 use crate::state::Values;
 use crate::sync::join::{Accepted, Channel, HelloMessage, JoinOutcome, ProofMessage};
 use crate::sync::message::{Delta, Frame, Hello};
@@ -411,8 +411,9 @@ fn f11_a_node_that_was_told_more_than_was_written_is_not_ahead() {
     let second = told(&mut head, 2);
     assert!(second > version_at(51), "{first} {second}");
     let schema = std::sync::Arc::new(Schema::clone(&head.engine.schema));
-    let text = String::new();
-    head.write(vec![WriteOp::Schema { schema, text }]).unwrap();
+    let (text, edit) = (String::new(), SchemaEdit::default());
+    head.write(vec![WriteOp::Schema { schema, text, edit }])
+        .unwrap();
     assert!(told(&mut head, 3) >= version_at(52));
     // A head that starts again begins the count anew, in its next epoch.
     let mut next = restarted(&[was_in_sync(1, false)]);
