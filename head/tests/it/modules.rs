@@ -198,8 +198,7 @@ async fn a_service_is_restarted_stopped_and_started_over_restarts_of_the_head() 
     let (head, client) = rig.start().await;
     let first = wait_module(&client, "good", "runs", |module| module.up).await;
     // Restarted: what was wanted is so again, and it is counted.
-    let pid = nix::unistd::Pid::from_raw(first.pid as i32);
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    kill(first.pid);
     let again = wait_module(&client, "good", "runs again", |module| {
         module.up && module.pid != first.pid
     })
@@ -239,6 +238,34 @@ async fn a_service_is_restarted_stopped_and_started_over_restarts_of_the_head() 
         .expect("set");
     rig::wait_dsc(&client, "head", "/services/good/state", Some("RUN")).await;
     rig::wait_dsc(&client, "n1", "/Platform", Some("tagged")).await;
+}
+
+#[tokio::test]
+async fn a_service_that_waits_to_be_restarted_is_started_when_it_is_needed() {
+    let rig = Rig::new("");
+    rig.configure(&format!("[modules.good]\ncommand = [{:?}]\n", example()));
+    let (head, mut client) = rig.start().await;
+    // It rests for longer each time, in the end for 4 s.
+    for failures in 1..=4 {
+        let pid = wait_module(&client, "good", "runs", |module| module.up)
+            .await
+            .pid;
+        kill(pid);
+        wait_module(&client, "good", "rests", |module| {
+            module.failures == failures
+        })
+        .await;
+    }
+    tag(&mut client, "n1").await;
+    head.logged("the module is started at once: a mutation needs it")
+        .await;
+    let module = module(&client, "good").await;
+    assert_eq!((module.up, module.failures), (true, 4));
+}
+
+fn kill(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill");
 }
 
 async fn reload(client: &mut Client) -> Result<v1::ReloadModulesResponse, tonic::Status> {

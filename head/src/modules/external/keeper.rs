@@ -235,6 +235,11 @@ impl Keeper {
                         };
                         self.refuse(&fire, why).await;
                     } else {
+                        info!(
+                            module = self.name(),
+                            mutation = %fire.mutation,
+                            "the module is started at once: a mutation needs it"
+                        );
                         self.queue(*fire).await;
                         return true;
                     }
