@@ -78,23 +78,27 @@ impl Handle {
     }
 }
 
+/// How long the origin of the engine's time lies before the start of the process, so that what an earlier run did has a time: longer than anybody
+/// asks how long ago it was.
+const BEFORE: Duration = Duration::from_secs(366 * 86_400);
+
 /// The clocks of one process.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(TokioInstant);
 
 impl Clock {
-    /// A clock whose origin is this moment.
+    /// A clock that starts at this moment; its origin lies a year before.
     pub fn start() -> Self {
         Self(TokioInstant::now())
     }
 
     /// Now, for the engine.
     pub fn now(&self) -> Instant {
-        Instant::from_origin(self.0.elapsed())
+        Instant::from_origin(BEFORE + self.0.elapsed())
     }
 
     fn tokio(&self, at: Instant) -> TokioInstant {
-        self.0 + at.since_origin()
+        self.0 + at.since_origin().saturating_sub(BEFORE)
     }
 }
 

@@ -23,6 +23,7 @@ mod permits;
 mod play;
 mod rails;
 mod reboot;
+mod remember;
 mod session;
 mod stage;
 mod stagger;
@@ -41,6 +42,7 @@ use self::ledger::Ledger;
 pub use self::ledger::{MAX_KEYS, MAX_TRIALS, Trial};
 use self::rails::Rails;
 pub use self::rails::{Guards, RailsReport};
+use self::remember::Untold;
 use self::session::Sessions;
 use self::timers::{Timer, Timers};
 pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
@@ -94,6 +96,8 @@ struct Runtime {
     silent_since: Option<Instant>,
     /// Costs changed while steps were under way: these stay part of the plan, whatever they cost.
     goes_on: bool,
+    /// The store knows that it is parked.
+    told_parked: bool,
 }
 
 /// Two ways to make a node go on, see [`Input::Retry`] and [`Input::Release`].
@@ -142,6 +146,7 @@ pub struct Engine {
     sessions: Sessions,
     rails: Rails,
     costs: Costs,
+    untold: Untold,
     /// Until when the write is awaited that ends a node's reboot.
     rebooted: BTreeMap<NodeId, Instant>,
     /// The wall clock as somebody told it last, for our own writes in history.
@@ -184,6 +189,7 @@ impl Engine {
             ledger: Ledger::default(),
             rails: Rails::default(),
             costs: Costs::default(),
+            untold: Untold::default(),
             rebooted: BTreeMap::new(),
             wall_ms: 0,
             woken: 0,
@@ -290,6 +296,7 @@ impl Engine {
                 // Whoever waits is woken by what follows.
                 Timer::Rails => {}
                 Timer::Costs => self.learn(),
+                Timer::Remember => self.tell(),
             }
         }
         self.settle();
@@ -374,6 +381,9 @@ impl Engine {
             }
         }
         self.woken = 0;
+        if self.rails.governor.is_untold() {
+            self.tell_soon();
+        }
     }
 
     fn add_runtime(&mut self, node: NodeId) {
@@ -392,6 +402,7 @@ impl Engine {
                 confirmed: false,
                 silent_since: None,
                 goes_on: false,
+                told_parked: false,
             },
         );
         self.dirty.insert(node);

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::extension::Schema;
+use crate::memory::Memo;
 use crate::mutation::{MutationId, MutationSet};
 use crate::state::{Change, Freezer, NodeId, NodeName, Values};
 use crate::sync::SessionId;
@@ -192,6 +193,8 @@ pub enum Output {
         /// Number of the attempt since the last success, from 1.
         attempt: u32,
     },
+    /// Write this down when there is time, for after a restart; it may be lost.
+    Remember(Memo),
     /// Something changed, for watchers and logs.
     Event(Event),
 }

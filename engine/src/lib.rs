@@ -19,6 +19,7 @@ pub mod engine;
 pub mod event;
 pub mod extension;
 pub mod history;
+pub mod memory;
 pub mod mutation;
 #[cfg(feature = "files")]
 pub mod scenario;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use engine::driver::Handle;
+use engine::driver::{Handle, wall_ms};
 use engine::event::{Event, Output};
 use engine::state::{NodeId, NodeName};
 use tokio::sync::mpsc;
@@ -62,6 +62,7 @@ impl Outputs {
             Output::Declared { sessions, set } => self.sync.declared(&sessions, &set),
             // A head without a parent attaches to nobody.
             Output::Attach { attempt } => debug!(attempt, "nobody to attach to"),
+            Output::Remember(memo) => self.store.remember(wall_ms(), memo),
             Output::Event(event) => {
                 match &event {
                     Event::Dsc { node, changes } => self.store.known(*node, changes),

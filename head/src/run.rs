@@ -108,9 +108,12 @@ async fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let mut running = start::start(&config, file).await?;
     let ended = wait(&mut running).await;
     running.stop.cancel();
-    let servers = async { tokio::join!(running.boot_plane.wait(), running.modules.ended()) };
+    // The engine queues what it wants to remember when it ends.
+    let (boot_plane, modules) = (&running.boot_plane, &running.modules);
+    let engine = running.vital.join("engine");
+    let servers = async { tokio::join!(boot_plane.wait(), modules.ended(), engine) };
     if timeout(STOP_TIMEOUT, servers).await.is_err() {
-        warn!("the boot plane or a module does not end in time");
+        warn!("the boot plane, a module or the engine does not end in time");
     }
     // What is queued becomes durable first.
     running.store.stop();

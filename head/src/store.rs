@@ -8,6 +8,7 @@ mod history;
 mod latency;
 mod load;
 mod log_check;
+mod memory;
 mod migrate;
 mod open;
 mod reserve;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use engine::engine::Trial;
 use engine::event::{CommitError, Record, WriteKey};
+use engine::memory::Memo;
 use engine::state::{Frozen, Node, NodeId, Values};
 use engine::sync::join::Grant;
 
@@ -54,6 +56,12 @@ pub(crate) trait Store: Send {
         known: &[(NodeId, Values)],
         at_ms: u64,
     ) -> Result<(), CommitError>;
+
+    /// Writes down what the engine wants to remember, each with the time at which it was told (milliseconds since the Unix epoch). May be lost.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    fn remember(&mut self, memos: &[(u64, Memo)]) -> Result<(), CommitError>;
 
     /// Forgets old history.
     ///
@@ -98,6 +106,8 @@ pub(crate) struct Loaded {
     pub(crate) trials: Vec<(u64, Trial)>,
     /// Keys of writes that may be repeated, oldest first, with their revisions.
     pub(crate) keys: Vec<(WriteKey, u64)>,
+    /// What an earlier run wanted to remember.
+    pub(crate) memos: Vec<Memo>,
     /// Last revision.
     pub(crate) revision: u64,
     /// Highest attempt of any mutation that was ever fired.

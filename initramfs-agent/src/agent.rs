@@ -394,6 +394,7 @@ impl Performer {
             | Output::Written { .. }
             | Output::Grant { .. }
             | Output::Declared { .. }
+            | Output::Remember(_)
             | Output::Join { .. } => {}
         }
     }

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Of each node only its latest outcome counts, and only for an hour: a node that fails alone is parked by its own attempts, however often it
-//! tries, and never stops the others. Kept in memory: a head that starts anew begins with closed breakers.
+//! tries, and never stops the others. An open one stays open when the head restarts (`remember`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::memory::PastBreaker;
 use crate::mutation::MutationId;
 use crate::state::NodeId;
 use crate::time::Instant;
@@ -178,6 +179,49 @@ impl Breakers {
     pub(super) fn thaw(&mut self, mutation: &MutationId) -> bool {
         let breaker = self.breakers.remove(mutation);
         breaker.is_some_and(|breaker| breaker.state != State::Closed)
+    }
+
+    /// Where a breaker stands, for after a restart. Who tries has come to nothing then: another may at once.
+    pub(super) fn past(&self, mutation: &MutationId, now: Instant) -> PastBreaker {
+        let Some(breaker) = self.breakers.get(mutation) else {
+            return PastBreaker::default();
+        };
+        let open = match breaker.state {
+            State::Closed => None,
+            State::Open { retry } => Some(retry.since(now)),
+            State::Trying(_) => Some(Duration::ZERO),
+        };
+        let latest = breaker.latest.iter();
+        let is_good = open.is_none() && latest.clone().all(|(_, good, _)| *good);
+        let outcomes = latest.map(|(node, good, at)| (*node, *good, now.since(*at)));
+        PastBreaker {
+            open,
+            // What never failed has nothing that is worth keeping.
+            outcomes: if is_good {
+                Vec::new()
+            } else {
+                outcomes.collect()
+            },
+        }
+    }
+
+    /// Puts a breaker back.
+    pub(super) fn restore(&mut self, mutation: &MutationId, past: &PastBreaker, now: Instant) {
+        let state = match past.open {
+            None => State::Closed,
+            Some(_) if self.breaking.failures == 0 => State::Closed,
+            // A wall clock that went back in between makes nobody wait longer.
+            Some(open) => State::Open {
+                retry: now + open.min(self.breaking.retry),
+            },
+        };
+        let latest = past.outcomes.iter();
+        let latest = latest.map(|(node, good, age)| (*node, *good, now - *age));
+        let breaker = Breaker {
+            state,
+            latest: latest.collect(),
+        };
+        self.breakers.insert(mutation.clone(), breaker);
     }
 
     /// Mutations that are held for everybody, or tried by one.

@@ -65,6 +65,7 @@ impl Engine {
             return;
         }
         self.costs.measured.note(mutation, took);
+        self.times_to_tell(mutation);
         if self.costs.source == CostSource::Learned && self.timers.at(Timer::Costs).is_none() {
             self.timers.set(Timer::Costs, Some(self.now + LEARN_EVERY));
         }

@@ -14,6 +14,8 @@
 //!
 //! Pure: times and sizes are arguments. The other guard rails (`breaker`, `mass`, `others`) let their nodes wait here too.
 
+mod past;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -119,6 +121,8 @@ pub(super) struct Governor {
     pending: BTreeMap<(NodeId, MutationId), Vec<Gate>>,
     queues: BTreeMap<Gate, BTreeSet<Place>>,
     waiting: BTreeMap<NodeId, (Gate, Place)>,
+    /// Gates at which somebody passed or gave back a slot since the store was told.
+    untold: BTreeSet<Gate>,
 }
 
 impl Shut {
@@ -270,6 +274,7 @@ impl Governor {
                 passed.holders.insert(node.id);
             }
         }
+        self.untold.extend(gates.iter().cloned());
         self.pending.insert((node.id, mutation.id.clone()), gates);
     }
 
@@ -290,22 +295,25 @@ impl Governor {
                 passed.times.pop_back();
                 passed.holders.remove(&node);
             }
+            self.untold.insert(gate);
         }
     }
 
     /// The node is no longer disrupted: all its slots are free.
     pub(super) fn release(&mut self, node: NodeId) {
         self.pending.retain(|(holder, _), _| *holder != node);
-        for passed in self.passed.values_mut() {
-            passed.holders.remove(&node);
+        for (gate, passed) in &mut self.passed {
+            if passed.holders.remove(&node) && !self.untold.contains(gate) {
+                self.untold.insert(gate.clone());
+            }
         }
     }
 
     /// The node has to wait: single mutations' slots are free, see the module.
     fn release_mutations(&mut self, node: NodeId) {
         for (gate, passed) in &mut self.passed {
-            if matches!(gate, Gate::Mutation(_)) {
-                passed.holders.remove(&node);
+            if matches!(gate, Gate::Mutation(_)) && passed.holders.remove(&node) {
+                self.untold.insert(gate.clone());
             }
         }
     }

@@ -37,6 +37,7 @@ impl Engine {
             confirmed,
             silent_since,
             goes_on,
+            told_parked,
         } = runtime;
         let under_way = progress.currents().iter().map(|current| &current.mutation);
         let before = goes_on.then(|| Arc::clone(plan));
@@ -86,6 +87,7 @@ impl Engine {
         );
         let mut currents = progress.currents().iter();
         *goes_on &= currents.any(|current| current.phase == Phase::Fired);
+        let to_tell = progress.is_untold() || progress.parked().is_some() != *told_parked;
         let asked = guard.asked(plan, own);
         for waits_at in asked.waits.values() {
             kinds.push(OTHER_NODES);
@@ -117,6 +119,9 @@ impl Engine {
             self.rails.governor.wait(gate, node, since);
         }
         self.rails.note_held(id, kinds);
+        if to_tell {
+            self.node_to_tell(id);
+        }
         self.look_again(id, wake);
         if goes_on {
             self.rails.parked.remove(&id);

@@ -226,6 +226,7 @@ impl Engine {
 
     /// An attempt ended: a breaker may open or close.
     pub(super) fn outcome(&mut self, node: NodeId, mutation: &MutationId, good: bool) {
+        self.breaker_to_tell(mutation);
         match self.rails.breakers.outcome(mutation, node, good, self.now) {
             None => {}
             Some(Tripped::Opened { failed, of }) => {
@@ -275,6 +276,7 @@ impl Engine {
         match lift {
             Lift::Breaker(mutation) => {
                 if self.rails.breakers.thaw(mutation) {
+                    self.breaker_to_tell(mutation);
                     let text = format!("an operator lets everybody try {mutation} again");
                     self.alarm("breaker", mutation.as_str(), text, true);
                 }
@@ -326,7 +328,7 @@ impl Engine {
         node.map_or_else(|| id.to_string(), |node| node.name.to_string())
     }
 
-    fn alarm(&mut self, kind: &'static str, about: &str, text: String, over: bool) {
+    pub(super) fn alarm(&mut self, kind: &'static str, about: &str, text: String, over: bool) {
         let about = about.to_owned();
         self.event(Event::Alarm {
             kind,

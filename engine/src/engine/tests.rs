@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::event::{Discovery, Fire, RequestId, Write, WriteDone, WriteError, WriteOp};
+use crate::memory::Memo;
 use crate::mutation::{Condition, Mutation, UrlChange};
 use crate::state::{Change, NodeName, Value, core};
 
@@ -24,6 +25,8 @@ pub(super) struct Head {
     pub(super) interrupted: Vec<MutationId>,
     events: Vec<Event>,
     pub(super) written: Vec<Result<WriteDone, WriteError>>,
+    /// What the store was told to remember, and when.
+    pub(super) memos: Vec<(Instant, Memo)>,
 }
 
 pub(super) fn id(n: u8) -> NodeId {
@@ -129,6 +132,29 @@ impl Head {
     }
 
     fn with_nodes(kept: &[Node]) -> Self {
+        Self::with_memory(kept, &[], Guards::default(), Instant::ZERO)
+    }
+
+    /// This head, killed and started again at once.
+    pub(super) fn again(&self, guards: Guards) -> Self {
+        let nodes = self.engine.tree().iter().filter(|node| node.id != HEAD);
+        let nodes: Vec<Node> = nodes
+            .cloned()
+            .map(|node| Node {
+                dsc: Values::default(),
+                ..node
+            })
+            .collect();
+        let memos = self.memos.iter();
+        let memos: Vec<Memo> = memos
+            .map(|(told, memo)| memo.clone().aged(self.now.since(*told)))
+            .collect();
+        let mut head = Self::with_memory(&nodes, &memos, guards, self.now);
+        head.engine.last_attempt = self.engine.last_attempt;
+        head
+    }
+
+    fn with_memory(kept: &[Node], memos: &[Memo], guards: Guards, start: Instant) -> Self {
         let config = EngineConfig {
             me: HEAD,
             role: Role::Head { epoch: 1 },
@@ -169,18 +195,23 @@ impl Head {
             node_reads: false,
         };
         assert!(schema.add("/Reboot".into(), reboot));
-        let mut engine = Engine::new(config, schema, Instant::ZERO);
+        let mut engine = Engine::new(config, schema, start);
+        engine.set_guards(guards);
         engine.restore_node(Node::new(HEAD, "head".parse().unwrap(), None));
         kept.iter()
             .for_each(|node| engine.restore_node(node.clone()));
+        memos
+            .iter()
+            .for_each(|memo| engine.restore_memo(memo.clone()));
         let mut head = Self {
             engine,
-            now: Instant::ZERO,
+            now: start,
             requests: 0,
             fired: Vec::new(),
             interrupted: Vec::new(),
             events: Vec::new(),
             written: Vec::new(),
+            memos: Vec::new(),
         };
         head.input(Input::Declare(set_b()));
         // Past the time in which a fresh head holds back.
@@ -205,6 +236,7 @@ impl Head {
                 Output::Interrupt { mutation, .. } => self.interrupted.push(mutation),
                 Output::Event(event) => self.events.push(event),
                 Output::Written { result, .. } => self.written.push(result),
+                Output::Remember(memo) => self.memos.push((self.now, memo)),
                 _ => {}
             }
         }

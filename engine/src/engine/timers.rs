@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Rails,
     /// Costs are learned from what was measured.
     Costs,
+    /// The store is told what to remember.
+    Remember,
 }
 
 /// All timers. Setting, cancelling and taking one cost O(log n), with nothing done for those that are not due.

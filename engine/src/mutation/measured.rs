@@ -64,6 +64,13 @@ impl Measured {
         }
     }
 
+    /// Puts back what an earlier run measured.
+    pub fn restore(&mut self, mutation: MutationId, times: Times) {
+        if self.0.len() < MAX_MUTATIONS {
+            self.0.insert(mutation, times);
+        }
+    }
+
     /// How long a mutation took lately.
     pub fn get(&self, mutation: &MutationId) -> Option<&Times> {
         self.0.get(mutation)

@@ -138,6 +138,8 @@ pub struct Progress {
     currents: Vec<Current>,
     tries: BTreeMap<MutationId, Tries>,
     history: VecDeque<Attempt>,
+    /// How many of them, the latest, are not told to the store.
+    untold: usize,
     parked: Option<Box<Parked>>,
     /// How often a visible change has ended a parking since the last success.
     revivals: u32,
@@ -396,10 +398,8 @@ impl Progress {
     }
 
     fn note(&mut self, current: &Current, now: Instant, ending: Ending) {
-        if self.history.len() == MAX_HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(Attempt {
+        self.untold = (self.untold + 1).min(MAX_HISTORY);
+        self.push_history(Attempt {
             mutation: current.mutation.clone(),
             attempt: current.attempt,
             since: current.since,

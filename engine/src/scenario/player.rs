@@ -10,6 +10,7 @@ use crate::event::{
     Discovery, Event, Fire, Input, MutationEvent, Output, RequestId, Write, WriteOp,
 };
 use crate::extension::{Field, Kind, Schema};
+use crate::memory::Memo;
 use crate::mutation::progress::Healing;
 use crate::mutation::report::{Outcome, Report};
 use crate::mutation::{Allowed, Condition, MutationSet};
@@ -35,6 +36,8 @@ pub(super) struct Player<'a> {
     fired: BTreeMap<NodeId, Fire>,
     /// What the script itself has just reported; everything else that changes is news.
     reported: Vec<Change>,
+    /// What the store was told to remember, and when.
+    memos: Vec<(Instant, Memo)>,
     standing: BTreeMap<NodeId, String>,
     text: String,
 }
@@ -51,6 +54,7 @@ impl<'a> Player<'a> {
             told: told(case),
             fired: BTreeMap::new(),
             reported: Vec::new(),
+            memos: Vec::new(),
             standing: BTreeMap::new(),
             text: String::new(),
         };
@@ -216,6 +220,9 @@ impl<'a> Player<'a> {
             kept.last_known.dsc = std::mem::take(&mut kept.dsc);
             engine.restore_node(kept);
         }
+        for (told, memo) in &self.memos {
+            engine.restore_memo(memo.clone().aged(self.now.since(*told)));
+        }
         self.engine = engine;
         self.fired.clear();
         self.declare();
@@ -239,6 +246,7 @@ impl<'a> Player<'a> {
                     result: Err(error), ..
                 } => self.line(&format!("refused: {error}")),
                 Output::Event(event) => self.event(event),
+                Output::Remember(memo) => self.memos.push((self.now, memo)),
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::event::{Record, WriteOp};
 use crate::history::freeze_group;
+use crate::memory::Memo;
 use crate::state::{Change, Frozen, Node, NodeId, Tree};
 use crate::sync::join::{Grant, GrantId};
 use crate::time::Instant;
@@ -16,6 +17,8 @@ pub(super) struct Disk {
     pub(super) revision: u64,
     pub(super) last_attempt: u64,
     pub(super) frozen: Frozen,
+    /// What the head told to remember, and when.
+    pub(super) memos: Vec<(Instant, Memo)>,
     /// No commit works until then.
     pub(super) full_until: Option<Instant>,
     /// Commits take seconds until then.

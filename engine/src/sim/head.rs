@@ -100,6 +100,9 @@ impl World {
             self.disk.frozen.clone(),
         );
         engine.set_guards(guards(self.options.seed));
+        for (told, memo) in &self.disk.memos {
+            engine.restore_memo(memo.clone().aged(self.now.since(*told)));
+        }
         self.check.restarted(&self.disk);
         self.head_incarnation += 1;
         self.head = Some(Head {
@@ -190,6 +193,7 @@ impl World {
             Output::EndSession { session, why, .. } => self.head_ends(session, why),
             Output::Declared { sessions, set } => self.head_declares(&sessions, &set),
             Output::Attach { .. } => self.check.fail("a head attaches to nobody".into()),
+            Output::Remember(memo) => self.disk.memos.push((self.now, memo)),
             Output::Event(event) => self.head_event(&event, cause),
         }
     }

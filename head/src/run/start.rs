@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use engine::Engine;
 use engine::driver::{self, Clock, Handle, Inbox, wall_ms};
 use engine::engine::{EngineConfig, Role};
-use engine::event::{Discovery, Input, Write, WriteOp};
+use engine::event::{Discovery, Input, Output, Write, WriteOp};
 use engine::extension::Schema;
 use engine::mutation::progress::Healing;
 use engine::state::{Change, Node, NodeId, Value, Values, core};
@@ -324,6 +324,9 @@ fn build_engine(
     for (key, revision) in std::mem::take(&mut loaded.keys) {
         engine.restore_key(key, revision);
     }
+    for memo in std::mem::take(&mut loaded.memos) {
+        engine.restore_memo(memo);
+    }
     engine.restore_counters(loaded.revision, loaded.last_attempt, loaded.frozen.clone());
     Ok(engine)
 }
@@ -365,14 +368,14 @@ fn start_engine(
     let stop = stop.clone();
     vital.spawn("engine", async move {
         let stopped = stop.cancelled();
-        driver::run(
-            engine,
-            clock,
-            inbox,
-            |output| outputs.carry_out(output),
-            stopped,
-        )
-        .await;
+        let perform = |output| outputs.carry_out(output);
+        let mut engine = driver::run(engine, clock, inbox, perform, stopped).await;
+        engine.remember_now(clock.now());
+        while let Some(output) = engine.poll_output() {
+            if matches!(output, Output::Remember(_)) {
+                outputs.carry_out(output);
+            }
+        }
     });
 }
 

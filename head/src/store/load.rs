@@ -9,7 +9,7 @@ use engine::sync::join::{Grant, GrantId, Secret};
 use rusqlite::{OptionalExtension, Transaction};
 use uuid::Uuid;
 
-use super::{Loaded, codec};
+use super::{Loaded, codec, memory};
 
 /// Why something stored cannot be read.
 pub(super) enum LoadError {
@@ -26,7 +26,12 @@ impl From<rusqlite::Error> for LoadError {
 }
 
 /// Everything, within one transaction.
-pub(super) fn load(tx: &Transaction<'_>, epoch: u64, starts: u64) -> Result<Loaded, LoadError> {
+pub(super) fn load(
+    tx: &Transaction<'_>,
+    epoch: u64,
+    starts: u64,
+    now_ms: u64,
+) -> Result<Loaded, LoadError> {
     let bad = |what: &str| LoadError::Value(format!("{what} cannot be read"));
     let head: Vec<u8> = tx.query_row("SELECT value FROM meta WHERE key = 'head'", [], |row| {
         row.get(0)
@@ -97,6 +102,7 @@ pub(super) fn load(tx: &Transaction<'_>, epoch: u64, starts: u64) -> Result<Load
         grants: load_grants(tx)?,
         trials: load_trials(tx)?,
         keys: load_keys(tx)?,
+        memos: memory::load(tx, now_ms)?,
         revision: meta(tx, "revision")?.unwrap_or(0),
         last_attempt: meta(tx, "attempt")?.unwrap_or(0),
         frozen: Frozen {

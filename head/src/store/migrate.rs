@@ -3,6 +3,7 @@
 //! - 1 to 2: history keeps what takes a write back and the names of its nodes. Format 1 never forgot a revision, so both are found by doing
 //!   everything again from the first one on; where revisions are missing, those writes stay without, and cannot be undone.
 //! - 2 to 3: groups can be frozen.
+//! - 3 to 4: tables for what is remembered lazily (`memory`), empty.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +11,9 @@ use engine::history;
 use engine::state::{Frozen, NodeId, NodeName, Tree};
 use rusqlite::{Transaction, params};
 
-use super::codec;
 use super::load::{LoadError, uint};
 use super::sqlite::{FORMAT, int, set_meta};
+use super::{codec, memory};
 
 const TO_2: &str = "
 ALTER TABLE history ADD COLUMN inverse BLOB;
@@ -34,6 +35,9 @@ pub(super) fn to_present(tx: &Transaction<'_>, format: i64) -> Result<(), LoadEr
     }
     if format < 3 {
         tx.execute_batch(TO_3)?;
+    }
+    if format < 4 {
+        tx.execute_batch(memory::TABLES)?;
     }
     if format != FORMAT {
         set_meta(tx, "format", FORMAT as u64)?;

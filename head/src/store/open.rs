@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::load::{LoadError, load, meta};
 use super::sqlite::{FILE, FORMAT, TABLES, set_meta};
-use super::{Loaded, OpenError, log_check, migrate};
+use super::{Loaded, OpenError, log_check, memory, migrate};
 
 /// 2026-01-01, from where epochs count minutes.
 const EPOCH_ZERO_MS: u64 = 1_767_225_600_000;
@@ -67,7 +67,7 @@ pub(super) fn database(dir: &Path, now_ms: u64) -> Result<(Connection, Loaded), 
     set_meta(&tx, "epoch", epoch).map_err(sqlite)?;
     let starts = meta(&tx, "starts").map_err(sqlite)?.unwrap_or(last) + 1;
     set_meta(&tx, "starts", starts).map_err(sqlite)?;
-    let loaded = load(&tx, epoch, starts).map_err(damaged)?;
+    let loaded = load(&tx, epoch, starts, now_ms).map_err(damaged)?;
     tx.commit().map_err(sqlite)?;
     Ok((db, loaded))
 }
@@ -148,6 +148,7 @@ fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
 fn create(db: &mut Connection) -> rusqlite::Result<()> {
     let tx = db.transaction()?;
     tx.execute_batch(TABLES)?;
+    tx.execute_batch(memory::TABLES)?;
     set_meta(&tx, "format", FORMAT as u64)?;
     let mut id = [0; 16];
     getrandom::fill(&mut id)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use engine::event::{CommitError, Record, WriteOp};
 use engine::extension::Schema;
+use engine::memory::Memo;
 use engine::mutation::MutationId;
 use engine::state::{Change, NodeId, Values};
 use nix::fcntl::Flock;
@@ -18,15 +19,15 @@ use rusqlite::{Connection, ErrorCode, Transaction, params};
 
 use super::load::meta;
 use super::reserve::Reserve;
-use super::{Loaded, OpenError, Retention, Store, codec, history, open};
+use super::{Loaded, OpenError, Retention, Store, codec, history, memory, open};
 
 /// Format of the tables.
-pub(super) const FORMAT: i64 = 3;
+pub(super) const FORMAT: i64 = 4;
 
 /// Name of the database in the state directory.
 pub(crate) const FILE: &str = "kraken.db";
 
-/// What a store holds.
+/// What a store holds, beside the tables of `memory`.
 pub(super) const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE nodes (
@@ -180,6 +181,13 @@ impl Store for Sqlite {
                 note.execute(params![node.as_bytes(), int(at_ms), codec::encode_values(dsc), codec::readable(schema, dsc)])?;
             }
             Ok(())
+        })
+    }
+
+    fn remember(&mut self, memos: &[(u64, Memo)]) -> Result<(), CommitError> {
+        self.within(|tx, _| {
+            let mut memos = memos.iter();
+            memos.try_for_each(|(told_ms, memo)| memory::note(tx, *told_ms, memo))
         })
     }
 

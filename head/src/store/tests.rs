@@ -36,7 +36,7 @@ fn open(dir: &Path) -> (Sqlite, Loaded) {
     Sqlite::open(dir, schema()).unwrap()
 }
 
-fn id(n: u8) -> NodeId {
+pub(super) fn id(n: u8) -> NodeId {
     NodeId::from_bytes([n; 16])
 }
 
@@ -52,7 +52,7 @@ fn node(n: u8) -> Node {
     node
 }
 
-fn write(revision: u64, ops: Vec<WriteOp>) -> Record {
+pub(super) fn write(revision: u64, ops: Vec<WriteOp>) -> Record {
     Record::Write {
         revision,
         author: "uid 0".into(),
@@ -77,7 +77,7 @@ fn freeze_group(group: &str, reason: Option<&str>) -> WriteOp {
     }
 }
 
-fn add(revision: u64, n: u8) -> Record {
+pub(super) fn add(revision: u64, n: u8) -> Record {
     write(revision, vec![WriteOp::Add(Box::new(node(n)))])
 }
 
@@ -386,7 +386,8 @@ fn f07_unusable_folders_are_refused_with_a_sentence() {
 fn to_format_1(dir: &Path) {
     let db = rusqlite::Connection::open(file(dir)).unwrap();
     let older = "ALTER TABLE history DROP COLUMN inverse; ALTER TABLE history DROP COLUMN names; ALTER TABLE history DROP COLUMN key;
-        ALTER TABLE history DROP COLUMN request; DROP TABLE trials; DROP TABLE frozen_groups; UPDATE meta SET value = 1 WHERE key = 'format';";
+        ALTER TABLE history DROP COLUMN request; DROP TABLE trials; DROP TABLE frozen_groups; DROP TABLE attempts; DROP TABLE parked;
+        DROP TABLE times; DROP TABLE breakers; DROP TABLE slots; UPDATE meta SET value = 1 WHERE key = 'format';";
     db.execute_batch(older).unwrap();
 }
 

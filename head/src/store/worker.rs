@@ -1,15 +1,18 @@
 //! The thread on which the store lives.
 //!
 //! Commits come one at a time (the engine groups what waits), so the queue is short. Between commits the thread writes down what was
-//! last known of nodes, in batches: a hint for the next start that costs one transaction every few seconds, whatever the traffic.
+//! last known of nodes and what the engine wants to remember, in batches: hints for the next start that cost one transaction every few seconds,
+//! whatever the traffic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::event::{CommitError, CommitId, Event, Record};
+use engine::memory::Memo;
+use engine::mutation::MutationId;
 use engine::state::{Change, LastKnown, NodeId, StateUrl, Value, Values};
 use tracing::{error, warn};
 
@@ -21,6 +24,12 @@ const NOTE_EVERY: Duration = Duration::from_secs(3);
 
 /// Time between two looks for history that is too old; what is kept exceeds its limits by at most the writes of that time.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// Attempts that may wait to be written down: all that 10,000 nodes try in a boot. The oldest are lost beyond that.
+const MAX_ATTEMPTS: usize = 65_536;
+
+/// Memos that are written in one batch: some 50 ms, for which a commit may have to wait.
+const MEMOS_A_BATCH: usize = 8_192;
 
 enum Order {
     Commit(Commit),
@@ -125,7 +134,59 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct StoreWorker {
     orders: Sender<Order>,
     news: Arc<Mutex<News>>,
+    memos: Arc<Mutex<Memos>>,
     health: StoreHealth,
+}
+
+/// What is to be remembered, with the times at which it was told.
+#[derive(Default)]
+struct Memos {
+    /// Each counts.
+    attempts: VecDeque<(u64, Memo)>,
+    /// Only the latest about one thing counts.
+    latest: BTreeMap<About, (u64, Memo)>,
+}
+
+/// What a memo is about, where a later one replaces an earlier one.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Parked(NodeId),
+    Times(MutationId),
+    Breaker(MutationId),
+    Limit(String),
+}
+
+impl Memos {
+    fn add(&mut self, told_ms: u64, memo: Memo) {
+        let about = match &memo {
+            Memo::Attempt { .. } => {
+                if self.attempts.len() == MAX_ATTEMPTS {
+                    self.attempts.pop_front();
+                }
+                self.attempts.push_back((told_ms, memo));
+                return;
+            }
+            Memo::Parked { node, .. } => About::Parked(*node),
+            Memo::Times { mutation, .. } => About::Times(mutation.clone()),
+            Memo::Breaker { mutation, .. } => About::Breaker(mutation.clone()),
+            Memo::Limit { name, .. } => About::Limit(name.clone()),
+        };
+        self.latest.insert(about, (told_ms, memo));
+    }
+
+    /// The next ones to write; what holds nodes back comes first.
+    fn take(&mut self) -> Vec<(u64, Memo)> {
+        let mut batch = Vec::new();
+        while batch.len() < MEMOS_A_BATCH {
+            match self.latest.pop_first() {
+                Some((_, memo)) => batch.push(memo),
+                None => break,
+            }
+        }
+        let room = self.attempts.len().min(MEMOS_A_BATCH - batch.len());
+        batch.extend(self.attempts.drain(..room));
+        batch
+    }
 }
 
 impl StoreWorker {
@@ -141,9 +202,11 @@ impl StoreWorker {
         let worker = Self {
             orders,
             news: Arc::default(),
+            memos: Arc::default(),
             health: StoreHealth::default(),
         };
         let (news, health) = (Arc::clone(&worker.news), worker.health.clone());
+        let memos = Arc::clone(&worker.memos);
         if store.is_on_reserve() {
             lock(&health.0).trouble = Some(CommitError::DiskFull.to_string());
         }
@@ -155,6 +218,7 @@ impl StoreWorker {
                     known,
                     keep,
                     news,
+                    memos,
                     now_ms,
                     committed,
                     health,
@@ -182,6 +246,11 @@ impl StoreWorker {
         );
     }
 
+    /// The engine wants to remember something, told at this time.
+    pub(crate) fn remember(&self, told_ms: u64, memo: Memo) {
+        lock(&self.memos).add(told_ms, memo);
+    }
+
     /// A node is gone.
     pub(crate) fn forget(&self, node: NodeId) {
         lock(&self.news).insert(node, None);
@@ -203,6 +272,7 @@ struct Thread<S, N, C> {
     known: BTreeMap<NodeId, Values>,
     keep: Retention,
     news: Arc<Mutex<News>>,
+    memos: Arc<Mutex<Memos>>,
     now_ms: N,
     committed: C,
     health: StoreHealth,
@@ -218,13 +288,18 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
                 Err(RecvTimeoutError::Timeout) => {
                     note_at = Instant::now() + NOTE_EVERY;
                     self.note();
+                    self.remember();
                     self.try_again();
                     if prune_at <= Instant::now() {
                         prune_at = Instant::now() + PRUNE_EVERY;
                         self.prune();
                     }
                 }
-                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return self.note(),
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.note();
+                    while self.remember() {}
+                    return;
+                }
             }
         }
     }
@@ -280,6 +355,23 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
         if let Err(why) = self.store.prune(&self.keep, (self.now_ms)()) {
             warn!(%why, "old history is not forgotten");
         }
+    }
+
+    /// Writes a batch of memos; whether there was one, and room for it.
+    fn remember(&mut self) -> bool {
+        if self.store.failed().is_some() || self.store.is_on_reserve() {
+            return false;
+        }
+        let memos = lock(&self.memos).take();
+        if memos.is_empty() {
+            return false;
+        }
+        let store = &mut self.store;
+        let (noted, _) = (self.health).timed(memos.len(), || store.remember(&memos));
+        if let Err(why) = &noted {
+            warn!(%why, memos = memos.len(), "what was tried and measured is not written down");
+        }
+        noted.is_ok()
     }
 
     fn note(&mut self) {
@@ -342,6 +434,10 @@ mod tests {
             _: u64,
         ) -> Result<(), CommitError> {
             lock(&self.noted).push(known.to_vec());
+            Ok(())
+        }
+
+        fn remember(&mut self, _: &[(u64, Memo)]) -> Result<(), CommitError> {
             Ok(())
         }
 

@@ -12,6 +12,7 @@ mod history;
 mod hostile;
 mod ipmitool;
 mod join;
+mod memory;
 mod modules;
 mod plan;
 mod plant;
