@@ -14,6 +14,7 @@ mod disk;
 mod faults;
 mod head;
 mod machine;
+mod modules;
 mod net;
 mod rng;
 mod stream;
