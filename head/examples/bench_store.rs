@@ -18,6 +18,7 @@ mod head {
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -40,6 +41,8 @@ use crate::head::store::{Retention, Sqlite, Store as _, StoreWorker};
 
 /// Each rate is measured this long, the disk's own in half of it.
 const LONG: Duration = Duration::from_secs(3);
+/// Size at which SQLite begins its log anew.
+const LOG_BYTES: u64 = 4 << 20;
 /// Writers at once.
 const WRITERS: [u32; 3] = [1, 16, 256];
 /// Nodes of one large write.
@@ -68,7 +71,7 @@ fn run(folder: &Path) -> Result<()> {
     );
     let probe = folder.join("flushes");
     let mut disk = flushes(&probe)?;
-    println!("  the disk itself: append 4 KiB, flush      {disk:>9.0} /s");
+    println!("  the disk itself: 4 KiB in place, flush    {disk:>9.0} /s");
     let mut head = Head::open(&folder.join("rates"))?.head;
     head.write(add(0, LARGE))?;
     for writers in WRITERS {
@@ -119,12 +122,15 @@ impl Cpu {
     }
 }
 
-/// Flushes a second of a small append: what one commit costs at least.
+/// Flushes a second of a small write into a file that has its size: what one commit costs at least, for the database's log is written over, too.
 fn flushes(path: &Path) -> Result<f64> {
     let mut file = fs::File::create(path)?;
+    file.write_all(&vec![0; LOG_BYTES as usize])?;
+    file.sync_all()?;
     let (start, mut count) = (Instant::now(), 0_u32);
     while start.elapsed() < LONG / 2 {
-        file.write_all(&[1; 4096])?;
+        let at = u64::from(count) * 4096 % LOG_BYTES;
+        file.write_all_at(&[1; 4096], at)?;
         file.sync_data()?;
         count += 1;
     }

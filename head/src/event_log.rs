@@ -115,7 +115,7 @@ impl EventLog {
                 let phase = if *over { "over" } else { "raised" };
                 metrics::counter!("kraken_alarms_total", "kind" => *kind, "phase" => phase)
                     .increment(1);
-                warn!(kind, about, over, text = clean(text), "guard rail");
+                warn!(kind, over, about, text = clean(text), "guard rail");
             }
             Event::Refused { node, why } => {
                 metrics::counter!("kraken_refused_total").increment(1);

@@ -4,7 +4,7 @@
 //! last known of nodes and what the engine wants to remember, in batches: hints for the next start that cost one transaction every few seconds,
 //! whatever the traffic.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -216,6 +216,7 @@ impl StoreWorker {
                 Thread {
                     store,
                     known,
+                    behind: BTreeSet::new(),
                     keep,
                     news,
                     memos,
@@ -270,6 +271,8 @@ impl StoreWorker {
 struct Thread<S, N, C> {
     store: S,
     known: BTreeMap<NodeId, Values>,
+    /// Nodes of which the store knows less.
+    behind: BTreeSet<NodeId>,
     keep: Retention,
     news: Arc<Mutex<News>>,
     memos: Arc<Mutex<Memos>>,
@@ -349,7 +352,7 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
     }
 
     fn prune(&mut self) {
-        if self.store.failed().is_some() {
+        if self.is_short() {
             return;
         }
         if let Err(why) = self.store.prune(&self.keep, (self.now_ms)()) {
@@ -359,7 +362,7 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
 
     /// Writes a batch of memos; whether there was one, and room for it.
     fn remember(&mut self) -> bool {
-        if self.store.failed().is_some() || self.store.is_on_reserve() {
+        if self.is_short() {
             return false;
         }
         let memos = lock(&self.memos).take();
@@ -376,10 +379,10 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
 
     fn note(&mut self) {
         let news = std::mem::take(&mut *lock(&self.news));
-        let mut batch = Vec::new();
         for (node, changes) in news {
             let Some(changes) = changes else {
                 self.known.remove(&node);
+                self.behind.remove(&node);
                 continue;
             };
             let changes = changes
@@ -387,19 +390,28 @@ impl<S: Store, N: Fn() -> u64, C: Fn(CommitId, Result<(), CommitError>)> Thread<
                 .map(|(url, value)| Change { url, value });
             let values = self.known.entry(node).or_default();
             if !values.apply(changes).is_empty() {
-                batch.push((node, values.clone()));
+                self.behind.insert(node);
             }
         }
-        let is_short = self.store.failed().is_some() || self.store.is_on_reserve();
-        if batch.is_empty() || is_short {
+        if self.behind.is_empty() || self.is_short() {
             return;
         }
-        // A hint that is lost costs nothing but a slower start.
+        let known = |id: &NodeId| Some((*id, self.known.get(id)?.clone()));
+        let batch: Vec<_> = self.behind.iter().filter_map(known).collect();
         let (store, now_ms) = (&mut self.store, (self.now_ms)());
         let (noted, _) = (self.health).timed(batch.len(), || store.note_last_known(&batch, now_ms));
-        if let Err(why) = noted {
-            warn!(%why, nodes = batch.len(), "what was last known of nodes is not written down");
+        match noted {
+            Ok(()) => self.behind.clear(),
+            // A hint: whoever starts before it is written is more careful, and nothing else.
+            Err(why) => {
+                warn!(%why, nodes = batch.len(), "what was last known of nodes is not written down yet");
+            }
         }
+    }
+
+    /// Whether nothing shall be written that can wait.
+    fn is_short(&self) -> bool {
+        self.store.failed().is_some() || self.store.is_on_reserve()
     }
 }
 
@@ -434,7 +446,7 @@ mod tests {
             _: u64,
         ) -> Result<(), CommitError> {
             lock(&self.noted).push(known.to_vec());
-            Ok(())
+            self.result.clone()
         }
 
         fn remember(&mut self, _: &[(u64, Memo)]) -> Result<(), CommitError> {
@@ -491,6 +503,40 @@ mod tests {
         worker.stop();
         thread.join().unwrap();
         assert_eq!(*lock(&noted), [vec![(id(2), same)]]);
+    }
+
+    #[test]
+    fn what_a_full_disk_did_not_take_is_noted_later() {
+        let worker = StoreWorker {
+            orders: channel().0,
+            news: Arc::default(),
+            memos: Arc::default(),
+            health: StoreHealth::default(),
+        };
+        let noted = Noted::default();
+        let mut behind = Thread {
+            store: FakeStore {
+                noted: Arc::clone(&noted),
+                result: Err(CommitError::DiskFull),
+            },
+            known: BTreeMap::new(),
+            behind: BTreeSet::new(),
+            keep: Retention::default(),
+            news: Arc::clone(&worker.news),
+            memos: Arc::default(),
+            now_ms: || 7,
+            committed: |_, _| {},
+            health: StoreHealth::default(),
+        };
+        worker.known(id(1), &[change("SYNC")]);
+        worker.known(id(2), &[change("SYNC")]);
+        behind.note();
+        worker.forget(id(2));
+        behind.store.result = Ok(());
+        behind.note();
+        behind.note();
+        let nodes = |batch: &Vec<(NodeId, Values)>| batch.len();
+        assert_eq!(lock(&noted).iter().map(nodes).collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use engine::state::NodeId;
 use engine::sync::SessionId;
@@ -210,13 +209,6 @@ impl Child {
             to_child::Kind::Frame(frame) => Ok(convert::frame_from_proto(frame).expect("frame")),
             other => panic!("{other:?} in a session"),
         }
-    }
-
-    /// Nothing comes over the stream for a while.
-    pub(crate) async fn stream_is_quiet(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_millis(300), self.stream.message())
-            .await
-            .is_err()
     }
 }
 

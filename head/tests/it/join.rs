@@ -130,7 +130,8 @@ async fn a_node_is_switched_on_joins_and_is_adopted_after_a_crash() {
     child.send_stream(&Frame::Delta(report)).await;
     wait_dsc(&client, "n1", "/image/last_error", Some(&text)).await;
 
-    // Replayed, flipped, cut and strange datagrams are dropped and counted.
+    // Replayed, flipped, cut and strange datagrams are dropped and counted, and move nothing.
+    let before = list(&mut client, "n1").await.unwrap();
     child.udp.send(&datagram).await.unwrap();
     let mut flipped = child.sealed.seal(child.session, &hello(2, 0)).unwrap();
     let last = flipped.len() - 1;
@@ -145,7 +146,11 @@ async fn a_node_is_switched_on_joins_and_is_adopted_after_a_crash() {
         })
         .await;
     }
-    assert!(child.stream_is_quiet().await);
+    let after = list(&mut client, "n1").await.unwrap();
+    assert_eq!(
+        (&after[0].cfg, &after[0].dsc),
+        (&before[0].cfg, &before[0].dsc)
+    );
 
     // kill -9: the agent comes back with its certificate, in any state, and nothing is switched.
     head.kill();
