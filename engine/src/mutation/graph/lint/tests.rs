@@ -241,7 +241,8 @@ fn modules_that_find_out_one_url_and_contradict_each_other_are_named() {
         finders[3].requires = super::super::tests::conditions(requires);
         finders
     };
-    let told = "warn: m/INa and n/X both find out /a where it is unknown, and expect different values, 1 and 2: whichever a node's goal needs looks, and they may contradict each other; let their requires or excludes differ, or leave it to one module [two-finders]";
+    let told = "warn: m/INa and n/X both find out /a where it is unknown, and expect different values, 1 and 2: whichever a node's goal needs looks, \
+        and they may contradict each other; let their requires or excludes differ, or leave it to one module [two-finders]";
     check(found("n/X", ""), &[told]);
     check(found("n/X", "/site=lab"), &[told]);
     // Of one module that is a choice, and so are different nodes.
