@@ -6,23 +6,24 @@
 
 mod command;
 mod redfish;
+mod target;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::event::Fire;
 use engine::mutation::{MutationContext, MutationId};
-use engine::state::{Change, NodeId, NodeName, Value, Values};
+use engine::state::{Change, NodeId, NodeName, Value};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use self::redfish::Redfish;
+use self::target::{Driver, Target};
 use super::declare::{mutation, url};
 use super::{Declaration, Module, Reports};
 use crate::config::PowerCommand;
@@ -89,53 +90,6 @@ impl DriverError {
             .rev()
             .find(|at| text.is_char_boundary(*at));
         &text[..end.unwrap_or(0)]
-    }
-}
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq, Default)]
-struct Password(String);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Driver {
-    Redfish,
-    Command,
-}
-
-/// How to reach the power switch of one node: `/power` of its Cfg.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    name: NodeName,
-    driver: Driver,
-    address: String,
-    username: String,
-    password: Password,
-    insecure: bool,
-}
-
-impl Target {
-    /// `None` without a driver.
-    fn of(name: &NodeName, cfg: &Values) -> Option<Self> {
-        let driver = match cfg.text("/power/driver")? {
-            "REDFISH" => Driver::Redfish,
-            "COMMAND" => Driver::Command,
-            _ => return None,
-        };
-        let text = |at: &str| cfg.text(at).unwrap_or_default().to_owned();
-        Some(Self {
-            name: name.clone(),
-            driver,
-            address: text("/power/target"),
-            username: text("/power/username"),
-            password: Password(text("/power/password")),
-            insecure: cfg.get("/power/insecure") == Some(&Value::Bool(true)),
-        })
     }
 }
 

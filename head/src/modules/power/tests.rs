@@ -6,9 +6,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use engine::event::Input;
+use engine::state::Values;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
+use super::target::Password;
 use super::*;
 
 pub(super) fn target(name: &str) -> Target {
