@@ -12,6 +12,7 @@ use crate::state::{Change, NodeName, Value, core};
 
 mod follow;
 mod freeze;
+mod full_disk;
 mod permits;
 mod rails;
 
