@@ -3,7 +3,7 @@
 mod backup;
 
 use super::*;
-use crate::event::{ConnId, Record, SchemaEdit};
+use crate::event::{ConnId, SchemaEdit};
 use crate::state::Values;
 use crate::sync::join::{Accepted, Channel, HelloMessage, JoinOutcome, ProofMessage};
 use crate::sync::message::{Delta, Frame, Hello};
