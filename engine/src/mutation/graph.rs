@@ -18,9 +18,11 @@ mod states;
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 pub use check::GraphError;
 use compile::{Rule, Val, Variable};
+use order::Footprint;
 pub use order::MAX_ORDERED;
 pub use search::MAX_EXPLORED;
 pub use states::{MAX_GRAPH_STATES, StateEdge, StateGraph, StateNode};
@@ -45,6 +47,8 @@ pub struct MutationGraph {
     by_url: BTreeMap<StateUrl, usize>,
     variables: Vec<Variable>,
     rules: Vec<Rule>,
+    /// One a mutation, for what may run side by side.
+    footprints: Vec<OnceLock<Footprint>>,
     discoverables: BTreeSet<StateUrl>,
 }
 

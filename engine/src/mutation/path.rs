@@ -2,6 +2,7 @@
 //!
 //! The search itself is in [`super::graph`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -240,17 +241,18 @@ impl Planner {
     ) -> Option<MutationPath> {
         let graph = self.graph.clone();
         let mut path = MutationPath::default();
-        let mut after = dsc.clone();
+        // Copied only if something applies: mostly, what is under way has just been reached.
+        let mut after = Cow::Borrowed(dsc);
         for id in first {
             let applies = |found: &&Mutation| graph.applies(found, &after, cfg);
             let mutation = graph.mutation(id).filter(applies)?;
             let urls = mutation.mutates.iter().map(|change| change.url.clone());
             let changed: Vec<StateUrl> = urls.collect();
             for change in &mutation.mutates {
-                after.set(change.url.clone(), change.to.clone());
+                after.to_mut().set(change.url.clone(), change.to.clone());
             }
             for url in graph.forget(&after, cfg, &changed) {
-                after.set(url, None);
+                after.to_mut().set(url, None);
             }
             path.steps.push((*id).clone());
             path.cost += u64::from(mutation.cost);

@@ -175,11 +175,7 @@ impl Progress {
                 continue;
             };
             let in_the_way = |current: &Current| {
-                current.mutation == *id
-                    || view
-                        .graph
-                        .mutation(&current.mutation)
-                        .is_some_and(|other| view.graph.are_tied(mutation, other))
+                current.mutation == *id || view.graph.are_tied(id, &current.mutation)
             };
             if self.currents.iter().any(in_the_way) {
                 continue;

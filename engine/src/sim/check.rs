@@ -263,10 +263,9 @@ impl Check {
             MutationEvent::Fired { ours: true } => {
                 let graph = self.planner.graph();
                 let in_flight = self.in_flight.entry((host, node)).or_default();
-                let declared = |id: &MutationId| graph.mutation(id);
+                let is_gone = |id: &MutationId| graph.mutation(id).is_none();
                 let tied = in_flight.iter().find(|(other, _)| {
-                    let both = declared(mutation).zip(declared(other));
-                    both.is_none_or(|(one, other)| graph.are_tied(one, other))
+                    is_gone(mutation) || is_gone(other) || graph.are_tied(mutation, other)
                 });
                 let tied = tied.map(|(other, _)| other.clone());
                 in_flight.push((mutation.clone(), attempt));

@@ -1,7 +1,7 @@
 //! From declarations to numbers: urls become indices, values their places in a sorted list, conditions sorted lists of such places.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::check::check;
 use super::{GraphError, MAX_CUTS, MAX_URLS, MutationGraph, is_core_discoverable};
@@ -256,6 +256,7 @@ pub(super) fn compile(set: &MutationSet) -> Result<MutationGraph, GraphError> {
     link_rules(&mut variables, &rules, &set);
     Ok(MutationGraph {
         discoverables: set.discoverables.iter().cloned().collect(),
+        footprints: rules.iter().map(|_| OnceLock::new()).collect(),
         set,
         by_id,
         by_url,

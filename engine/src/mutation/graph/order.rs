@@ -15,7 +15,8 @@ use crate::mutation::{Mutation, MutationId};
 pub const MAX_ORDERED: usize = 256;
 
 /// What a mutation looks at and changes, as places of variables.
-struct Footprint {
+#[derive(Debug)]
+pub(super) struct Footprint {
     reads: BTreeSet<usize>,
     writes: BTreeSet<usize>,
     /// What may become unknown by it. Two mutations may share that: whatever their order, what either makes unknown is unknown in the end.
@@ -45,10 +46,8 @@ impl MutationGraph {
         if self.set().one_by_one || steps.len() > MAX_ORDERED {
             return chain().collect();
         }
-        let footprints: Option<Vec<Footprint>> = steps
-            .iter()
-            .map(|step| self.mutation(step).map(|found| self.footprint(found)))
-            .collect();
+        let footprints: Option<Vec<&Footprint>> =
+            steps.iter().map(|step| self.footprint(step)).collect();
         let Some(footprints) = footprints else {
             return chain().collect();
         };
@@ -59,7 +58,7 @@ impl MutationGraph {
             let mut direct = Vec::new();
             // From the latest on: what comes before one of them already needs no word of its own.
             for earlier in (0..step).rev() {
-                if !all.contains(&earlier) && footprint.is_tied_to(&footprints[earlier]) {
+                if !all.contains(&earlier) && footprint.is_tied_to(footprints[earlier]) {
                     direct.push(earlier);
                     all.insert(earlier);
                     all.extend(&before[earlier]);
@@ -72,12 +71,21 @@ impl MutationGraph {
         order
     }
 
-    /// Whether these two must not run side by side.
-    pub fn are_tied(&self, one: &Mutation, other: &Mutation) -> bool {
-        self.set().one_by_one || self.footprint(one).is_tied_to(&self.footprint(other))
+    /// Whether these two must not run side by side. What is not declared is tied to nothing.
+    pub fn are_tied(&self, one: &MutationId, other: &MutationId) -> bool {
+        let (one, other) = (self.footprint(one), self.footprint(other));
+        let both = one.zip(other);
+        both.is_some_and(|(one, other)| self.set().one_by_one || one.is_tied_to(other))
     }
 
-    fn footprint(&self, mutation: &Mutation) -> Footprint {
+    /// Found out when it is first asked for: most mutations of a large set are on no path.
+    fn footprint(&self, id: &MutationId) -> Option<&Footprint> {
+        let index = *self.by_id.get(id)?;
+        let mutation = &self.set.mutations[index];
+        Some(self.footprints[index].get_or_init(|| self.find_footprint(mutation)))
+    }
+
+    fn find_footprint(&self, mutation: &Mutation) -> Footprint {
         let place = |url| self.by_url.get(url).copied();
         let changed = mutation.mutates.iter();
         let writes: BTreeSet<usize> = changed.filter_map(|change| place(&change.url)).collect();

@@ -74,8 +74,7 @@ fn disruptive_steps_and_a_careful_set_run_alone() {
     let graph = MutationGraph::new(&careful).unwrap();
     assert_eq!(drawn(&graph, "", "/a=x /b=x /c=x"), expect);
     let [a, b] = ["m", "m"].map(|module| MutationId::new(module, "A"));
-    let one = graph.mutation(&a).unwrap();
-    assert!(graph.are_tied(one, graph.mutation(&b).unwrap()));
+    assert!(graph.are_tied(&a, &b));
 }
 
 /// Puts a mutation's result into a node, with all that becomes unknown by it.
