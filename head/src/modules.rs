@@ -97,7 +97,19 @@ impl Reports {
 
     /// Reports that an attempt is over.
     pub(crate) async fn fail(&self, fire: &Fire, text: String) {
-        let (node, mutation, attempt) = (fire.node, fire.mutation.clone(), fire.attempt);
+        let mutation = fire.mutation.clone();
+        self.fail_attempt(fire.node, mutation, fire.attempt, text)
+            .await;
+    }
+
+    /// Likewise, of an attempt of which no more is known than its number.
+    pub(crate) async fn fail_attempt(
+        &self,
+        node: NodeId,
+        mutation: MutationId,
+        attempt: u64,
+        text: String,
+    ) {
         self.send(Input::MutationFailed {
             node,
             mutation,

@@ -150,22 +150,7 @@ pub fn build() -> Result<Artifacts> {
     let demo = once("demo", "demo image", &key, |out, stage, log| {
         let root = tempfile::tempdir_in(&lab)?;
         demo::make_root(root.path(), &busybox)?;
-        let mut command = Command::new(&image_tool);
-        command.args([
-            "image",
-            "--name",
-            "demo",
-            "--init",
-            "/sbin/init",
-            "--all-root",
-            "--from",
-        ]);
-        command
-            .arg(root.path())
-            .arg("--keys")
-            .arg(&keys)
-            .arg("--out")
-            .arg(out);
+        let mut command = demo::pack(root.path(), &image_tool, &keys, out);
         stage.run(&mut command, log)
     })?;
     let key = [busybox_digest, probe::recipe()].join("\n");

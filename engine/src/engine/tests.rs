@@ -127,6 +127,19 @@ fn set_b() -> MutationSet {
     }
 }
 
+/// An operator's write with this number.
+fn write(request: u64, ops: Vec<WriteOp>) -> Write {
+    Write {
+        request: RequestId(request),
+        author: "test".into(),
+        reason: "-".into(),
+        if_revision: 0,
+        key: None,
+        now_ms: 0,
+        ops,
+    }
+}
+
 impl Head {
     pub(super) fn new() -> Self {
         Self::with_nodes(&[])
@@ -255,15 +268,7 @@ impl Head {
 
     pub(super) fn write(&mut self, ops: Vec<WriteOp>) -> Result<WriteDone, WriteError> {
         self.requests += 1;
-        self.input(Input::Write(Write {
-            request: RequestId(self.requests),
-            author: "test".into(),
-            reason: "-".into(),
-            if_revision: 0,
-            key: None,
-            now_ms: 0,
-            ops,
-        }));
+        self.input(Input::Write(write(self.requests, ops)));
         self.written.pop().unwrap()
     }
 

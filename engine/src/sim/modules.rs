@@ -79,16 +79,17 @@ impl World {
         );
     }
 
+    /// Whether the head that fired lives, and has not interrupted it.
+    fn is_wanted(&self, incarnation: u64, fire: &Fire) -> bool {
+        let head = self.head.as_ref();
+        head.is_some_and(|head| {
+            head.incarnation == incarnation && !head.interrupted.contains(&fire.attempt)
+        })
+    }
+
     /// The power module reads the state until it is what was asked.
     pub(super) fn power_seen(&mut self, incarnation: u64, fire: &Fire, on: Option<bool>) {
-        let Some(head) = self
-            .head
-            .as_ref()
-            .filter(|head| head.incarnation == incarnation)
-        else {
-            return;
-        };
-        if head.interrupted.contains(&fire.attempt) {
+        if !self.is_wanted(incarnation, fire) {
             return;
         }
         let Some(index) = self.machine_of(fire.node) else {
@@ -146,14 +147,7 @@ impl World {
     }
 
     pub(super) fn arm(&mut self, incarnation: u64, fire: &Fire) {
-        let Some(head) = self
-            .head
-            .as_ref()
-            .filter(|head| head.incarnation == incarnation)
-        else {
-            return;
-        };
-        if head.interrupted.contains(&fire.attempt) {
+        if !self.is_wanted(incarnation, fire) {
             return;
         }
         let grant = NewGrant {

@@ -7,6 +7,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    process::Command,
 };
 
 use anyhow::Result;
@@ -95,4 +96,13 @@ fn make_program(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     Ok(())
+}
+
+/// Signs and packs a root as the image `demo`.
+pub fn pack(root: &Path, image_tool: &Path, keys: &Path, out: &Path) -> Command {
+    let mut command = Command::new(image_tool);
+    command.args(["image", "--name", "demo", "--init", "/sbin/init"]);
+    command.args(["--all-root", "--from"]).arg(root);
+    command.arg("--keys").arg(keys).arg("--out").arg(out);
+    command
 }

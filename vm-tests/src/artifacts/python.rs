@@ -106,22 +106,7 @@ pub fn image(artifacts: &Artifacts) -> Result<PathBuf> {
         demo::make_page(root.path(), "swappiness", SWAPPINESS)?;
         let prefix = copy_python(&python, venv.path(), root.path(), &app)?;
         start_with_init(root.path(), &prefix)?;
-        let mut command = Command::new(&artifacts.image_tool);
-        command.args([
-            "image",
-            "--name",
-            "demo",
-            "--init",
-            "/sbin/init",
-            "--all-root",
-            "--from",
-        ]);
-        command
-            .arg(root.path())
-            .arg("--keys")
-            .arg(&artifacts.keys)
-            .arg("--out")
-            .arg(out);
+        let mut command = demo::pack(root.path(), &artifacts.image_tool, &artifacts.keys, out);
         stage.run(&mut command, log)
     })
 }

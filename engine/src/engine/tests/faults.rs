@@ -268,19 +268,12 @@ fn f06_a_commit_that_hangs_holds_up_nobody_else() {
     head.add(2, &[]);
     head.fired.clear();
     let session = join(&mut head, id(1), 1).unwrap();
-    let write = Write {
-        request: RequestId(99),
-        author: "test".into(),
-        reason: "-".into(),
-        if_revision: 0,
-        key: None,
-        now_ms: 0,
-        ops: vec![WriteOp::Set {
-            node: id(2),
-            changes: vec![change("/PhysState=POWER_ON")],
-        }],
-    };
-    head.engine.handle_input(Input::Write(write), head.now);
+    let ops = vec![WriteOp::Set {
+        node: id(2),
+        changes: vec![change("/PhysState=POWER_ON")],
+    }];
+    head.engine
+        .handle_input(Input::Write(write(99, ops)), head.now);
     // Half a minute passes without a word from the store.
     let (mut pending, mut hellos) = (None, 0);
     let end = head.now + Duration::from_secs(30);

@@ -38,19 +38,12 @@ fn f05_a_full_disk_refuses_operators_and_keeps_what_the_head_needs() {
     .unwrap();
     head.fired.clear();
     let operator = |head: &mut Head, mac: &str| {
-        let write = Write {
-            request: RequestId(99),
-            author: "test".into(),
-            reason: "-".into(),
-            if_revision: 0,
-            key: None,
-            now_ms: 0,
-            ops: vec![WriteOp::Set {
-                node: id(2),
-                changes: vec![change(&format!("/ipv4/boot/mac=52:54:00:00:00:{mac}"))],
-            }],
-        };
-        head.engine.handle_input(Input::Write(write), head.now);
+        let ops = vec![WriteOp::Set {
+            node: id(2),
+            changes: vec![change(&format!("/ipv4/boot/mac=52:54:00:00:00:{mac}"))],
+        }];
+        head.engine
+            .handle_input(Input::Write(write(99, ops)), head.now);
     };
     let find = |head: &mut Head, n: u8| {
         let found = Discovery {

@@ -2,7 +2,7 @@
 //!
 //! What the module may say is `engine::wire::module`'s business, what its end means the keeper's (the parent module).
 
-use engine::event::{Fire, Input};
+use engine::event::Fire;
 use engine::state::{NodeId, StateUrl, Values};
 use engine::wire::convert::{mutate_to_proto, values_to_proto};
 use engine::wire::module::{ModuleEvent, ModuleHost};
@@ -95,12 +95,7 @@ impl Keeper {
             let mutation = mutation.clone();
             self.shared
                 .reports
-                .send(Input::MutationFailed {
-                    node,
-                    mutation,
-                    attempt,
-                    text,
-                })
+                .fail_attempt(node, mutation, attempt, text)
                 .await;
         }
         end
@@ -140,12 +135,7 @@ impl Keeper {
                 } => {
                     self.shared
                         .reports
-                        .send(Input::MutationFailed {
-                            node,
-                            mutation,
-                            attempt,
-                            text,
-                        })
+                        .fail_attempt(node, mutation, attempt, text)
                         .await;
                 }
                 ModuleEvent::Line { level, node, text } => self.log(level, node, &text),
