@@ -377,4 +377,4 @@ impl Governor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use super::*;
 use crate::mutation::{MutationContext, UrlChange};
 use crate::state::core;
 
-struct Size(usize);
+pub(in crate::engine) struct Size(pub(in crate::engine) usize);
 
 impl Sizes for Size {
     fn behind(&self, _: &Gate) -> usize {
@@ -26,7 +26,7 @@ fn node(n: u8, group: &str) -> Node {
     node
 }
 
-fn power(name: &str, to: &str, disruptive: bool) -> Mutation {
+pub(in crate::engine) fn power(name: &str, to: &str, disruptive: bool) -> Mutation {
     Mutation {
         id: MutationId::new("power", name),
         context: MutationContext::Child,

@@ -2,36 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::super::governor::{Limit, Limits};
+use super::super::governor::tests::Size;
+use super::super::governor::{self, Limit, Limits};
 use super::*;
-use crate::mutation::{MutationContext, MutationId, UrlChange};
 use crate::state::NodeId;
 
-struct Size(usize);
-
-impl Sizes for Size {
-    fn behind(&self, _: &Gate) -> usize {
-        self.0
-    }
-}
-
 fn power(to: &str, disruptive: bool) -> Mutation {
-    Mutation {
-        id: MutationId::new("power", to),
-        context: MutationContext::Child,
-        mutates: vec![UrlChange {
-            url: "/PhysState".parse().unwrap(),
-            from: vec![None],
-            to: Some(to.into()),
-        }],
-        requires: Vec::new(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
-        timeout: None,
-        fail_to: Vec::new(),
-        cost: 1,
-        disruptive,
-    }
+    governor::tests::power(to, to, disruptive)
 }
 
 fn limit(at_once: u32, per_minute: u32) -> Limit {
