@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::v1;
 use serde::Serialize;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::connect::Head;
@@ -48,7 +49,7 @@ enum End {
 
 /// Waits until each of `names` shows `goals`, and says how it went.
 pub(crate) async fn wait(
-    mut head: Head,
+    head: Head,
     names: Vec<String>,
     goals: Vec<Goal>,
     timeout: Duration,
@@ -63,6 +64,9 @@ pub(crate) async fn wait(
     let mut ask = tokio::time::interval(ASK_EVERY);
     ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = 0;
+    // At most one, beside the loop: a head that is slow to answer keeps neither the watch nor a Ctrl-C waiting.
+    let mut answers = JoinSet::new();
+    let mut given_up = std::pin::pin!(given_up(started + timeout));
     let end = loop {
         if follow.mirror.is_synced() && waiting.is_over() {
             break End::Over;
@@ -70,18 +74,21 @@ pub(crate) async fn wait(
         bar.show(&waiting);
         tokio::select! {
             biased;
-            Ok(()) = tokio::signal::ctrl_c() => break End::Interrupted,
-            () = tokio::time::sleep_until(started + timeout) => break End::Timeout,
-            _ = ask.tick() => {
+            end = &mut given_up => break end,
+            _ = ask.tick(), if answers.is_empty() => {
                 let rest: Vec<&str> = waiting.unfinished().collect();
                 let some: Vec<&str> = rest.iter().cycle().skip(asked).take(rest.len().min(ASK_AT_ONCE)).copied().collect();
                 asked = (asked + some.len()).checked_rem(rest.len()).unwrap_or(0);
                 let request = v1::ExplainRequest { nodes: names::fold(some) };
-                // Without an answer the reasons are missing, and the watch still tells who is done.
-                if !request.nodes.is_empty() && let Ok(answer) = head.explain(request).await {
-                    answer.get_ref().reports.iter().for_each(|report| waiting.handle_report(report));
+                if !request.nodes.is_empty() {
+                    let mut head = head.clone();
+                    answers.spawn(async move { head.explain(request).await });
                 }
             }
+            // Without an answer the reasons are missing, and the watch still tells who is done.
+            Some(answer) = answers.join_next() => if let Ok(Ok(answer)) = answer {
+                answer.get_ref().reports.iter().for_each(|report| waiting.handle_report(report));
+            },
             step = follow.next(context) => match step? {
                 Step::Lines(lines) => {
                     bar.done(&touched(&lines, &mut waiting, &follow), started.elapsed(), context);
@@ -125,6 +132,15 @@ pub(crate) async fn wait(
         }
     }
     Ok(exit)
+}
+
+/// The operator's Ctrl-C, or the end of the time.
+async fn given_up(until: Instant) -> End {
+    tokio::select! {
+        biased;
+        Ok(()) = tokio::signal::ctrl_c() => End::Interrupted,
+        () = tokio::time::sleep_until(until) => End::Timeout,
+    }
 }
 
 /// Looks again at the nodes that lines are about. Returns those that are done for the first time.

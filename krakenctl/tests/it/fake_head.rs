@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) frozen: bool,
     pub(crate) frozen_groups: Vec<v1::FrozenGroup>,
     pub(crate) reports: BTreeMap<String, v1::Report>,
+    /// Whether `Explain` is never answered.
+    pub(crate) explains_nothing: bool,
     /// The answer to every `Plan`, and what was asked last.
     pub(crate) plan: v1::PlanResponse,
     pub(crate) planned: v1::PlanRequest,
