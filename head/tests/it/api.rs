@@ -5,7 +5,7 @@ use tonic::Code;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 
-use crate::rig::{Client, Rig, add, change, list, node, set, text, wait_dsc};
+use crate::rig::{Client, Rig, add, change, get, list, node, set, text, wait_dsc};
 
 #[tokio::test]
 async fn writes_are_all_or_nothing_and_rise() {
@@ -339,7 +339,7 @@ async fn tcp_needs_the_token() {
         Err(Code::PermissionDenied)
     );
     assert_eq!(call(Some(token.clone())).await, Ok(()));
-    let page = |path: &str| reqwest::get(format!("http://{}{path}", address.trim()));
+    let page = |path: &str| get(format!("http://{}{path}", address.trim()), None);
     assert_eq!(
         page("/healthz").await.unwrap().text().await.unwrap(),
         "ok\n"
@@ -353,11 +353,7 @@ async fn tcp_needs_the_token() {
         page("/kraken.v1.Admin/GetVersion").await.unwrap().status(),
         401
     );
-    let metrics = reqwest::Client::new()
-        .get(format!("http://{}/metrics", address.trim()))
-        .bearer_auth(token)
-        .send()
-        .await;
+    let metrics = get(format!("http://{}/metrics", address.trim()), Some(&token)).await;
     let metrics = metrics.unwrap().text().await.unwrap();
     assert!(
         metrics.contains("kraken_nodes{run_state=\"SYNC\"} 1"),
@@ -484,11 +480,11 @@ async fn a_socket_that_was_opened_before_is_served() {
         .arg(rig.path("head.toml"))
         .stdin(std::os::fd::OwnedFd::from(listener));
     let (_head, _client) = rig.start_with(command).await;
-    let health = reqwest::get(format!("http://{address}/healthz"))
+    let health = get(format!("http://{address}/healthz"), None)
         .await
         .unwrap();
     assert_eq!(health.text().await.unwrap(), "ok\n");
-    let metrics = reqwest::get(format!("http://{address}/metrics"))
+    let metrics = get(format!("http://{address}/metrics"), None)
         .await
         .unwrap();
     assert_eq!(metrics.status(), 401);

@@ -7,7 +7,7 @@ use engine::sync::join::{GrantFile, RefuseReason};
 use engine::sync::message::{Frame, Hello};
 
 use crate::child::{By, Child, Credentials};
-use crate::rig::{Client, Rig, add, eventually, list, node};
+use crate::rig::{Client, Rig, add, eventually, get, list, node};
 
 /// Of the one machine.
 const MAC: &str = "52:54:00:4b:00:01";
@@ -76,7 +76,7 @@ impl Plant {
         eventually(path, || {
             let url = url.clone();
             async move {
-                let response = reqwest::get(url).await.ok()?;
+                let response = get(url, None).await.ok()?;
                 Some(
                     response
                         .error_for_status()

@@ -195,6 +195,23 @@ pub(crate) async fn connect(socket: &Path) -> Result<Client, tonic::transport::E
     Ok(AdminClient::new(endpoint.connect().await?).max_decoding_message_size(64 << 20))
 }
 
+/// Gets a page over plain HTTP. Unlike `reqwest::get` this needs no CA certificates on the machine.
+pub(crate) async fn get(
+    url: impl reqwest::IntoUrl,
+    token: Option<&str>,
+) -> reqwest::Result<reqwest::Response> {
+    let client = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .build()?;
+    let request = client.get(url);
+    match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    }
+    .send()
+    .await
+}
+
 /// Asks until there is an answer.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,

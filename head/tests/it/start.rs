@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proto::v1;
 
-use crate::rig::{Rig, WAIT, add, connect, list, node};
+use crate::rig::{Rig, WAIT, add, connect, eventually, list, node, text};
 
 #[tokio::test]
 async fn f07_a_second_head_is_refused_and_the_first_goes_on() {
@@ -193,4 +193,54 @@ async fn f59_signals_do_what_they_should() {
         connect(&rig.path("run/api.sock")).await.is_err(),
         "the socket is gone"
     );
+}
+
+#[tokio::test]
+async fn a_machine_without_ca_certificates_runs_a_head_and_says_what_is_missing() {
+    let rig = Rig::new("[power]\npoll = \"1s\"\n");
+    let (file, folder) = (rig.path("ca-certificates.crt"), rig.path("no-certificates"));
+    fs::create_dir(&folder).unwrap();
+    let mut command = rig.command();
+    command
+        .env("SSL_CERT_FILE", &file)
+        .env("SSL_CERT_DIR", &folder);
+    let (head, mut client) = rig.start_with(command).await;
+    let missing = "install the package ca-certificates";
+    let warned = "BMCs under https cannot be reached";
+    assert!(head.logged(warned).await.contains(missing));
+    // Nothing listens on port 1, so whoever gets as far as to ask is refused.
+    let bmc = |name, scheme: &str| {
+        let target = format!("{scheme}://127.0.0.1:1/redfish/v1/Systems/1");
+        node(
+            name,
+            &[("/power/driver", "REDFISH"), ("/power/target", &target)],
+        )
+    };
+    let mut unchecked = bmc("unchecked", "https");
+    let insecure = v1::ValueChange {
+        url: "/power/insecure".into(),
+        value: Some(v1::Value {
+            kind: Some(v1::value::Kind::BoolValue(true)),
+        }),
+    };
+    unchecked.cfg.as_mut().unwrap().values.push(insecure);
+    let nodes = vec![bmc("checked", "https"), bmc("plain", "http"), unchecked];
+    add(&mut client, nodes).await.unwrap();
+    let error = async |name: &str, part: &str| {
+        eventually(&format!("{part:?} of {name}"), || {
+            let (mut client, name) = (client.clone(), name.to_owned());
+            async move {
+                let nodes = list(&mut client, &name).await.ok()?;
+                text(nodes[0].dsc.as_ref(), "/power/last_error").filter(|said| said.contains(part))
+            }
+        })
+        .await
+    };
+    error("plain", "the BMC does not answer").await;
+    error("unchecked", "the BMC does not answer").await;
+    error("checked", missing).await;
+    assert_eq!(head.log().matches(warned).count(), 1, "{}", head.log());
+    // Once there is one, nobody has to restart anything.
+    fs::copy(rig.path("keys/ca.pem"), &file).unwrap();
+    error("checked", "the BMC does not answer").await;
 }

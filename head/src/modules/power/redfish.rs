@@ -2,13 +2,17 @@
 //!
 //! Basic authentication first; a BMC that wants a session gets one, which is kept until it is refused. Answers are bounded, redirects are not
 //! followed, and credentials go to the configured host only.
+//!
+//! CA certificates of the machine are needed for https alone, and there only where a BMC's certificate is checked: without any, the head starts
+//! and says so once, and those BMCs count as silent, with what to do as the reason. They are looked for anew until there are some.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::{DriverError, PowerState, Target};
 
@@ -25,9 +29,14 @@ const MAX_QUOTE: usize = 200;
 /// Sessions that are kept: one a BMC.
 const MAX_SESSIONS: usize = 65_536;
 
+/// What to do where no CA certificate is found.
+const NO_CA: &str = "install the package ca-certificates, or name a file of CA certificates in SSL_CERT_FILE, or set /power/insecure of nodes whose BMCs need no check";
+
 /// A client for any number of BMCs.
 pub(super) struct Redfish {
-    verifying: Client,
+    /// For BMCs whose certificates are checked; made once there is a CA certificate to check them with.
+    verifying: OnceLock<Client>,
+    /// For the others, and for those without TLS.
     trusting: Client,
     sessions: Mutex<HashMap<(String, String), String>>,
 }
@@ -35,20 +44,37 @@ pub(super) struct Redfish {
 impl Redfish {
     /// A client; `rustls` must have its provider.
     pub(super) fn new() -> Result<Self, reqwest::Error> {
-        let client = |insecure| {
-            Client::builder()
-                .timeout(REQUEST_TIMEOUT)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .redirect(redirect::Policy::none())
-                .no_proxy()
-                .danger_accept_invalid_certs(insecure)
-                .build()
-        };
-        Ok(Self {
-            verifying: client(false)?,
+        let redfish = Self {
+            verifying: OnceLock::new(),
             trusting: client(true)?,
             sessions: Mutex::default(),
-        })
+        };
+        if let Err(error) = redfish.verifying() {
+            warn!(error = error.text(), "BMCs under https cannot be reached");
+        }
+        Ok(redfish)
+    }
+
+    /// The client that checks certificates.
+    fn verifying(&self) -> Result<&Client, DriverError> {
+        if let Some(client) = self.verifying.get() {
+            return Ok(client);
+        }
+        let made = client(false).map_err(|error| {
+            let why = causes(&error);
+            DriverError::Unreachable(format!(
+                "no certificate of a BMC can be checked{why}: {NO_CA}"
+            ))
+        })?;
+        Ok(self.verifying.get_or_init(|| made))
+    }
+
+    /// The client for a url of this target.
+    fn client(&self, target: &Target, url: &Url) -> Result<&Client, DriverError> {
+        match target.insecure || url.scheme() == "http" {
+            true => Ok(&self.trusting),
+            false => self.verifying(),
+        }
     }
 
     /// The power state; `None` while it changes.
@@ -86,11 +112,7 @@ impl Redfish {
         url: Url,
         body: Option<&Value>,
     ) -> Result<Vec<u8>, DriverError> {
-        let client = if target.insecure {
-            &self.trusting
-        } else {
-            &self.verifying
-        };
+        let client = self.client(target, &url)?;
         let request = || {
             let request = client.request(method.clone(), url.clone());
             match body {
@@ -152,6 +174,16 @@ impl Redfish {
         }
         sessions.insert(key, token);
     }
+}
+
+fn client(insecure: bool) -> Result<Client, reqwest::Error> {
+    Client::builder()
+        .timeout(REQUEST_TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .danger_accept_invalid_certs(insecure)
+        .build()
 }
 
 fn system_url(target: &Target) -> Result<Url, DriverError> {
@@ -238,7 +270,12 @@ fn quote(text: &str) -> String {
 }
 
 fn chain(error: &reqwest::Error) -> String {
-    let mut text = "the BMC does not answer".to_owned();
+    format!("the BMC does not answer{}", causes(error))
+}
+
+/// What is behind an error of the client, which by itself says little.
+fn causes(error: &reqwest::Error) -> String {
+    let mut text = String::new();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
         text = format!("{text}: {error}");
