@@ -38,6 +38,8 @@ pub enum Memo {
         times: Times,
         /// The seconds that it counts with, where costs are learned.
         seconds: Option<u32>,
+        /// How long ago it succeeded last.
+        age: Duration,
     },
     /// Where the breaker of a mutation stands; the default is not worth keeping.
     Breaker {
@@ -93,7 +95,8 @@ impl Memo {
                 ages.for_each(|(_, _, age)| *age += by);
             }
             Self::Limit { passed, .. } => passed.iter_mut().for_each(|age| *age += by),
-            Self::Parked { .. } | Self::Times { .. } => {}
+            Self::Times { age, .. } => *age += by,
+            Self::Parked { .. } => {}
         }
         self
     }

@@ -1,7 +1,8 @@
 //! Where costs come from: as declared, or learned from measured times (`mutation::learned`).
 //!
 //! Learned costs are looked at anew when mutations are declared, and at most every [`LEARN_EVERY`] after something was measured: on a timer, before
-//! anything is planned, so all that follows from one event is planned with the same costs. They travel to agents as part of the set, so head
+//! anything is planned, so all that follows from one event is planned with the same costs. What has gone stale is seen then, too: as long as nothing
+//! succeeds, no way is worth comparing. They travel to agents as part of the set, so head
 //! and nodes plan alike; an agent learns nothing itself. A change of costs alone interrupts nothing: what is under way is gone on with.
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::mutation::measured::Measured;
 use crate::mutation::path::Planner;
 use crate::mutation::progress::Phase;
 use crate::mutation::{Mutation, MutationId, MutationSet};
+use crate::time::Instant;
 
 /// Time between two looks at measured times: other costs are news for every node, and nothing hangs on hearing them at once.
 pub const LEARN_EVERY: Duration = Duration::from_secs(300);
@@ -43,11 +45,12 @@ pub(super) struct Costs {
 
 impl Costs {
     /// Gives the mutations of a set the costs to plan with; `declared` are those that they were declared with.
-    fn price(&mut self, set: &mut MutationSet, declared: &BTreeMap<MutationId, u32>) {
+    fn price(&mut self, set: &mut MutationSet, declared: &BTreeMap<MutationId, u32>, now: Instant) {
         self.learned.refresh(set.mutations.iter(), &self.measured);
         for mutation in &mut set.mutations {
             if let Some(cost) = declared.get(&mutation.id) {
-                mutation.cost = self.learned.cost(mutation, *cost);
+                let stale = self.measured.stale(&mutation.id, now);
+                mutation.cost = self.learned.cost(mutation, *cost, stale);
             }
         }
     }
@@ -64,7 +67,7 @@ impl Engine {
         if !matches!(self.config.role, Role::Head { .. }) {
             return;
         }
-        self.costs.measured.note(mutation, took);
+        self.costs.measured.note(mutation, took, self.now);
         self.times_to_tell(mutation);
         if self.costs.source == CostSource::Learned && self.timers.at(Timer::Costs).is_none() {
             self.timers.set(Timer::Costs, Some(self.now + LEARN_EVERY));
@@ -79,7 +82,7 @@ impl Engine {
         }
         let costs = set.mutations.iter();
         let declared = costs.map(|m| (m.id.clone(), m.cost)).collect();
-        self.costs.price(&mut set, &declared);
+        self.costs.price(&mut set, &declared, self.now);
         let graph = MutationGraph::new(&set)?;
         self.costs.declared = declared;
         Ok(graph)
@@ -89,7 +92,7 @@ impl Engine {
     pub(super) fn learn(&mut self) {
         let mut set = self.graph().set().clone();
         let declared = std::mem::take(&mut self.costs.declared);
-        self.costs.price(&mut set, &declared);
+        self.costs.price(&mut set, &declared, self.now);
         self.costs.declared = declared;
         if set == *self.graph().set() {
             return;

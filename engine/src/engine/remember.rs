@@ -76,11 +76,13 @@ impl Engine {
         for mutation in std::mem::take(&mut self.untold.measured) {
             let times = self.costs.measured.get(&mutation).cloned();
             let seconds = self.costs.learned.seconds(&mutation);
-            if let Some(times) = times {
+            let age = self.costs.measured.age(&mutation, self.now);
+            if let Some((times, age)) = times.zip(age) {
                 self.remember(Memo::Times {
                     mutation,
                     times,
                     seconds,
+                    age,
                 });
             }
         }
@@ -158,11 +160,12 @@ impl Engine {
                 mutation,
                 times,
                 seconds,
+                age,
             } => {
                 if let Some(seconds) = seconds {
                     self.costs.learned.restore(mutation.clone(), seconds);
                 }
-                self.costs.measured.restore(mutation, times);
+                self.costs.measured.restore(mutation, times, now - age);
             }
             Memo::Breaker { mutation, breaker } => {
                 let is_open = breaker.open.is_some();

@@ -11,15 +11,37 @@
 //!
 //! So noise changes no cost: neither small differences, nor a time that lies on a border. What was measured less than three times counts with its
 //! timeout: nothing is tried only to learn what it takes, and a guess is never better than what is known. Failures count nowhere (`measured`).
+//!
+//! **A way that was left is taken again one day.** Who is not chosen is not measured, so a mutation that took long once would be left for ever,
+//! though what made it slow was mended. So a mutation counts with half its seconds once it has not succeeded for 30 days ([`FRESH`]), with a
+//! quarter after 60, down to 1. When the way through it is the cheapest at last, it is taken: a success makes it count in full again, three tell
+//! what it takes by then. The wait grows with how much slower it was: twice as slow, a month or two; sixteen times as slow, four months or five.
+//! Where nothing is carried out all counts sink together, and after a year declared costs alone are left.
+//!
+//! ```text
+//!   counts  64 ┤────╮                      ╭────╮         still slow: in full again at the next look, and left for as long
+//!           32 ┤    ╰────╮                 │    ╰────╮
+//!           16 ┤         ╰─────────────────╯         ╰──  the other way costs 20
+//!              0    30   60 days: taken, and tried by whoever plans within five minutes
+//!            2 ┤                           ╰───────────── mended: from the third success on
+//! ```
+//!
+//! Not forgotten at one stroke: a mutation of which nothing is known counts with its timeout, which is more than it ever took, and would never be
+//! taken. Not tried by chance, nor by some nodes only: plans would depend on a draw.
+//!
+//! [`FRESH`]: super::measured::FRESH
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::measured::Measured;
+use super::measured::{KEPT_STALE, Measured};
 use super::{Mutation, MutationId};
 
 /// Successes before a time counts: one odd node sets no cost.
 pub const MIN_TIMES: usize = 3;
+
+// What is left of stale times is outvoted by as many fresh ones as make a time count.
+const _: () = assert!(KEPT_STALE < MIN_TIMES);
 
 /// What a mutation counts with, in seconds, that was not measured and has no timeout: longer than most take.
 const UNKNOWN_SECONDS: u32 = 64;
@@ -56,15 +78,21 @@ impl Learned {
         }
     }
 
-    /// What a mutation costs that was declared with `cost`.
-    pub fn cost(&self, mutation: &Mutation, cost: u32) -> u32 {
+    /// What a mutation costs that was declared with `cost` and is so stale.
+    pub fn cost(&self, mutation: &Mutation, cost: u32, stale: u32) -> u32 {
         let guess = || match mutation.timeout {
             Some(timeout) => counted(timeout, None),
             None => UNKNOWN_SECONDS,
         };
-        let seconds = self.seconds(&mutation.id).unwrap_or_else(guess);
+        let known = self.seconds(&mutation.id);
+        let seconds = known.map_or_else(guess, |seconds| sunk(seconds, stale));
         cost.saturating_mul(seconds)
     }
+}
+
+/// Half as much for each time that a mutation's times went stale.
+fn sunk(seconds: u32, stale: u32) -> u32 {
+    seconds.checked_shr(stale).unwrap_or(0).max(1)
 }
 
 /// The power of two for a time; the one before while that still fits.

@@ -16,17 +16,20 @@ use rusqlite::{Row, Transaction, params};
 use super::load::uint;
 use super::sqlite::int;
 
-/// The tables, of format 4.
+/// The tables, of format 5.
 pub(super) const TABLES: &str = "
 CREATE TABLE attempts (
     node BLOB NOT NULL REFERENCES nodes ON DELETE CASCADE, n INTEGER NOT NULL, at_ms INTEGER NOT NULL, took_ms INTEGER NOT NULL,
     mutation TEXT NOT NULL, attempt INTEGER NOT NULL, result TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (node, n)
 ) WITHOUT ROWID;
 CREATE TABLE parked (node BLOB PRIMARY KEY REFERENCES nodes ON DELETE CASCADE, mutation TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE times (mutation TEXT PRIMARY KEY, millis TEXT NOT NULL, seconds INTEGER) WITHOUT ROWID;
+CREATE TABLE times (mutation TEXT PRIMARY KEY, millis TEXT NOT NULL, seconds INTEGER, at_ms INTEGER) WITHOUT ROWID;
 CREATE TABLE breakers (mutation TEXT PRIMARY KEY, retry_ms INTEGER, outcomes TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE slots (name TEXT PRIMARY KEY, holders TEXT NOT NULL, passed_ms TEXT NOT NULL) WITHOUT ROWID;
 ";
+
+/// From format 4: what was measured by then counts as measured at the first start with this one.
+pub(super) const TO_5: &str = "ALTER TABLE times ADD COLUMN at_ms INTEGER;";
 
 /// Writes a memo down that was told at this time.
 pub(super) fn note(tx: &Transaction<'_>, told_ms: u64, memo: &Memo) -> rusqlite::Result<()> {
@@ -50,9 +53,15 @@ pub(super) fn note(tx: &Transaction<'_>, told_ms: u64, memo: &Memo) -> rusqlite:
             mutation,
             times,
             seconds,
+            age,
         } => tx
-            .prepare_cached("INSERT OR REPLACE INTO times VALUES (?1, ?2, ?3)")?
-            .execute(params![mutation.as_str(), words(times.millis()), seconds])
+            .prepare_cached("INSERT OR REPLACE INTO times VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![
+                mutation.as_str(),
+                words(times.millis()),
+                seconds,
+                int(ago(age))
+            ])
             .map(drop),
         Memo::Breaker { mutation, breaker } if *breaker == PastBreaker::default() => tx
             .prepare_cached("DELETE FROM breakers WHERE mutation = ?1")?
@@ -166,15 +175,21 @@ pub(super) fn load(tx: &Transaction<'_>, now_ms: u64) -> rusqlite::Result<Vec<Me
             parked: Some((on, reason)),
         }))
     })?;
-    read("SELECT mutation, millis, seconds FROM times", &|row| {
-        let times: Times = Times::new(parsed(&row.get::<_, String>(1)?));
-        let seconds = row.get(2)?;
-        Ok(mutation(row, 0)?.map(|mutation| Memo::Times {
-            mutation,
-            times,
-            seconds,
-        }))
-    })?;
+    read(
+        "SELECT mutation, millis, seconds, at_ms FROM times",
+        &|row| {
+            let times: Times = Times::new(parsed(&row.get::<_, String>(1)?));
+            let seconds = row.get(2)?;
+            let at_ms: Option<i64> = row.get(3)?;
+            let age = at_ms.map_or(Duration::ZERO, |at| age(at.unsigned_abs()));
+            Ok(mutation(row, 0)?.map(|mutation| Memo::Times {
+                mutation,
+                times,
+                seconds,
+                age,
+            }))
+        },
+    )?;
     read(
         "SELECT mutation, retry_ms, outcomes FROM breakers",
         &|row| {

@@ -36,8 +36,10 @@ pub(super) fn to_present(tx: &Transaction<'_>, format: i64) -> Result<(), LoadEr
     if format < 3 {
         tx.execute_batch(TO_3)?;
     }
-    if format < 4 {
-        tx.execute_batch(memory::TABLES)?;
+    match format {
+        ..4 => tx.execute_batch(memory::TABLES)?,
+        4 => tx.execute_batch(memory::TO_5)?,
+        _ => {}
     }
     if format != FORMAT {
         set_meta(tx, "format", FORMAT as u64)?;

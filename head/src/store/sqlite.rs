@@ -22,7 +22,7 @@ use super::reserve::Reserve;
 use super::{Loaded, OpenError, Retention, Store, codec, history, memory, open};
 
 /// Format of the tables.
-pub(super) const FORMAT: i64 = 4;
+pub(super) const FORMAT: i64 = 5;
 
 /// Name of the database in the state directory.
 pub(crate) const FILE: &str = "kraken.db";

@@ -12,6 +12,7 @@ mod history;
 mod hostile;
 mod ipmitool;
 mod join;
+mod learned;
 mod memory;
 mod modules;
 mod plan;

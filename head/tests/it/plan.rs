@@ -10,7 +10,7 @@ use crate::rig::{Client, Rig, add, change, list, node, set};
 const POWER: &str =
     "[power]\ncommand = { on = [\"false\"], off = [\"false\"], status = [\"false\"] }\n";
 
-async fn plan(
+pub(crate) async fn plan(
     client: &mut Client,
     nodes: &str,
     changes: Vec<v1::ValueChange>,
@@ -31,7 +31,7 @@ async fn what_if(client: &mut Client, write: Write) -> Result<v1::PlanResponse, 
     client.plan(request).await.map(tonic::Response::into_inner)
 }
 
-fn steps(steps: &[v1::ReportStep]) -> Vec<&str> {
+pub(crate) fn steps(steps: &[v1::ReportStep]) -> Vec<&str> {
     steps.iter().map(|step| step.mutation.as_str()).collect()
 }
 

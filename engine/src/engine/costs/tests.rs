@@ -31,7 +31,12 @@ fn mutation(name: &str, from: &str, to: &str, cost: u32) -> Mutation {
 fn head(source: CostSource) -> Head {
     let mut head = Head::new();
     head.engine.set_costs(source);
-    head.input(Input::Declare(MutationSet {
+    head.input(Input::Declare(declared()));
+    head
+}
+
+fn declared() -> MutationSet {
+    MutationSet {
         generation: 2,
         mutations: vec![
             mutation("direct", "", "B", 3),
@@ -39,8 +44,7 @@ fn head(source: CostSource) -> Head {
             mutation("second", "A", "B", 1),
         ],
         ..MutationSet::default()
-    }));
-    head
+    }
 }
 
 fn direct_is_quick(head: &mut Head) {
@@ -83,6 +87,50 @@ fn what_was_measured_counts_at_the_next_look_and_interrupts_nothing() {
     head.set(1, "/pxe/state=A").unwrap();
     head.set(2, "/pxe/state=").unwrap();
     assert_eq!(head.interrupted, [MutationId::new("x", "first")]);
+}
+
+/// How both are priced: two steps of an hour at most each, and the direct way.
+fn costs(head: &Head) -> [u32; 3] {
+    let cost = |name| head.engine.graph().mutation(&MutationId::new("x", name));
+    ["direct", "first", "second"].map(|name| cost(name).unwrap().cost)
+}
+
+#[test]
+fn a_way_that_was_left_for_being_slow_is_taken_again_one_day_and_a_restart_does_not_put_that_off() {
+    let day = 86_400;
+    let mut head = head(CostSource::Learned);
+    let took = |head: &mut Head, name: &str, seconds: u64| {
+        head.engine.now = head.now;
+        let took = Duration::from_secs(seconds);
+        head.engine.measure(&MutationId::new("x", name), took);
+    };
+    for _ in 0..3 {
+        took(&mut head, "direct", 200);
+        took(&mut head, "first", 30);
+        took(&mut head, "second", 30);
+    }
+    head.sleep(LEARN_EVERY.as_secs());
+    assert_eq!(costs(&head), [3 * 256, 32, 32]);
+    for month in 1..=4 {
+        head.sleep(30 * day);
+        took(&mut head, "first", 30);
+        took(&mut head, "second", 30);
+        head.sleep(LEARN_EVERY.as_secs());
+        assert_eq!(costs(&head)[0], 3 * (256 >> month), "{month}");
+    }
+    assert_eq!(costs(&head), [48, 32, 32]);
+    head.add(1, &["/pxe/state=B"]);
+    assert_eq!(fired(&mut head), ["x/direct"]);
+
+    let mut again = head.again(Default::default());
+    again.engine.set_costs(CostSource::Learned);
+    again.input(Input::Declare(declared()));
+    assert_eq!(costs(&again), costs(&head));
+
+    // It is as slow as ever: left for four months more.
+    took(&mut head, "direct", 200);
+    head.sleep(LEARN_EVERY.as_secs());
+    assert_eq!(costs(&head), [3 * 256, 32, 32]);
 }
 
 #[test]

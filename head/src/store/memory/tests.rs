@@ -67,6 +67,7 @@ fn times(millis: &[u32], counts: Option<u32>) -> Memo {
         mutation: on(),
         times: Times::new(millis.iter().copied()),
         seconds: counts,
+        age: seconds(7),
     }
 }
 
@@ -126,7 +127,10 @@ fn what_is_told_anew_replaces_and_what_is_empty_is_gone() {
     let none = [parked(1, None), breaker(None, &[]), limit(&[], &[])];
     told(dir.path(), &none);
     told(dir.path(), &[times(&[1, 2], Some(1))]);
-    assert_eq!(found(dir.path()), [times(&[1, 2], Some(1))]);
+    assert_eq!(
+        found(dir.path()),
+        [times(&[1, 2], Some(1)).aged(seconds(10))]
+    );
 }
 
 #[test]
@@ -162,7 +166,7 @@ fn rows_that_make_no_sense_are_left_out() {
     told(dir.path(), &[times(&[5], None)]);
     let db = Connection::open(file(dir.path())).unwrap();
     db.execute_batch(
-        "INSERT INTO times VALUES ('nonsense', '1 2', 3); INSERT INTO breakers VALUES ('a/b', NULL, 'done x y\nfailed\n');
+        "INSERT INTO times VALUES ('nonsense', '1 2', 3, 4); INSERT INTO breakers VALUES ('a/b', NULL, 'done x y\nfailed\n');
          INSERT INTO slots VALUES ('cluster', 'who', 'when -5 99999999999999999999');
          INSERT INTO attempts SELECT id, 1, 1, 1, 'nonsense', 1, 'eaten', '' FROM nodes;",
     )
@@ -177,5 +181,22 @@ fn rows_that_make_no_sense_are_left_out() {
         holders: Vec::new(),
         passed: Vec::new(),
     };
-    assert_eq!(found(dir.path()), [times(&[5], None), breaker, limit]);
+    let times = times(&[5], None).aged(seconds(10));
+    assert_eq!(found(dir.path()), [times, breaker, limit]);
+}
+
+#[test]
+fn times_of_format_4_count_as_measured_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    told(dir.path(), &[times(&[5, 6], Some(1))]);
+    let db = Connection::open(file(dir.path())).unwrap();
+    let older =
+        "ALTER TABLE times DROP COLUMN at_ms; UPDATE meta SET value = 4 WHERE key = 'format';";
+    db.execute_batch(older).unwrap();
+    drop(db);
+    let mut expect = times(&[5, 6], Some(1));
+    if let Memo::Times { age, .. } = &mut expect {
+        *age = Duration::ZERO;
+    }
+    assert_eq!(found(dir.path()), [expect]);
 }
