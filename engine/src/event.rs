@@ -402,6 +402,13 @@ pub enum WriteOp {
         /// Freeze or thaw.
         frozen: bool,
     },
+    /// Give a node another parent: its agent joins again, nothing else happens to it.
+    Move {
+        /// Which.
+        node: NodeId,
+        /// The parent; the head for those that nobody is above.
+        parent: NodeId,
+    },
     /// Freeze or thaw the cluster.
     FreezeCluster(bool),
     /// Freeze or thaw a group: all nodes that are in it, for as long as they are.

@@ -19,6 +19,8 @@ pub enum Cell {
     Exists(NodeId),
     /// Whether the node is frozen.
     Frozen(NodeId),
+    /// The id of the node's parent, as text.
+    Parent(NodeId),
     /// Whether the node is in this group.
     Group(NodeId, String),
     /// A word for people and tools.
@@ -37,6 +39,7 @@ impl Cell {
             Self::ClusterFrozen | Self::GroupFrozen(_) => None,
             Self::Exists(node)
             | Self::Frozen(node)
+            | Self::Parent(node)
             | Self::Group(node, _)
             | Self::Label(node, _)
             | Self::Value(node, _) => Some(*node),
@@ -54,6 +57,7 @@ impl Cell {
             (Self::GroupFrozen(group), _) => frozen_by(frozen.groups.get(group)),
             (Self::Exists(_), node) => so(node.is_some()),
             (Self::Frozen(_), Some(node)) => so(node.frozen),
+            (Self::Parent(_), Some(node)) => node.parent.map(named),
             (Self::Group(_, group), Some(node)) => so(node.groups.contains(group)),
             (Self::Label(_, label), Some(node)) => node
                 .labels
@@ -68,6 +72,11 @@ impl Cell {
 /// True as a value; false is no value, as everywhere.
 fn so(is: bool) -> Option<Value> {
     is.then_some(Value::Bool(true))
+}
+
+/// A parent as a value.
+fn named(parent: NodeId) -> Value {
+    Value::from(parent.to_string().as_str())
 }
 
 /// Who froze a group, as a value.
@@ -113,6 +122,10 @@ pub fn inverse(op: &WriteOp, node: Option<&Node>, frozen: &Frozen) -> Option<Wri
             node: *id,
             frozen: node.is_some_and(|node| node.frozen),
         }),
+        WriteOp::Move { node: id, .. } => Some(WriteOp::Move {
+            node: *id,
+            parent: node?.parent?,
+        }),
         WriteOp::FreezeCluster(_) => Some(WriteOp::FreezeCluster(frozen.cluster)),
         WriteOp::FreezeGroup { group, .. } => Some(WriteOp::FreezeGroup {
             group: group.clone(),
@@ -139,6 +152,10 @@ pub fn apply(tree: &mut Tree, frozen: &mut Frozen, op: &WriteOp) -> bool {
             return true;
         }
         WriteOp::Schema { .. } | WriteOp::Try { .. } | WriteOp::Settle(_) => return true,
+        WriteOp::Move { node, parent } => {
+            tree.set_parent(*node, Some(*parent));
+            return tree.get(*node).is_some();
+        }
         WriteOp::Set { node, .. } | WriteOp::Groups { node, .. } | WriteOp::Freeze { node, .. } => {
             node
         }
@@ -175,7 +192,8 @@ pub fn node_of(op: &WriteOp) -> Option<NodeId> {
         WriteOp::Delete(node)
         | WriteOp::Set { node, .. }
         | WriteOp::Groups { node, .. }
-        | WriteOp::Freeze { node, .. } => Some(*node),
+        | WriteOp::Freeze { node, .. }
+        | WriteOp::Move { node, .. } => Some(*node),
         WriteOp::FreezeCluster(_)
         | WriteOp::FreezeGroup { .. }
         | WriteOp::Schema { .. }
@@ -210,6 +228,17 @@ pub fn cells(ops: &[WriteOp], inverse: &[WriteOp]) -> Cells {
     cells
 }
 
+/// The nodes that these cells name as parents.
+pub fn parents(cells: &Cells) -> BTreeSet<NodeId> {
+    let of = cells
+        .iter()
+        .filter(|(cell, _)| matches!(cell, Cell::Parent(_)));
+    let values = of.flat_map(|(_, (old, new))| [old, new]).flatten();
+    values
+        .filter_map(|value| value.as_text()?.parse().ok())
+        .collect()
+}
+
 /// Adds what a later write changed: the oldest value and the newest stay.
 pub fn add_up(cells: &mut Cells, later: Cells) {
     for (cell, (was, is)) in later {
@@ -229,6 +258,7 @@ fn written(ops: &[WriteOp]) -> BTreeMap<Cell, Option<Value>> {
             WriteOp::Add(node) => {
                 let id = node.id;
                 out.insert(Cell::Exists(id), so(true));
+                out.insert(Cell::Parent(id), node.parent.map(named));
                 out.insert(Cell::Frozen(id), so(node.frozen));
                 let groups = node
                     .groups
@@ -271,6 +301,9 @@ fn written(ops: &[WriteOp]) -> BTreeMap<Cell, Option<Value>> {
             }
             WriteOp::Freeze { node, frozen } => {
                 out.insert(Cell::Frozen(*node), so(*frozen));
+            }
+            WriteOp::Move { node, parent } => {
+                out.insert(Cell::Parent(*node), Some(named(*parent)));
             }
             WriteOp::FreezeCluster(frozen) => {
                 out.insert(Cell::ClusterFrozen, so(*frozen));

@@ -107,6 +107,8 @@ pub enum Step {
     Set(Vec<Change>),
     /// An operator adds the node to a group.
     Join(String),
+    /// An operator gives the node another parent.
+    Move(NodeName),
     /// An operator lifts a guard rail of the cluster.
     Lift(Lift),
     /// An operator freezes the node, or the cluster.
@@ -387,6 +389,7 @@ fn step(text: &str) -> Result<Step, String> {
         ("agent", rest) if rest.starts_with("back") => Step::AgentBack(changes(&rest[4..])?),
         ("set", rest) => Step::Set(changes(rest)?),
         ("join", group) => Step::Join(groups(group)?.concat()),
+        ("move", parent) => Step::Move(name(parent)?),
         ("thaw", "mass-failure") => Step::Lift(Lift::MassFailure),
         ("thaw", rest) if rest.starts_with("mutation ") => {
             let id = rest[9..].split_once('/');
@@ -401,8 +404,8 @@ fn step(text: &str) -> Result<Step, String> {
         ("explain", "") => Step::Explain,
         _ => {
             return Err(format!(
-                "{text:?} is no step; steps are discover, run, fail, wait, agent back, agent lost, set, join, freeze, thaw, release, \
-                 restart, delete and explain"
+                "{text:?} is no step; steps are discover, run, fail, wait, agent back, agent lost, set, join, move, freeze, thaw, \
+                 release, restart, delete and explain"
             ));
         }
     })

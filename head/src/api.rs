@@ -18,6 +18,7 @@ mod select;
 mod snapshot;
 mod trials;
 mod watch;
+mod undo;
 mod write;
 
 use std::io;

@@ -34,7 +34,15 @@ const KEYS: &[&str] = &[
     "cfg",
 ];
 /// Keys that `node list` prints and nobody can set.
-const OUTPUT_KEYS: &[&str] = &["dsc", "frozen", "is_head", "cfg_revision", "last_seen_ms"];
+const OUTPUT_KEYS: &[&str] = &[
+    "parent_name",
+    "dsc",
+    "frozen",
+    "is_head",
+    "cfg_revision",
+    "last_seen_ms",
+    "trials",
+];
 
 /// Reads a list of nodes, or a single one.
 pub(crate) fn read(text: &str, schema: &Schema) -> Result<Document, Failure> {

@@ -17,6 +17,9 @@ pub(crate) struct NodeView {
     pub(crate) id: Option<String>,
     /// Absent: the head itself.
     pub(crate) parent_id: Option<String>,
+    /// Name of that node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parent_name: Option<String>,
     pub(crate) groups: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) frozen: bool,
@@ -37,6 +40,7 @@ impl NodeView {
             name: node.name.clone(),
             id: id_text(&node.id),
             parent_id: id_text(&node.parent_id),
+            parent_name: Some(node.parent_name.clone()).filter(|name| !name.is_empty()),
             groups: node.groups.clone(),
             labels: node
                 .labels

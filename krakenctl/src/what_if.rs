@@ -31,7 +31,7 @@ pub(crate) struct DifferenceView {
     /// Node set; empty: the cluster.
     pub(crate) nodes: String,
     pub(crate) count: u32,
-    /// A url, or "node", "frozen", "group NAME", "label NAME".
+    /// A url, or "node", "frozen", "parent", "group NAME", "label NAME".
     pub(crate) what: String,
     pub(crate) from: serde_json::Value,
     pub(crate) to: serde_json::Value,
@@ -246,7 +246,7 @@ pub(crate) fn row(change: &v1::Difference, shown: &Shown) -> [String; 4] {
 }
 
 fn word(change: &v1::Difference, value: Option<&v1::Value>, shown: &Shown) -> String {
-    let has_text = ["/", "label ", "extension "];
+    let has_text = ["/", "label ", "extension ", "parent"];
     if has_text.iter().any(|start| change.what.starts_with(start)) {
         return shown.text(&change.what, value);
     }

@@ -250,9 +250,7 @@ impl Engine {
         // What goes first makes room: a name or an id may have another holder after the same commit.
         for (id, node) in &staged.touched {
             let old = self.tree.get(*id);
-            let is_other = |new: &Node| {
-                old.is_some_and(|old| (&old.name, old.parent) != (&new.name, new.parent))
-            };
+            let is_other = |new: &Node| old.is_some_and(|old| old.name != new.name);
             if node.as_ref().is_none_or(is_other) {
                 self.delete_node(*id);
             }
@@ -298,8 +296,10 @@ impl Engine {
 
     fn take_over_node(&mut self, new: Node) {
         let id = new.id;
+        let mut moved = false;
         match self.tree.get_mut(id) {
             Some(node) => {
+                moved = node.parent != new.parent;
                 let groups = &mut self.rails.groups;
                 groups.changed(id, &node.groups, &new.groups);
                 node.groups = new.groups;
@@ -307,6 +307,7 @@ impl Engine {
                 node.cfg_revision = new.cfg_revision;
                 node.frozen = new.frozen;
                 self.tree.set_cfg(id, new.cfg);
+                self.tree.set_parent(id, new.parent);
             }
             None => {
                 if self.tree.insert(new).is_ok() {
@@ -321,6 +322,9 @@ impl Engine {
         self.rails_changed(id);
         self.forget_after_cfg(id);
         self.push_cfg(id);
+        if moved {
+            self.attach_anew(id, "the node has another parent");
+        }
         self.dirty.insert(id);
     }
 
@@ -394,7 +398,9 @@ impl Changed {
         use crate::event::WriteOp;
         match op {
             WriteOp::Add(node) => Some(Self::Node(node.id)),
-            WriteOp::Groups { node, .. } | WriteOp::Freeze { node, .. } => Some(Self::Node(*node)),
+            WriteOp::Groups { node, .. }
+            | WriteOp::Freeze { node, .. }
+            | WriteOp::Move { node, .. } => Some(Self::Node(*node)),
             WriteOp::Set { node, changes } => Some(Self::Cfg(*node, changes.clone())),
             WriteOp::Delete(_)
             | WriteOp::FreezeCluster(_)

@@ -255,6 +255,17 @@ impl Engine {
         }
     }
 
+    /// Lets a child join again. Its session counts until it does, so that one which does not come back is missed as ever.
+    pub(super) fn attach_anew(&mut self, child: NodeId, why: &'static str) {
+        if let Some(link) = self.sessions.links.get(&child) {
+            self.outputs.push_back(Output::EndSession {
+                session: link.neighbor.session(),
+                node: child,
+                why,
+            });
+        }
+    }
+
     /// A connection is gone. A child's session lives on until it is silent or joins again; an agent attaches anew at once.
     pub(super) fn closed(&mut self, conn: ConnId) {
         self.sessions.acceptor.closed(conn);

@@ -1,5 +1,7 @@
 //! Operators' writes on a copy of what they touch: checked whole, made durable, and only then taken over into the tree.
 
+mod parents;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,9 +13,6 @@ use crate::state::{
     Change, Frozen, MAX_FROZEN_GROUPS, MAX_VALUES, MAX_VALUES_BYTES, Node, NodeId, NodeName, Tree,
     UniqueKey, Value,
 };
-
-/// Deepest chain of parents: a head, two levels of mid-level heads and room to spare (fault F23).
-pub(super) const MAX_DEPTH: usize = 8;
 
 /// The tree with the writes of one commit laid over it. What an operation costs does not depend on how many nodes there are, nor on how
 /// many the commit has touched.
@@ -174,6 +173,7 @@ impl<'a> Stage<'a> {
             names.extend(node.zip(name));
             checked.push(op);
         }
+        self.check_below(ops)?;
         back.reverse();
         if let Some(trial) = self.news.tried.get_mut(&revision) {
             trial.nodes = names.keys().copied().collect();
@@ -224,6 +224,10 @@ impl<'a> Stage<'a> {
                 let entry = self.touch(*node, revision)?;
                 entry.frozen = *frozen;
                 (op.clone(), Some(entry.name.clone()))
+            }
+            WriteOp::Move { node, parent } => {
+                let name = self.reparent(*node, *parent, revision)?;
+                (op.clone(), Some(name))
             }
             WriteOp::FreezeCluster(frozen) => {
                 self.frozen.cluster = *frozen;
@@ -322,7 +326,7 @@ impl<'a> Stage<'a> {
         new.frozen = node.frozen;
         new.cfg_revision = revision;
         // Deleted and added in one commit it is the same machine: what is known of it stays.
-        let same = |old: &&Node| (&old.name, old.parent) == (&new.name, new.parent);
+        let same = |old: &&Node| old.name == new.name;
         if let Some(old) = self.tree.get(node.id).filter(same) {
             new.dsc = old.dsc.clone();
         }
@@ -374,37 +378,6 @@ impl<'a> Stage<'a> {
         let settled = self.tree.iter();
         let settled = settled.filter(|node| self.touched.get(&node.id).is_none());
         settled.chain(self.touched.over.values().flatten())
-    }
-
-    fn check_parents(&self, node: &Node) -> Result<(), WriteError> {
-        let mut parent = node.parent;
-        for _ in 0..MAX_DEPTH {
-            match parent {
-                None => return Ok(()),
-                Some(id) if id == node.id => {
-                    return Err(WriteError::Invalid(format!(
-                        "node {} would be its own ancestor",
-                        node.name
-                    )));
-                }
-                Some(id) if id == self.head => return Ok(()),
-                Some(id) => {
-                    parent = self
-                        .get(id)
-                        .ok_or_else(|| {
-                            WriteError::Invalid(format!(
-                                "the parent of node {} does not exist: {id}",
-                                node.name
-                            ))
-                        })?
-                        .parent;
-                }
-            }
-        }
-        Err(WriteError::Invalid(format!(
-            "node {} has more than {MAX_DEPTH} ancestors",
-            node.name
-        )))
     }
 
     fn delete(&mut self, id: NodeId) -> Result<NodeName, WriteError> {

@@ -25,6 +25,8 @@ pub(super) struct Head {
     pub(super) fired: Vec<Fire>,
     pub(super) interrupted: Vec<MutationId>,
     events: Vec<Event>,
+    /// Why sessions ended.
+    ended: Vec<&'static str>,
     pub(super) written: Vec<Result<WriteDone, WriteError>>,
     /// What the store was told to remember, and when.
     pub(super) memos: Vec<(Instant, Memo)>,
@@ -224,6 +226,7 @@ impl Head {
             fired: Vec::new(),
             interrupted: Vec::new(),
             events: Vec::new(),
+            ended: Vec::new(),
             written: Vec::new(),
             memos: Vec::new(),
         };
@@ -249,6 +252,7 @@ impl Head {
                 Output::Fire(fire) => self.fired.push(fire),
                 Output::Interrupt { mutation, .. } => self.interrupted.push(mutation),
                 Output::Event(event) => self.events.push(event),
+                Output::EndSession { why, .. } => self.ended.push(why),
                 Output::Written { result, .. } => self.written.push(result),
                 Output::Remember(memo) => self.memos.push((self.now, memo)),
                 _ => {}
@@ -291,6 +295,11 @@ impl Head {
             source: "test".into(),
             changes: changes.iter().map(|text| change(text)).collect(),
         }));
+    }
+
+    /// Why sessions ended since the last call.
+    fn ended(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Names of what was fired since the last call.

@@ -31,7 +31,7 @@ pub struct WhatIf {
     pub revision: u64,
     /// What the write would change.
     pub changes: Cells,
-    /// Names of the nodes that it is about, deleted and added ones too.
+    /// Names of the nodes that it is about, deleted and added ones too, and of their parents.
     pub names: BTreeMap<NodeId, NodeName>,
     /// The nodes by what they would do, in the order of the first name of each.
     pub groups: Vec<PlanGroup>,
@@ -114,7 +114,11 @@ impl Engine {
         } else {
             let checked = stage.ops(ops)?;
             let changes = history::cells(&checked.ops, &checked.inverse);
-            (changes, checked.names)
+            let parents = history::parents(&changes).into_iter();
+            let parents = parents.filter_map(|id| self.tree.get(id));
+            let mut names = checked.names;
+            names.extend(parents.map(|node| (node.id, node.name.clone())));
+            (changes, names)
         };
         let staged = stage.finish();
         let mut groups = Groups::new(self, &staged.frozen, now);

@@ -12,7 +12,8 @@ fn id(n: u8) -> NodeId {
 }
 
 fn node(n: u8, group: bool, value: u8) -> Node {
-    let mut node = Node::new(id(n), format!("n{n}").parse().unwrap(), None);
+    let parent = Some(id(10 + value));
+    let mut node = Node::new(id(n), format!("n{n}").parse().unwrap(), parent);
     node.groups = BTreeSet::from_iter(group.then(|| "g0".to_owned()));
     node.cfg.apply([set("/a", value)]);
     node.labels.insert("rack".into(), value.to_string());
@@ -37,6 +38,7 @@ fn any_op() -> impl Strategy<Value = WriteOp> {
         2 => node_number.clone().prop_map(|n| WriteOp::Delete(id(n))),
         4 => (node_number.clone(), 0..3_u8, 0..3_u8).prop_map(|(n, a, b)| WriteOp::Set { node: id(n), changes: vec![set("/a", a), set("/b", b)] }),
         3 => (node_number.clone(), groups(), groups()).prop_map(|(n, add, remove)| WriteOp::Groups { node: id(n), add, remove }),
+        2 => (node_number.clone(), 10..13_u8).prop_map(|(n, parent)| WriteOp::Move { node: id(n), parent: id(parent) }),
         1 => (node_number, any::<bool>()).prop_map(|(n, frozen)| WriteOp::Freeze { node: id(n), frozen }),
         1 => any::<bool>().prop_map(WriteOp::FreezeCluster),
         1 => (0..3_u8, prop::option::of(0..3_u8)).prop_map(|(group, by)| WriteOp::FreezeGroup {

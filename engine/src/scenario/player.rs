@@ -23,6 +23,8 @@ pub const ONE_NODE: &str = "n1";
 
 const HEAD: NodeId = NodeId::from_bytes([0xaa; 16]);
 const NODE: NodeId = NodeId::from_bytes([1; 16]);
+/// What nobody has.
+const NOBODY: NodeId = NodeId::from_bytes([0xff; 16]);
 
 /// A running case and what it has shown so far.
 pub(super) struct Player<'a> {
@@ -128,6 +130,11 @@ impl<'a> Player<'a> {
                 add: vec![group.clone()],
                 remove: Vec::new(),
             }),
+            Step::Move(parent) => {
+                let named = self.engine.tree().by_name(parent);
+                let parent = named.map_or(NOBODY, |node| node.id);
+                self.write(WriteOp::Move { node, parent });
+            }
             Step::Lift(lift) => self.input(Input::Lift(lift.clone())),
             Step::Freeze(scope) => self.freeze(node, scope, true),
             Step::Thaw(scope) => self.freeze(node, scope, false),

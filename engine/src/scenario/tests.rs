@@ -86,7 +86,7 @@ fn nonsense_is_refused_with_its_line() {
     let error = |text: &str| Scenario::parse(text).unwrap_err().to_string();
     assert_eq!(
         error("A title.\n\ncase: one\nmutations: dummy\n> fly\n"),
-        "line 5: \"fly\" is no step; steps are discover, run, fail, wait, agent back, agent lost, set, join, freeze, thaw, release, \
+        "line 5: \"fly\" is no step; steps are discover, run, fail, wait, agent back, agent lost, set, join, move, freeze, thaw, release, \
          restart, delete and explain"
     );
     assert_eq!(

@@ -87,6 +87,9 @@ impl Disk {
                 node.groups.retain(|group| !remove.contains(group));
             }),
             WriteOp::Freeze { node, frozen } => touch(node, &mut |node| node.frozen = *frozen),
+            WriteOp::Move { node, parent } => touch(node, &mut |node| {
+                node.parent = Some(*parent);
+            }),
             WriteOp::FreezeCluster(frozen) => self.frozen.cluster = *frozen,
             WriteOp::FreezeGroup { group, by } => {
                 freeze_group(&mut self.frozen, group, by.as_ref());
@@ -116,15 +119,12 @@ impl Disk {
             ));
         }
         let tree_nodes = tree.iter().filter(|node| node.parent.is_some());
-        let (disk, live): (Vec<_>, Vec<_>) = (
-            self.nodes
-                .values()
-                .map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen))
-                .collect(),
-            tree_nodes
-                .map(|node| (node.id, &node.cfg, node.cfg_revision, node.frozen))
-                .collect(),
-        );
+        let kept = |node: &Node| {
+            let (parent, revision) = (node.parent, node.cfg_revision);
+            (node.id, parent, node.cfg.clone(), revision, node.frozen)
+        };
+        let disk: Vec<_> = self.nodes.values().map(kept).collect();
+        let live: Vec<_> = tree_nodes.map(kept).collect();
         (disk != live || self.frozen != *frozen)
             .then(|| "the disk and the head's tree differ".to_owned())
     }

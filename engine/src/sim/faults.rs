@@ -4,7 +4,7 @@ use super::World;
 use super::cluster::{RACK, change};
 use super::head::WriteKind;
 use super::net::Host;
-use super::world::{Happening, Phase};
+use super::world::{HEAD, Happening, Phase};
 use crate::event::{Input, WriteOp};
 use crate::state::{Freezer, NodeId};
 
@@ -206,7 +206,13 @@ impl World {
             let frozen = self.rng.permille(300);
             return self.write(vec![WriteOp::Freeze { node, frozen }], 0, WriteKind::Any);
         }
-        let op = match self.rng.below(9) {
+        let op = match self.rng.below(10) {
+            9 => {
+                self.hit("operator: another parent");
+                let other = self.rng.below(self.machines.len() + 1);
+                let parent = self.machines.get(other).map_or(HEAD, |machine| machine.id);
+                WriteOp::Move { node, parent }
+            }
             8 => {
                 self.hit("operator: group freeze");
                 let by = self.rng.permille(500).then(Freezer::default);

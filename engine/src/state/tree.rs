@@ -129,6 +129,24 @@ impl Tree {
             }
         }
     }
+    /// Gives a node another parent.
+    pub fn set_parent(&mut self, id: NodeId, parent: Option<NodeId>) {
+        if let Some(node) = self.get_mut(id).filter(|node| node.parent != parent) {
+            let old = std::mem::replace(&mut node.parent, parent);
+            self.count_child(old, -1);
+            self.count_child(parent, 1);
+        }
+    }
+
+    /// A parent has one child more, or less.
+    fn count_child(&mut self, parent: Option<NodeId>, change: isize) {
+        let Some(parent) = parent else { return };
+        match self.children(parent).saturating_add_signed(change) {
+            0 => self.children.remove(&parent),
+            count => self.children.insert(parent, count),
+        };
+    }
+
 
     /// Adds a node; refuses a second holder of its id or name.
     pub fn insert(&mut self, node: Node) -> Result<(), TreeError> {
@@ -147,9 +165,7 @@ impl Tree {
         self.names.insert(node.name.clone(), node.id);
         let keys = UniqueKey::all(&node.cfg).map(|key| (key, node.id));
         self.holders.extend(keys);
-        if let Some(parent) = node.parent {
-            *self.children.entry(parent).or_default() += 1;
-        }
+        self.count_child(node.parent, 1);
         self.nodes.insert(node.id, Arc::new(node));
         Ok(())
     }
@@ -159,13 +175,7 @@ impl Tree {
         let node = Arc::unwrap_or_clone(self.nodes.remove(&id)?);
         self.names.remove(&node.name);
         self.give_up(id, &node.cfg);
-        if let Some(parent) = node.parent {
-            let left = self.children(parent).saturating_sub(1);
-            match left {
-                0 => self.children.remove(&parent),
-                left => self.children.insert(parent, left),
-            };
-        }
+        self.count_child(node.parent, -1);
         Some(node)
     }
 

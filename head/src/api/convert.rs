@@ -47,8 +47,12 @@ fn values(values: Vec<v1::ValueChange>) -> v1::Values {
 }
 
 /// A node as a message.
-pub(super) fn node(schema: &Schema, node: &Node, me: NodeId, now: Instant) -> v1::Node {
-    node_at(schema, node, me, (now, wall_ms()))
+pub(super) fn node(engine: &Engine, node: &Node, now: Instant) -> v1::Node {
+    let parent = node.parent.and_then(|parent| engine.tree().get(parent));
+    v1::Node {
+        parent_name: parent.map_or_else(String::new, |parent| parent.name.to_string()),
+        ..node_at(engine.schema(), node, engine.me(), (now, wall_ms()))
+    }
 }
 
 /// A node as it was, as a message.

@@ -29,7 +29,7 @@ impl Folded {
     }
 }
 
-/// All cells, those that changed alike together; what becomes of whole nodes comes first.
+/// All cells, those that changed alike together; what becomes of whole nodes comes first. `names` are those of the nodes and of their parents.
 pub(super) fn differences(
     schema: &Schema,
     cells: &Cells,
@@ -38,8 +38,15 @@ pub(super) fn differences(
     type Change = (u8, String, Option<Value>, Option<Value>);
     let mut folded: BTreeMap<Change, Vec<&NodeName>> = BTreeMap::new();
     for (cell, (old, new)) in cells {
+        // Where a node is told to come or go, its place goes without saying.
+        if let Cell::Parent(node) = cell
+            && cells.contains_key(&Cell::Exists(*node))
+        {
+            continue;
+        }
         let (rank, what) = called(cell);
         let shown = |value: &Option<Value>| match cell {
+            Cell::Parent(_) => value.as_ref().map(|value| parent(value, names)),
             Cell::Value(_, url) if schema.hides(url) => {
                 value.as_ref().map(|_| Value::from(REDACTED))
             }
@@ -64,6 +71,13 @@ pub(super) fn differences(
     differences.collect()
 }
 
+/// A parent by its name; by its id if it is gone.
+pub(super) fn parent(value: &Value, names: &BTreeMap<NodeId, NodeName>) -> Value {
+    let id = value.as_text().and_then(|text| text.parse().ok());
+    let name = id.and_then(|id: NodeId| names.get(&id));
+    name.map_or_else(|| value.clone(), |name| Value::from(name.as_str()))
+}
+
 /// The words for a cell, and where they come in a list.
 pub(super) fn called(cell: &Cell) -> (u8, String) {
     match cell {
@@ -71,6 +85,7 @@ pub(super) fn called(cell: &Cell) -> (u8, String) {
         Cell::ClusterFrozen => (1, "frozen".to_owned()),
         Cell::GroupFrozen(group) => (1, format!("frozen @{group}")),
         Cell::Frozen(_) => (2, "frozen".to_owned()),
+        Cell::Parent(_) => (2, "parent".to_owned()),
         Cell::Group(_, group) => (3, format!("group {group}")),
         Cell::Label(_, label) => (4, format!("label {label}")),
         Cell::Value(_, url) => (5, url.to_string()),

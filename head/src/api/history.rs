@@ -1,24 +1,19 @@
-//! What was written, what differs between revisions, and taking it back (DESIGN 2). Undo writes what history kept as the inverse, as a new
-//! revision; it is refused where later writes changed the same values, for somebody meant those.
+//! What was written, what differs between revisions, and letting a trial stay (DESIGN 2). Taking back is `undo`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use engine::Engine;
-use engine::event::{SchemaEdit, WriteError, WriteOp};
-use engine::extension::{REDACTED, Schema, stranded_words};
-use engine::history::{Cell, Cells, add_up, cells, node_of};
-use engine::state::{NodeId, NodeName, StateUrl, Value};
+use engine::event::WriteOp;
+use engine::history::{Cells, add_up, cells, parents};
+use engine::state::{NodeId, NodeName, StateUrl};
 use proto::v1;
 use proto::v1::WriteResponse;
 use tonic::{Response, Status};
 
 use super::admin::{Admin, Answer, stopped};
-use super::differences::{called, differences};
+use super::convert;
+use super::differences::differences;
 use super::select::TreeInventory;
 use super::write::By;
-use super::{convert, extension};
-use crate::extensions::Prepared;
 use crate::nodeset::{Inventory, NodeSet, NodeSetError};
 use crate::store::{Entry, Span};
 
@@ -28,15 +23,6 @@ const MAX_LIMIT: usize = 1_000;
 
 /// Entries read at once: writes to 10,000 nodes take a MiB each.
 const CHUNK: usize = 32;
-
-/// Conflicts named in an error.
-const MAX_NAMED: usize = 3;
-
-/// Most operations of one undo: all values of a cluster of 10,000 nodes.
-const MAX_UNDO_OPS: usize = 200_000;
-
-/// Times that an undo is worked out anew because somebody wrote in between.
-const MAX_RACES: usize = 5;
 
 /// Nodes there are and, for those in history, were.
 struct PastInventory<'a> {
@@ -63,22 +49,6 @@ impl Inventory for PastInventory<'_> {
     }
 }
 
-/// Something that was changed again.
-struct Conflict {
-    cell: Cell,
-    set: Option<Value>,
-    is: Option<Value>,
-}
-
-/// What an undo would do, and from which revision on.
-pub(super) struct Undo {
-    pub(super) ops: Vec<WriteOp>,
-    pub(super) at: u64,
-    pub(super) reason: String,
-    /// The extension that goes back with it.
-    pub(super) schema: Option<Prepared>,
-}
-
 impl Admin {
     /// Reads history.
     pub(super) async fn entries(&self, span: Span) -> Result<Vec<Entry>, Status> {
@@ -88,7 +58,7 @@ impl Admin {
         entries.map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    async fn entry(&self, revision: u64) -> Result<Entry, Status> {
+    pub(super) async fn entry(&self, revision: u64) -> Result<Entry, Status> {
         let span = Span {
             after: revision.saturating_sub(1),
             up_to: revision,
@@ -132,6 +102,25 @@ impl Admin {
             .map_err(convert::no_nodes)
     }
 
+    /// These names, and those of the parents that the cells speak of, as far as they are still there.
+    pub(super) async fn with_parents(
+        &self,
+        mut names: BTreeMap<NodeId, NodeName>,
+        cells: &Cells,
+    ) -> Result<BTreeMap<NodeId, NodeName>, Status> {
+        let parents = parents(cells);
+        if !parents.is_empty() {
+            let asked = self.0.handle.query(move |engine, _| {
+                let found = parents.into_iter().filter_map(|id| engine.tree().get(id));
+                found
+                    .map(|node| (node.id, node.name.clone()))
+                    .collect::<Vec<_>>()
+            });
+            names.extend(asked.await.map_err(stopped)?);
+        }
+        Ok(names)
+    }
+
     pub(super) async fn list_history(
         &self,
         request: v1::ListHistoryRequest,
@@ -163,18 +152,44 @@ impl Admin {
             let chosen = self.chosen(&request.nodes, names).await?;
             for entry in chunk {
                 let until = trials.get(&entry.revision).copied().unwrap_or(0);
-                revisions.extend(shown(
-                    &self.0.extensions.schema(),
-                    entry,
-                    chosen.as_ref(),
-                    until,
-                ));
+                revisions.extend(self.shown(entry, chosen.as_ref(), until).await?);
             }
         }
         revisions.truncate(limit);
         Ok(Response::new(v1::ListHistoryResponse {
             revisions,
             revision,
+        }))
+    }
+
+    /// An entry as a message; `None` when it is not about the chosen nodes.
+    async fn shown(
+        &self,
+        entry: Entry,
+        chosen: Option<&BTreeSet<NodeId>>,
+        trial_until_ms: u64,
+    ) -> Result<Option<v1::Revision>, Status> {
+        if chosen.is_some_and(|chosen| !entry.names.keys().any(|node| chosen.contains(node))) {
+            return Ok(None);
+        }
+        let mut changed = cells(&entry.ops, entry.inverse.as_deref().unwrap_or_default());
+        keep(&mut changed, chosen);
+        let settles = entry.ops.iter().filter_map(|op| match op {
+            WriteOp::Settle(revision) => Some(*revision),
+            _ => None,
+        });
+        let settles = settles.collect();
+        let names = self.with_parents(entry.names, &changed).await?;
+        Ok(Some(v1::Revision {
+            revision: entry.revision,
+            at_ms: entry.at_ms,
+            changes: differences(&self.0.extensions.schema(), &changed, &names),
+            trial_until_ms,
+            settles,
+            undoable: entry.inverse.is_some() && !(changed.is_empty() && entry.edits.is_empty()),
+            author: entry.author,
+            reason: entry.reason,
+            notes: entry.notes,
         }))
     }
 
@@ -197,6 +212,7 @@ impl Admin {
         }
         let chosen = self.chosen(&request.nodes, names.clone()).await?;
         keep(&mut sum, chosen.as_ref());
+        let names = self.with_parents(names, &sum).await?;
         Ok(Response::new(v1::DiffResponse {
             from: request.from,
             to,
@@ -205,7 +221,7 @@ impl Admin {
     }
 
     /// All revisions after `from`, newest first; an error if one is missing.
-    async fn all_after(&self, from: u64, to: u64) -> Result<Vec<Entry>, Status> {
+    pub(super) async fn all_after(&self, from: u64, to: u64) -> Result<Vec<Entry>, Status> {
         let span = Span {
             after: from,
             up_to: to,
@@ -237,213 +253,10 @@ impl Admin {
         let ops = vec![WriteOp::Settle(request.revision)];
         self.write_once(by, std::future::ready(Ok(ops))).await
     }
-
-    pub(super) async fn undo(
-        &self,
-        author: String,
-        request: v1::UndoRequest,
-    ) -> Answer<WriteResponse> {
-        let by = By::new(author, &request, &request.options)?.not_on_trial()?;
-        if let Some(answer) = self.made_before(&by).await? {
-            return Ok(answer);
-        }
-        let _changing = self.0.extensions.changing.lock().await;
-        for _ in 0..MAX_RACES {
-            let (given, request) = (by.if_revision, request.clone());
-            let mut by = by.clone();
-            let undo = self.undo_ops(&request).await?;
-            by.reason = match by.reason.as_str() {
-                "" => undo.reason,
-                reason => format!("{}: {reason}", undo.reason),
-            };
-            // What was looked at is what is written to.
-            if given == 0 {
-                by.if_revision = undo.at;
-            }
-            let written = match &undo.schema {
-                Some(change) => extension::make(self, by, change, undo.ops).await,
-                None => self.write(by, undo.ops).await,
-            };
-            match written {
-                Err(status) if given == 0 && status.code() == tonic::Code::Aborted => {}
-                answer => return answer,
-            }
-        }
-        Err(Status::aborted("others write all the time: try again"))
-    }
-
-    /// What an undo has to do now.
-    pub(super) async fn undo_ops(&self, request: &v1::UndoRequest) -> Result<Undo, Status> {
-        match (request.revision, request.to_revision) {
-            (revision, 0) if revision != 0 => self.undo_one(revision, request.force).await,
-            (0, to) if to != 0 => self.undo_to(to).await,
-            _ => Err(Status::invalid_argument(
-                "either a revision to undo or one to return to is wanted",
-            )),
-        }
-    }
-
-    async fn undo_one(&self, revision: u64, force: bool) -> Result<Undo, Status> {
-        let entry = self.entry(revision).await?;
-        let inverse = inverse_of(&entry)?.to_vec();
-        let changed = cells(&entry.ops, &inverse);
-        let schema = match entry.edits.first() {
-            Some(edit) => Some(self.undo_edit(revision, edit, force).await?),
-            None => None,
-        };
-        if changed.is_empty() && schema.is_none() {
-            return Err(Status::invalid_argument(match entry.notes.first() {
-                Some(note) => format!(
-                    "revision {revision} ({note}) was written by an earlier release, which kept no text of the extension: use krakenctl extension add or remove"
-                ),
-                None => format!("revision {revision} changed nothing that could be undone"),
-            }));
-        }
-        let asked = self.0.handle.query(move |engine, _| {
-            let conflicts = conflicts(engine, revision, &changed, &inverse);
-            let mut ops = inverse;
-            if force {
-                ops.retain(|op| can_be_done(engine, op));
-            }
-            if engine.trials().contains_key(&revision) {
-                ops.push(WriteOp::Settle(revision));
-            }
-            (conflicts, ops, engine.revision())
-        });
-        let (conflicts, ops, at) = asked.await.map_err(stopped)?;
-        if !force && !conflicts.is_empty() {
-            return Err(self.refused(&entry, conflicts, at).await?);
-        }
-        // Values come back after the extension that gives them their place.
-        let ops = schema.iter().map(extension::op).chain(ops).collect();
-        Ok(Undo {
-            ops,
-            at,
-            reason: format!("undo of revision {revision}"),
-            schema,
-        })
-    }
-
-    /// Checks that an extension can be put back as it was before a revision.
-    async fn undo_edit(
-        &self,
-        revision: u64,
-        edit: &SchemaEdit,
-        force: bool,
-    ) -> Result<Prepared, Status> {
-        let (name, extensions) = (&edit.extension, Arc::clone(&self.0.extensions));
-        if extensions.source(name) != edit.after && !force {
-            return Err(Status::aborted(format!(
-                "extension {name} was changed again since revision {revision}: undo that first (krakenctl history shows it), or add --force to overwrite it"
-            )));
-        }
-        let edit = edit.clone();
-        let prepared = tokio::task::spawn_blocking(move || extensions.prepare_undo(edit));
-        let change = prepared.await.map_err(stopped)?;
-        let change = change.map_err(extension::refused)?;
-        let stranded = extension::checked(self, &change).await?;
-        if stranded.is_empty() {
-            return Ok(change);
-        }
-        Err(Status::failed_precondition(format!(
-            "revision {revision} cannot be undone while values depend on it: {} (unset them first)",
-            stranded_words(&stranded)
-        )))
-    }
-
-    /// The error that names what was changed again, and by which write.
-    async fn refused(
-        &self,
-        entry: &Entry,
-        conflicts: Vec<Conflict>,
-        now: u64,
-    ) -> Result<Status, Status> {
-        let revision = entry.revision;
-        let span = Span {
-            after: revision,
-            up_to: now,
-            since_ms: 0,
-            limit: usize::MAX,
-        };
-        let later = self.entries(span).await?;
-        let schema = self.0.extensions.schema();
-        let schema = &schema;
-        let named = conflicts.iter().take(MAX_NAMED).map(|conflict| {
-            let by = later.iter().find(|entry| {
-                let inverse = entry.inverse.as_deref().unwrap_or_default();
-                let touched = cells(&entry.ops, inverse);
-                let node = conflict.cell.node();
-                touched.contains_key(&conflict.cell)
-                    || (matches!(conflict.cell, Cell::Exists(_))
-                        && touched.keys().any(|cell| cell.node() == node))
-            });
-            let by = by.map_or_else(String::new, |by| {
-                format!(" by revision {} ({})", by.revision, by.author)
-            });
-            let node = conflict.cell.node();
-            let name = node.and_then(|node| entry.names.get(&node));
-            let whose = name.map_or_else(|| "the cluster".to_owned(), ToString::to_string);
-            let word = |value: &Option<Value>| word(schema, &conflict.cell, value.as_ref());
-            let (is, set) = (word(&conflict.is), word(&conflict.set));
-            format!(
-                "{} of {whose} is {is}{by}, not {set}",
-                called(&conflict.cell).1
-            )
-        });
-        let mut text = named.collect::<Vec<_>>().join("; ");
-        if conflicts.len() > MAX_NAMED {
-            text.push_str(&format!("; and {} more", conflicts.len() - MAX_NAMED));
-        }
-        Ok(Status::aborted(format!(
-            "revision {revision} was followed by other changes of the same: {text}. Undo those first, or add --force to overwrite them"
-        )))
-    }
-
-    async fn undo_to(&self, to: u64) -> Result<Undo, Status> {
-        let asked = self.0.handle.query(move |engine, _| {
-            let trials = engine.trials().keys().filter(|revision| **revision > to);
-            (engine.revision(), trials.copied().collect::<Vec<u64>>())
-        });
-        let (now, trials) = asked.await.map_err(stopped)?;
-        if to >= now {
-            return Err(Status::invalid_argument(format!(
-                "the cluster is at revision {now}"
-            )));
-        }
-        let mut ops = Vec::new();
-        // The text of each extension at that time, and the last write that changed it.
-        let mut edits: BTreeMap<String, (String, u64)> = BTreeMap::new();
-        for entry in self.all_after(to, now).await? {
-            for edit in &entry.edits {
-                let known = edits.entry(edit.extension.clone());
-                let (before, _) = known.or_insert((String::new(), entry.revision));
-                before.clone_from(&edit.before);
-            }
-            ops.extend_from_slice(inverse_of(&entry)?);
-            if ops.len() > MAX_UNDO_OPS {
-                return Err(Status::invalid_argument(format!(
-                    "that would take back more than {MAX_UNDO_OPS} changes at once: return in several steps"
-                )));
-            }
-        }
-        for (name, (before, last)) in edits {
-            if self.0.extensions.source(&name) != before {
-                return Err(Status::failed_precondition(format!(
-                    "revision {last} changed extension {name}, which is taken back on its own only: krakenctl undo {last} first"
-                )));
-            }
-        }
-        ops.extend(trials.into_iter().map(WriteOp::Settle));
-        Ok(Undo {
-            ops,
-            at: now,
-            reason: format!("return to revision {to}"),
-            schema: None,
-        })
-    }
 }
 
-fn inverse_of(entry: &Entry) -> Result<&[WriteOp], Status> {
+/// What takes a write back.
+pub(super) fn inverse_of(entry: &Entry) -> Result<&[WriteOp], Status> {
     entry.inverse.as_deref().ok_or_else(|| {
         Status::failed_precondition(format!(
             "revision {} was written by an earlier release, which kept no old values",
@@ -457,135 +270,4 @@ fn keep(cells: &mut Cells, chosen: Option<&BTreeSet<NodeId>>) {
     if let Some(chosen) = chosen {
         cells.retain(|cell, _| cell.node().is_some_and(|node| chosen.contains(&node)));
     }
-}
-
-/// An entry as a message; `None` when it is not about the chosen nodes.
-fn shown(
-    schema: &Schema,
-    entry: Entry,
-    chosen: Option<&BTreeSet<NodeId>>,
-    trial_until_ms: u64,
-) -> Option<v1::Revision> {
-    if chosen.is_some_and(|chosen| !entry.names.keys().any(|node| chosen.contains(node))) {
-        return None;
-    }
-    let mut changed = cells(&entry.ops, entry.inverse.as_deref().unwrap_or_default());
-    keep(&mut changed, chosen);
-    let settles = entry.ops.iter().filter_map(|op| match op {
-        WriteOp::Settle(revision) => Some(*revision),
-        _ => None,
-    });
-    Some(v1::Revision {
-        revision: entry.revision,
-        at_ms: entry.at_ms,
-        changes: differences(schema, &changed, &entry.names),
-        trial_until_ms,
-        settles: settles.collect(),
-        undoable: entry.inverse.is_some() && !(changed.is_empty() && entry.edits.is_empty()),
-        author: entry.author,
-        reason: entry.reason,
-        notes: entry.notes,
-    })
-}
-
-/// What of a write is no longer as the write left it.
-fn conflicts(
-    engine: &Engine,
-    revision: u64,
-    changed: &Cells,
-    inverse: &[WriteOp],
-) -> Vec<Conflict> {
-    let (tree, frozen) = (engine.tree(), engine.freezes());
-    let mut found: Vec<Conflict> = changed
-        .iter()
-        .map(|(cell, (_, set))| Conflict {
-            cell: cell.clone(),
-            set: set.clone(),
-            is: cell.get(tree, frozen),
-        })
-        .filter(|conflict| conflict.set != conflict.is)
-        .collect();
-    // A node that would be deleted goes with everything that was written to it since.
-    for op in inverse {
-        if let WriteOp::Delete(id) = op
-            && tree
-                .get(*id)
-                .is_some_and(|node| node.cfg_revision > revision)
-            && !found
-                .iter()
-                .any(|conflict| conflict.cell.node() == Some(*id))
-        {
-            found.push(Conflict {
-                cell: Cell::Exists(*id),
-                set: Some(Value::from("as it was added")),
-                is: Some(Value::from("changed")),
-            });
-        }
-    }
-    found
-}
-
-/// What can be forced: nodes that are gone, or back, are left as they are.
-fn can_be_done(engine: &Engine, op: &WriteOp) -> bool {
-    let is_there = node_of(op).is_none_or(|node| engine.tree().get(node).is_some());
-    is_there != matches!(op, WriteOp::Add(_))
-}
-
-fn word(schema: &Schema, cell: &Cell, value: Option<&Value>) -> String {
-    match (cell, value) {
-        (Cell::Value(_, url), Some(_)) if schema.field(url).is_some_and(|field| field.secret) => {
-            REDACTED.to_owned()
-        }
-        (_, Some(Value::Bool(true))) => "yes".to_owned(),
-        (Cell::Value(..) | Cell::Label(..), None) => "unset".to_owned(),
-        (_, None) => "no".to_owned(),
-        (_, Some(value)) => value.to_string(),
-    }
-}
-
-/// Of an inverse what is still as the write left it: somebody else has decided about the rest.
-pub(super) fn what_still_stands(engine: &Engine, entry: &Entry) -> Vec<WriteOp> {
-    let inverse = entry.inverse.clone().unwrap_or_default();
-    let changed = cells(&entry.ops, &inverse);
-    let (tree, frozen) = (engine.tree(), engine.freezes());
-    let stands = |cell: Cell| {
-        changed
-            .get(&cell)
-            .is_some_and(|(_, set)| *set == cell.get(tree, frozen))
-    };
-    let mut ops = Vec::new();
-    for op in inverse {
-        match op {
-            WriteOp::Set { node, mut changes } => {
-                changes.retain(|change| stands(Cell::Value(node, change.url.clone())));
-                if !changes.is_empty() {
-                    ops.push(WriteOp::Set { node, changes });
-                }
-            }
-            WriteOp::Groups {
-                node,
-                mut add,
-                mut remove,
-            } => {
-                add.retain(|group| stands(Cell::Group(node, group.clone())));
-                remove.retain(|group| stands(Cell::Group(node, group.clone())));
-                if !add.is_empty() || !remove.is_empty() {
-                    ops.push(WriteOp::Groups { node, add, remove });
-                }
-            }
-            WriteOp::Freeze { node, .. } if stands(Cell::Frozen(node)) => ops.push(op),
-            WriteOp::FreezeCluster(_) if stands(Cell::ClusterFrozen) => ops.push(op),
-            WriteOp::FreezeGroup { ref group, .. } if stands(Cell::GroupFrozen(group.clone())) => {
-                ops.push(op)
-            }
-            // Nodes are neither added nor deleted on trial.
-            _ => {}
-        }
-    }
-    ops
-}
-
-/// Kept apart for trials, whose writes may meet one that came first.
-pub(super) fn is_race(error: &WriteError) -> bool {
-    matches!(error, WriteError::Conflict { .. })
 }

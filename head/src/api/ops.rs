@@ -1,7 +1,7 @@
 //! Write requests as the engine's operations: the one way from a request to what is written, or asked about.
 
 use engine::event::WriteOp;
-use engine::state::Freezer;
+use engine::state::{Freezer, NodeId, NodeName};
 use proto::v1;
 use tonic::Status;
 
@@ -19,8 +19,13 @@ impl Admin {
         let schema = self.0.extensions.schema();
         let changes = convert::all_written(&schema, request.changes.clone())?;
         let (add, remove) = (&request.add_groups, &request.remove_groups);
+        let parent = match &request.parent {
+            Some(name) => Some(self.node_called(name).await?),
+            None => None,
+        };
         let mut ops = Vec::new();
         for (_, node) in self.select_named(&request.nodes).await? {
+            ops.extend(parent.map(|parent| WriteOp::Move { node, parent }));
             if !changes.is_empty() {
                 ops.push(WriteOp::Set {
                     node,
@@ -36,6 +41,20 @@ impl Admin {
             }
         }
         Ok(ops)
+    }
+
+    /// The one node of this name.
+    async fn node_called(&self, name: &str) -> Result<NodeId, Status> {
+        let wanted: NodeName = name.parse().map_err(convert::invalid)?;
+        let asked = self
+            .0
+            .handle
+            .query(move |engine, _| engine.tree().by_name(&wanted).map(|node| node.id));
+        asked.await.map_err(stopped)?.ok_or_else(|| {
+            Status::not_found(format!(
+                "there is no node {name}; `krakenctl node list` shows all"
+            ))
+        })
     }
 
     /// What `DeleteNodes` does.

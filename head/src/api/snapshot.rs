@@ -3,13 +3,13 @@
 //! The engine only shares its nodes, some nanoseconds each, and copies those that it changes while they are read. They become messages outside
 //! of it, on a thread that may take its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::Engine;
 use engine::driver::{Handle, Stopped, wall_ms};
 use engine::extension::Schema;
-use engine::state::{Frozen, Node, NodeId};
+use engine::state::{Frozen, Node, NodeId, NodeName};
 use engine::time::Instant;
 use proto::v1;
 
@@ -20,6 +20,8 @@ use crate::nodeset::{NodeSet, NodeSetError};
 /// See the module.
 pub(super) struct Snapshot {
     nodes: Vec<Arc<Node>>,
+    /// Names of those that have children among them.
+    parents: BTreeMap<NodeId, NodeName>,
     /// Writes on trial, by the nodes that they are about.
     trials: BTreeMap<NodeId, Vec<v1::Trial>>,
     schema: Arc<Schema>,
@@ -47,7 +49,7 @@ impl Snapshot {
 
     fn of(engine: &Engine, now: Instant, set: &NodeSet) -> Result<Self, NodeSetError> {
         let tree = engine.tree();
-        let nodes = if set.is_all() {
+        let nodes: Vec<Arc<Node>> = if set.is_all() {
             tree.share_all().collect()
         } else {
             let ids = TreeInventory(engine).select(set)?;
@@ -60,7 +62,10 @@ impl Snapshot {
                 trials.entry(*node).or_default().push(message);
             }
         }
+        let parents: BTreeSet<NodeId> = nodes.iter().filter_map(|node| node.parent).collect();
+        let named = |id| Some((id, tree.get(id)?.name.clone()));
         Ok(Self {
+            parents: parents.into_iter().filter_map(named).collect(),
             nodes,
             trials,
             schema: engine.shared_schema(),
@@ -83,7 +88,9 @@ impl Snapshot {
     pub(super) async fn messages(mut self) -> Result<Vec<v1::Node>, tokio::task::JoinError> {
         tokio::task::spawn_blocking(move || {
             self.nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            let parent = |node: &Node| self.parents.get(&node.parent?);
             let message = |node: &Arc<Node>| v1::Node {
+                parent_name: parent(node).map_or_else(String::new, NodeName::to_string),
                 trials: self.trials.get(&node.id).cloned().unwrap_or_default(),
                 ..convert::node_at(&self.schema, node, self.me, self.taken)
             };

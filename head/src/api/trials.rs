@@ -13,7 +13,7 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use super::admin::{Admin, stopped};
-use super::history::{is_race, what_still_stands};
+use super::undo::{is_race, what_still_stands};
 use super::write::By;
 use crate::store::Span;
 

@@ -184,10 +184,7 @@ impl Feed {
                 let id = *node;
                 let read = handle.query(move |engine, now| {
                     let node = engine.tree().get(id)?;
-                    Some((
-                        node.name.clone(),
-                        convert::node(engine.schema(), node, engine.me(), now),
-                    ))
+                    Some((node.name.clone(), convert::node(engine, node, now)))
                 });
                 if let Ok(Some((name, message))) = read.await {
                     names.insert(id, name);

@@ -92,6 +92,7 @@ pub(super) fn readable_ops(schema: &Schema, ops: &[WriteOp]) -> String {
                 node,
                 frozen: false,
             } => format!("thaw {node}"),
+            WriteOp::Move { node, parent } => format!("move {node} below {parent}"),
             WriteOp::FreezeCluster(true) => "freeze cluster".to_owned(),
             WriteOp::FreezeCluster(false) => "thaw cluster".to_owned(),
             WriteOp::FreezeGroup { group, by } => {
@@ -142,6 +143,8 @@ struct StoredOp {
     /// The file behind `schema`.
     #[prost(message, optional, tag = "12")]
     schema_edit: Option<StoredEdit>,
+    #[prost(bytes = "vec", optional, tag = "13")]
+    parent: Option<Vec<u8>>,
 }
 
 /// The file of an extension before and after a write.
@@ -210,6 +213,10 @@ pub(super) fn encode_ops(ops: &[WriteOp]) -> Vec<u8> {
             }
             WriteOp::Freeze { node, frozen } => StoredOp {
                 freeze: Some(*frozen),
+                ..of(node)
+            },
+            WriteOp::Move { node, parent } => StoredOp {
+                parent: Some(parent.as_bytes().to_vec()),
                 ..of(node)
             },
             WriteOp::FreezeCluster(frozen) => StoredOp {
@@ -310,6 +317,13 @@ fn decode_op(op: StoredOp) -> Result<WriteOp, String> {
         } => WriteOp::Freeze {
             node: node()?,
             frozen,
+        },
+        StoredOp {
+            parent: Some(ref parent),
+            ..
+        } => WriteOp::Move {
+            node: node()?,
+            parent: NodeId::from_slice(parent).ok_or("a parent has no id")?,
         },
         StoredOp {
             freeze_cluster: Some(frozen),

@@ -360,6 +360,11 @@ fn apply_op(
                 .execute(params![node.as_bytes(), frozen])?;
             touch(*node)
         }
+        WriteOp::Move { node, parent } => {
+            tx.prepare_cached("UPDATE nodes SET parent = ?2 WHERE id = ?1")?
+                .execute(params![node.as_bytes(), parent.as_bytes()])?;
+            touch(*node)
+        }
         WriteOp::FreezeCluster(frozen) => set_meta(tx, "frozen", u64::from(*frozen)),
         WriteOp::FreezeGroup {
             group,

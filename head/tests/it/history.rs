@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::rig::{Client, Rig, add, change, eventually, list, node, set, text};
 
-async fn history(client: &mut Client, nodes: &str) -> Vec<v1::Revision> {
+pub(crate) async fn history(client: &mut Client, nodes: &str) -> Vec<v1::Revision> {
     let request = v1::ListHistoryRequest {
         nodes: nodes.into(),
         ..v1::ListHistoryRequest::default()
@@ -19,7 +19,7 @@ async fn history(client: &mut Client, nodes: &str) -> Vec<v1::Revision> {
         .revisions
 }
 
-async fn undo(
+pub(crate) async fn undo(
     client: &mut Client,
     revision: u64,
     force: bool,
@@ -47,7 +47,7 @@ fn value(value: Option<&v1::Value>) -> String {
 }
 
 /// `nodes what old->new`, one a line.
-fn lines(changes: &[v1::Difference]) -> Vec<String> {
+pub(crate) fn lines(changes: &[v1::Difference]) -> Vec<String> {
     let line = |change: &v1::Difference| {
         let (old, new) = (value(change.old.as_ref()), value(change.new.as_ref()));
         format!("{} {} {old}->{new}", change.nodes, change.what)

@@ -15,6 +15,7 @@ mod join;
 mod learned;
 mod memory;
 mod modules;
+mod parent;
 mod plan;
 mod plant;
 mod python;

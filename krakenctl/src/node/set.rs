@@ -35,13 +35,14 @@ Examples:
   krakenctl node set n7 /PhysState=POWER_OFF --reason 'broken fan' --dry-run
   krakenctl node set @rack1 /image/name=new --try 10m    comes back by itself unless confirmed
   krakenctl node set n7 /power/username=admin --from-file /power/password=bmc.secret
-  krakenctl node set 'run=ERROR' --add-group quarantine")]
+  krakenctl node set 'run=ERROR' --add-group quarantine
+  krakenctl node set @rack3 --parent rack3       below another node: their agents join again, nothing is switched")]
 pub(crate) struct SetArgs {
     /// Node set
     #[arg(add = complete::nodes())]
     nodes: String,
     /// What to set
-    #[arg(add = complete::assignments(), value_name = "URL=VALUE", required_unless_present_any = ["from_file", "add_group", "remove_group"])]
+    #[arg(add = complete::assignments(), value_name = "URL=VALUE", required_unless_present_any = ["from_file", "add_group", "remove_group", "parent"])]
     values: Vec<String>,
     /// Set a value from a file, for secrets: arguments can be seen by other users
     #[arg(long, value_name = "URL=FILE")]
@@ -52,6 +53,9 @@ pub(crate) struct SetArgs {
     /// Take the nodes out of this group
     #[arg(long, value_name = "GROUP")]
     remove_group: Vec<String>,
+    /// Put the nodes below this one, which serves and mutates them from then on; the head's own name: below the head itself
+    #[arg(long, value_name = "NODE", add = complete::nodes())]
+    parent: Option<String>,
     #[command(flatten)]
     how: HowArgs,
 }
@@ -99,6 +103,7 @@ struct Wanted {
     changes: Vec<v1::ValueChange>,
     add_groups: Vec<String>,
     remove_groups: Vec<String>,
+    parent: Option<String>,
 }
 
 pub(crate) async fn set(args: SetArgs, context: &Context) -> Result<Exit, Failure> {
@@ -107,6 +112,7 @@ pub(crate) async fn set(args: SetArgs, context: &Context) -> Result<Exit, Failur
         changes: changes(&args.values, &args.from_file, &[], context)?,
         add_groups: args.add_group.iter().map(group).collect(),
         remove_groups: args.remove_group.iter().map(group).collect(),
+        parent: args.parent.clone(),
     };
     apply(&args.nodes, wanted, &args.how, "set", context).await
 }
@@ -166,6 +172,7 @@ async fn apply(
         changes: wanted.changes,
         add_groups: wanted.add_groups,
         remove_groups: wanted.remove_groups,
+        parent: wanted.parent,
         options: how.trial.apply(how.write.options()),
     };
     if how.dry.dry_run {

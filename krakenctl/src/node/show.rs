@@ -90,7 +90,10 @@ fn page(node: &v1::Node, urls: &[String], shown: &Shown, paint: Paint) -> String
             ("id", view::id_text(&node.id).unwrap_or_default()),
             (
                 "parent",
-                view::id_text(&node.parent_id).unwrap_or_else(|| "the head".to_owned()),
+                match (&node.parent_name[..], view::id_text(&node.parent_id)) {
+                    ("", id) => id.unwrap_or_default(),
+                    (name, _) => name.to_owned(),
+                },
             ),
             ("groups", node.groups.join(",")),
             ("labels", labels.join(",")),

@@ -64,6 +64,12 @@ n3    -          -                -      rack1   -     10.77.0.13/24
         "{csv}"
     );
 
+    head.run(&["node", "set", "n3", "--parent", "n1"]).ends(0);
+    let page = head.run(&["node", "show", "n3"]).ends(0).out;
+    assert!(page.contains("  parent     n1\n"), "{page}");
+    let nodes = head.run(&["node", "list", "n3", "-o", "json"]).ends(0);
+    assert_eq!(nodes.json()[0]["parent_name"], "n1");
+
     head.run(&["node", "unset", "n2", "/RunState"]).ends(0);
     let page = head.run(&["node", "show", "n2"]).ends(0).out;
     assert!(
@@ -73,7 +79,7 @@ n3    -          -                -      rack1   -     10.77.0.13/24
 
     assert_eq!(
         head.run(&["node", "delete", "n[1-2]"]).ends(0).out,
-        "deleted n[1-2] (2 nodes), revision 7\n"
+        "deleted n[1-2] (2 nodes), revision 8\n"
     );
     head.run(&["node", "show", "n1"]).ends(4);
 }

@@ -1,6 +1,7 @@
 //! Faults of the catalogue that meet the engine itself, one test a row (docs/faults.md): restarts, bad writes, deletions, lies of nodes.
 
 mod backup;
+mod parents;
 
 use super::*;
 use crate::event::{ConnId, SchemaEdit};
@@ -387,92 +388,6 @@ fn f22_what_is_given_up_in_a_write_may_be_taken_in_it() {
     assert!(head.engine.tree().by_name(&"n8".parse().unwrap()).is_none());
     assert_eq!(head.engine.tree().get(id(1)).unwrap().name.as_str(), "m1");
     head.write(vec![set(9, "52:54:00:00:00:02")]).unwrap();
-}
-
-#[test]
-fn f23_parents_form_a_tree_that_is_not_too_deep() {
-    let mut head = Head::new();
-    let node = |n: u8, parent: u8| {
-        let name = format!("n{n}").parse().unwrap();
-        WriteOp::Add(Box::new(Node::new(id(n), name, Some(id(parent)))))
-    };
-    let mut refused = |ops: Vec<WriteOp>, part: &str| {
-        let result = head.write(ops);
-        let Err(WriteError::Invalid(text)) = result else {
-            panic!("{result:?}")
-        };
-        assert!(text.contains(part), "{text}");
-    };
-    refused(vec![node(1, 1)], "its own ancestor");
-    refused(vec![node(1, 2)], "does not exist");
-    // A cycle would need a parent that is not there yet.
-    refused(vec![node(1, 2), node(2, 1)], "does not exist");
-    let chain = |deepest: u8| {
-        let rest = (2..=deepest).map(|n| node(n, n - 1));
-        let first = Node::new(id(1), "n1".parse().unwrap(), Some(HEAD));
-        std::iter::once(WriteOp::Add(Box::new(first)))
-            .chain(rest)
-            .collect::<Vec<_>>()
-    };
-    refused(chain(100), "more than 8 ancestors");
-    assert_eq!(head.engine.tree().len(), 1);
-    head.write(chain(8)).unwrap();
-    assert!(matches!(
-        head.write(vec![WriteOp::Delete(id(7))]),
-        Err(WriteError::Invalid(text)) if text.contains("n7 is the parent of n8")
-    ));
-    // From the leaves up, in one write.
-    head.write((1..=8).rev().map(|n| WriteOp::Delete(id(n))).collect())
-        .unwrap();
-    assert_eq!(head.engine.tree().len(), 1);
-}
-
-#[test]
-fn f23_a_node_that_syncs_gets_another_parent_in_one_write_or_keeps_the_one_it_has() {
-    let mut head = Head::new();
-    head.add(8, &[]);
-    head.add(9, &[]);
-    let below = |parent: u8| {
-        let mut node = Node::new(id(1), "n1".parse().unwrap(), Some(id(parent)));
-        node.cfg.apply([change("/RunState=SYNC")]);
-        WriteOp::Add(Box::new(node))
-    };
-    head.write(vec![below(8)]).unwrap();
-    let session = join(&mut head, id(1), 1).unwrap();
-    let frame = report(&["/Busy=BUSY"]);
-    head.input(Input::Frame { session, frame });
-    head.fired.clear();
-    let parent = |head: &Head| head.engine.tree().get(id(1)).unwrap().parent;
-    // A parent that is not there: nothing has happened, and the session lives.
-    let nobody = head.write(vec![WriteOp::Delete(id(1)), below(77)]);
-    assert!(matches!(nobody, Err(WriteError::Invalid(text)) if text.contains("does not exist")));
-    assert_eq!(
-        (parent(&head), head.engine.has_session(id(1))),
-        (Some(id(8)), true)
-    );
-    assert_eq!(head.dsc(1, core::BUSY), Some(core::BUSY_BUSY));
-
-    head.write(vec![WriteOp::Delete(id(1)), below(9)]).unwrap();
-    assert_eq!(parent(&head), Some(id(9)));
-    assert!(!head.engine.has_session(id(1)), "it was another parent's");
-    let frame = report(&["/Busy=IDLE"]);
-    head.input(Input::Frame { session, frame });
-    assert_eq!(head.dsc(1, core::BUSY), None, "late frames are nobody's");
-    assert!(matches!(
-        head.write(vec![WriteOp::Delete(id(9))]),
-        Err(WriteError::Invalid(text)) if text.contains("n9 is the parent of n1")
-    ));
-    head.write(vec![WriteOp::Delete(id(8))]).unwrap();
-    // It is found switched on, comes back by its certificate, and its job runs on.
-    head.discover(1, &["/PhysState=POWER_ON"]);
-    head.sleep(5);
-    let session = join(&mut head, id(1), 2).unwrap();
-    let frame = report(&["/Busy=BUSY"]);
-    head.input(Input::Frame { session, frame });
-    assert_eq!(head.dsc(1, core::RUN_STATE), Some(core::SYNC));
-    let is_harmless = |name: &String| !name.starts_with("power/") || name == "power/UKtoOFF";
-    let fired = head.fired();
-    assert!(fired.iter().all(is_harmless), "{fired:?}");
 }
 
 #[test]

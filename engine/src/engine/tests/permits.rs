@@ -105,6 +105,32 @@ fn a_parent_that_changes_takes_the_word_back() {
 }
 
 #[test]
+fn another_parent_gives_the_word_or_takes_it_back() {
+    let mut head = head("parent", 2);
+    let mut child = Node::new(id(9), "n9".parse::<NodeName>().unwrap(), Some(id(1)));
+    child.cfg.apply([change("/RunState=INIT")]);
+    head.write(vec![WriteOp::Add(Box::new(child))]).unwrap();
+    head.discover(9, &["/PhysState=POWER_ON"]);
+    head.discover(9, &["/pxe/state=INIT", "/RunState=SYNC"]);
+    head.discover(2, &["/PhysState=PHYS_HANG"]);
+    assert_eq!(told(&head, 9).as_deref(), Some(LEAVE));
+    let to = |parent| WriteOp::Move {
+        node: id(9),
+        parent,
+    };
+    head.write(vec![to(id(2))]).unwrap();
+    assert_eq!(told(&head, 9), None);
+    let text = "waits for its parent n2 to be at /PhysState=POWER_ON".to_owned();
+    assert_eq!(holds(&head, 9), [("other_nodes", text)]);
+    // Its old parent is nothing to it any more.
+    head.discover(1, &["/PhysState=PHYS_HANG"]);
+    head.discover(1, &["/PhysState=POWER_ON"]);
+    assert_eq!(told(&head, 9), None);
+    head.write(vec![to(id(1))]).unwrap();
+    assert_eq!(told(&head, 9).as_deref(), Some(LEAVE));
+}
+
+#[test]
 fn a_set_without_conditions_takes_every_word_back() {
     let mut head = head("@rack", 2);
     head.set(1, "/RunState=INIT").unwrap();

@@ -46,6 +46,7 @@ pub fn node_to_proto(node: &Node, facts: NodeFacts) -> v1::Node {
         frozen: node.frozen,
         last_seen_ms: facts.last_seen_ms,
         is_head: facts.is_head,
+        parent_name: String::new(),
         trials: Vec::new(),
     }
 }

@@ -139,6 +139,7 @@ impl Admin for Service {
             node.groups.extend(request.add_groups.iter().cloned());
             node.groups
                 .retain(|group| !request.remove_groups.contains(group));
+            node.parent_name = request.parent.clone().unwrap_or_default();
             world.event(Kind::Change(v1::NodeChange {
                 node_name: name.clone(),
                 cfg: request.changes.clone(),
