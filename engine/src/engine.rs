@@ -19,6 +19,7 @@ mod ledger;
 mod mass;
 mod others;
 mod permits;
+mod picture;
 #[cfg(feature = "files")]
 mod play;
 mod rails;
@@ -40,6 +41,7 @@ pub use self::costs::{CostSource, LEARN_EVERY};
 pub use self::governor::{Limit, Limits, PERCENT_FLOOR};
 use self::ledger::Ledger;
 pub use self::ledger::{MAX_KEYS, MAX_TRIALS, Trial};
+pub use self::picture::Picture;
 use self::rails::Rails;
 pub use self::rails::{Guards, RailsReport};
 use self::remember::Untold;

@@ -9,6 +9,7 @@ mod admin;
 mod auth;
 mod convert;
 mod differences;
+mod explain;
 mod extension;
 mod history;
 mod ops;
@@ -17,8 +18,8 @@ mod plan;
 mod select;
 mod snapshot;
 mod trials;
-mod watch;
 mod undo;
+mod watch;
 mod write;
 
 use std::io;

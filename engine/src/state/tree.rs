@@ -90,6 +90,14 @@ impl Tree {
         self.nodes.values().cloned()
     }
 
+    /// The nodes by id as they stay for whoever holds them, without what finds them by anything else.
+    pub fn still(&self) -> Self {
+        Self {
+            nodes: self.nodes.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The node with this id, to be changed. Its id, name, parent and Cfg must stay as they are.
     pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
         self.nodes.get_mut(&id).map(Arc::make_mut)
@@ -121,14 +129,6 @@ impl Tree {
         self.holders.extend(new.into_iter().map(|key| (key, id)));
     }
 
-    /// A holder that took a value over in the same write keeps it.
-    fn give_up(&mut self, id: NodeId, cfg: &Values) {
-        for key in UniqueKey::all(cfg) {
-            if self.holders.get(&key) == Some(&id) {
-                self.holders.remove(&key);
-            }
-        }
-    }
     /// Gives a node another parent.
     pub fn set_parent(&mut self, id: NodeId, parent: Option<NodeId>) {
         if let Some(node) = self.get_mut(id).filter(|node| node.parent != parent) {
@@ -147,6 +147,14 @@ impl Tree {
         };
     }
 
+    /// A holder that took a value over in the same write keeps it.
+    fn give_up(&mut self, id: NodeId, cfg: &Values) {
+        for key in UniqueKey::all(cfg) {
+            if self.holders.get(&key) == Some(&id) {
+                self.holders.remove(&key);
+            }
+        }
+    }
 
     /// Adds a node; refuses a second holder of its id or name.
     pub fn insert(&mut self, node: Node) -> Result<(), TreeError> {

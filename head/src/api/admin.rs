@@ -12,11 +12,11 @@ use proto::v1::{self, WriteResponse};
 use tonic::{Request, Response, Status};
 
 use super::auth::Caller;
-use super::select::{TreeInventory, read_each};
+use super::select::TreeInventory;
 use super::snapshot::Snapshot;
 use super::watch::{self, Feed};
 use super::write::By;
-use super::{convert, extension, plan};
+use super::{convert, explain, extension, plan};
 use crate::boot::MacAddr;
 use crate::extensions::Extensions;
 use crate::modules::{External, ImageStore, Modules};
@@ -290,12 +290,7 @@ impl AdminService for Admin {
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        let ids = self.select(&request.into_inner().nodes).await?;
-        let ids = ids.into_iter().map(|(_, id)| id);
-        let reports = read_each(&self.0.handle, ids, convert::report_by_id)
-            .await
-            .map_err(stopped)?;
-        Ok(Response::new(v1::ExplainResponse { reports }))
+        explain::explain(self, request.into_inner()).await
     }
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<WriteResponse> {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use engine::Engine;
 use engine::driver::wall_ms;
-use engine::engine::Trial;
 use engine::event::{CommitError, WriteError};
 use engine::extension::{Kind, REDACTED, Schema};
 use engine::mutation::report::Report;
@@ -75,32 +74,6 @@ pub(super) fn node_at(
         dsc: Some(values(changes(schema, &node.dsc.to_changes()))),
         ..convert::node_to_proto(node, facts)
     }
-}
-
-/// A write on trial.
-pub(super) fn trial(revision: u64, trial: &Trial) -> v1::Trial {
-    v1::Trial {
-        revision,
-        until_ms: trial.until_ms,
-    }
-}
-
-/// Writes on trial that are about a node.
-fn trials(engine: &Engine, id: NodeId) -> Vec<v1::Trial> {
-    let of_node = engine
-        .trials()
-        .iter()
-        .filter(|(_, trial)| trial.nodes.contains(&id));
-    of_node.map(|(revision, of)| trial(*revision, of)).collect()
-}
-
-/// Why the node with this id is where it is.
-pub(super) fn report_by_id(engine: &Engine, now: Instant, id: NodeId) -> Option<v1::Report> {
-    let found = engine.report(id, now)?;
-    Some(v1::Report {
-        trials: trials(engine, id),
-        ..report(engine.schema(), &found)
-    })
 }
 
 /// A change of Cfg as callers write it: texts are read as the url's type wants them.

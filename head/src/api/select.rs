@@ -3,36 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::Engine;
-use engine::driver::{Handle, Stopped};
 use engine::state::{Node, NodeId, NodeName, StateUrl, Value};
-use engine::time::Instant;
 
 use crate::nodeset::{Inventory, NodeSet, NodeSetError};
-
-/// Nodes that are read in one go: a millisecond or two, so that a list of 10,000 nodes delays no hello.
-const CHUNK: usize = 256;
-
-/// Reads something of each of these nodes, in order, without holding up the engine; nodes that are gone are left out.
-///
-/// # Errors
-/// The engine has stopped.
-pub(super) async fn read_each<T: Send + 'static>(
-    handle: &Handle,
-    nodes: impl IntoIterator<Item = NodeId>,
-    read: impl Fn(&Engine, Instant, NodeId) -> Option<T> + Copy + Send + 'static,
-) -> Result<Vec<T>, Stopped> {
-    let nodes: Vec<NodeId> = nodes.into_iter().collect();
-    let mut out = Vec::with_capacity(nodes.len());
-    for chunk in nodes.chunks(CHUNK) {
-        let chunk = chunk.to_vec();
-        let part = handle.query(move |engine, now| {
-            let part = chunk.into_iter().filter_map(|node| read(engine, now, node));
-            part.collect::<Vec<_>>()
-        });
-        out.extend(part.await?);
-    }
-    Ok(out)
-}
 
 /// The engine's tree, as node sets see it.
 pub(crate) struct TreeInventory<'a>(pub(crate) &'a Engine);

@@ -55,19 +55,12 @@ impl Snapshot {
             let ids = TreeInventory(engine).select(set)?;
             ids.values().filter_map(|id| tree.share(*id)).collect()
         };
-        let mut trials: BTreeMap<NodeId, Vec<v1::Trial>> = BTreeMap::new();
-        for (revision, trial) in engine.trials() {
-            for node in &trial.nodes {
-                let message = convert::trial(*revision, trial);
-                trials.entry(*node).or_default().push(message);
-            }
-        }
         let parents: BTreeSet<NodeId> = nodes.iter().filter_map(|node| node.parent).collect();
         let named = |id| Some((id, tree.get(id)?.name.clone()));
         Ok(Self {
             parents: parents.into_iter().filter_map(named).collect(),
             nodes,
-            trials,
+            trials: trials(engine),
             schema: engine.shared_schema(),
             me: engine.me(),
             taken: (now, wall_ms()),
@@ -98,4 +91,19 @@ impl Snapshot {
         })
         .await
     }
+}
+
+/// Writes on trial, by the nodes that they are about.
+pub(super) fn trials(engine: &Engine) -> BTreeMap<NodeId, Vec<v1::Trial>> {
+    let mut trials: BTreeMap<NodeId, Vec<v1::Trial>> = BTreeMap::new();
+    for (revision, trial) in engine.trials() {
+        for node in &trial.nodes {
+            let message = v1::Trial {
+                revision: *revision,
+                until_ms: trial.until_ms,
+            };
+            trials.entry(*node).or_default().push(message);
+        }
+    }
+    trials
 }

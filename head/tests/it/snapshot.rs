@@ -1,4 +1,4 @@
-//! No list, and no snapshot of a watch, shows half of a write: a writer gives 500 nodes another value at a time while others read them.
+//! No list, no snapshot of a watch and no explanation shows half of a write: a writer gives 500 nodes other values at a time while others read them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,15 @@ fn value_at(revision: u64) -> &'static str {
         "even"
     } else {
         "odd"
+    }
+}
+
+/// The state that all their images are to have at a revision.
+fn image_at(revision: u64) -> &'static str {
+    if revision.is_multiple_of(2) {
+        "IDLE"
+    } else {
+        "ACTIVE"
     }
 }
 
@@ -78,15 +87,53 @@ async fn watches(mut client: Client, stop: Arc<AtomicBool>) -> u64 {
     count
 }
 
+/// Explains until told to stop; how many different values were wanted.
+async fn explains(mut client: Client, stop: Arc<AtomicBool>) -> u64 {
+    let mut seen = std::collections::BTreeSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        let request = v1::ExplainRequest {
+            nodes: "@flip".into(),
+        };
+        let answer = client.explain(request).await.unwrap().into_inner();
+        assert_eq!(answer.reports.len(), NODES);
+        for report in &answer.reports {
+            let wanted = v1::Values {
+                values: report.desired.clone(),
+            };
+            assert_eq!(
+                text(Some(&wanted), "/image/state").as_deref(),
+                Some(image_at(answer.revision)),
+                "half of a write: {}",
+                report.node_name
+            );
+        }
+        seen.insert(answer.revision);
+    }
+    seen.len() as u64
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn f57_no_list_shows_half_of_a_write() {
     let rig = Rig::new("");
     let (_head, mut client) = rig.start().await;
     let version = client.get_version(v1::GetVersionRequest {}).await.unwrap();
-    let first = version.into_inner().revision + 1;
+    // What they would do is told, and nothing of it done.
+    let frozen = client.freeze(v1::FreezeRequest {
+        freeze: true,
+        ..v1::FreezeRequest::default()
+    });
+    let frozen = frozen.await.unwrap().into_inner().revision;
+    assert!(frozen > version.into_inner().revision);
+    let first = frozen + 1;
     let all = (0..NODES).map(|n| v1::Node {
         groups: vec!["flip".into()],
-        ..node(&format!("n{n}"), &[("/Platform", value_at(first))])
+        ..node(
+            &format!("n{n}"),
+            &[
+                ("/Platform", value_at(first)),
+                ("/image/state", image_at(first)),
+            ],
+        )
     });
     let added = add(&mut client, all.collect()).await.unwrap();
     assert_eq!(added.revision, first);
@@ -96,9 +143,13 @@ async fn f57_no_list_shows_half_of_a_write() {
     for _ in 0..READERS {
         readers.push(tokio::spawn(lists(client.clone(), Arc::clone(&stop))));
         readers.push(tokio::spawn(watches(client.clone(), Arc::clone(&stop))));
+        readers.push(tokio::spawn(explains(client.clone(), Arc::clone(&stop))));
     }
     for revision in (first + 1)..=(first + FLIPS) {
-        let changes = vec![set("/Platform", value_at(revision))];
+        let changes = vec![
+            set("/Platform", value_at(revision)),
+            set("/image/state", image_at(revision)),
+        ];
         let written = change(&mut client, "@flip", changes).await.unwrap();
         assert_eq!(written.revision, revision);
     }

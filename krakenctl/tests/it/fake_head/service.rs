@@ -309,7 +309,10 @@ impl Admin for Service {
                 .iter()
                 .filter_map(|name| world.reports.get(name).cloned())
                 .collect();
-            (!world.explains_nothing).then_some(v1::ExplainResponse { reports })
+            (!world.explains_nothing).then_some(v1::ExplainResponse {
+                reports,
+                revision: 7,
+            })
         };
         match answer {
             Some(answer) => Ok(Response::new(answer)),
