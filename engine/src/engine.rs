@@ -50,6 +50,7 @@ use self::timers::{Timer, Timers};
 pub use self::what_if::{GroupHold, NODE_MARK, PlanGroup, WhatIf};
 use crate::event::{Event, Input, Output};
 use crate::extension::Schema;
+use crate::index::Index;
 use crate::mutation::graph::MutationGraph;
 use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Healing, Progress};
@@ -138,7 +139,7 @@ pub struct Engine {
     /// Time of the call under way.
     now: Instant,
     planner: Planner,
-    runtimes: BTreeMap<NodeId, Runtime>,
+    runtimes: Index<NodeId, Runtime>,
     dirty: BTreeSet<NodeId>,
     /// Urls that only a node's parent may report: every mutation of them is the parent's.
     parents_word: BTreeSet<StateUrl>,
@@ -183,7 +184,7 @@ impl Engine {
             started: now,
             now,
             planner: Planner::new(Arc::new(empty_graph())),
-            runtimes: BTreeMap::new(),
+            runtimes: Index::default(),
             dirty: BTreeSet::new(),
             parents_word: BTreeSet::new(),
             timers,

@@ -26,8 +26,8 @@ pub struct Schema {
     fields: BTreeMap<String, Field>,
     /// Patterns with a `*`: they are tried one by one.
     wild: Vec<String>,
-    /// Patterns of secrets.
-    secrets: Vec<String>,
+    /// Patterns of secrets, without and with a `*`.
+    secrets: (Vec<String>, Vec<String>),
 }
 
 /// Why a value does not fit.
@@ -71,7 +71,9 @@ impl Schema {
             self.wild.sort();
         }
         if field.secret {
-            self.secrets.push(pattern.clone());
+            let (plain, wild) = &mut self.secrets;
+            let secrets = if pattern.contains('*') { wild } else { plain };
+            secrets.push(pattern.clone());
         }
         self.fields.insert(pattern, field);
         true
@@ -114,17 +116,12 @@ impl Schema {
         &'a self,
         values: &'a Values,
     ) -> impl Iterator<Item = (&'a StateUrl, &'a Value)> {
-        let (wild, plain): (Vec<_>, Vec<_>) = self
-            .secrets
-            .iter()
-            .partition(|pattern| pattern.contains('*'));
+        let (plain, wild) = &self.secrets;
         let plain = plain
-            .into_iter()
-            .filter_map(|pattern| values.get_key_value(pattern));
-        let wild = values
             .iter()
-            .filter(move |(url, _)| wild.iter().any(|pattern| matches(pattern, url)));
-        plain.chain(wild)
+            .filter_map(|pattern| values.get_key_value(pattern));
+        let is_wild = |url| wild.iter().any(|pattern| matches(pattern, url));
+        plain.chain(values.iter().filter(move |(url, _)| is_wild(url)))
     }
 
     /// `text` without any secret of `values` in it, if there is one: a module's words may repeat what it was given.

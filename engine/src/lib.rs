@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Everything here is a state machine: no sockets, files, threads, clocks or random numbers. Time is an argument
-//! ([`time::Instant`]), chance comes in as bytes, collections are ordered. The same inputs give the same outputs.
+//! ([`time::Instant`]), chance comes in as bytes, nothing depends on the order of a hash. The same inputs give the same outputs.
 //! Feature `driver` adds the tokio loop that feeds an engine; `wire` the conversion from and to messages; `schema` and `files` the
 //! readers of extension schemas and mutation files; `sim` a world of simulated heads and agents.
 
@@ -19,6 +19,7 @@ pub mod engine;
 pub mod event;
 pub mod extension;
 pub mod history;
+mod index;
 pub mod memory;
 pub mod mutation;
 #[cfg(feature = "files")]

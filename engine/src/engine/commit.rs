@@ -329,7 +329,7 @@ impl Engine {
     }
 
     fn delete_node(&mut self, id: NodeId) {
-        if let Some(runtime) = self.runtimes.remove(&id) {
+        if let Some(runtime) = self.runtimes.swap_remove(&id) {
             for current in runtime.progress.currents() {
                 self.interrupt(id, current.clone());
             }

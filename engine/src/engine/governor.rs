@@ -165,6 +165,15 @@ impl Limit {
     }
 }
 
+impl Limits {
+    fn are_none(&self) -> bool {
+        self.power_on_gap.is_zero()
+            && self.cluster.is_none()
+            && self.groups.is_empty()
+            && self.mutations.is_empty()
+    }
+}
+
 impl Governor {
     /// Takes other limits; slots and queues stay.
     pub(super) fn limit(&mut self, limits: Limits) {
@@ -196,6 +205,9 @@ impl Governor {
     /// The gates that `mutation` has to pass on `node`, as far as they have limits and the node has not passed them.
     fn gates(&self, node: &Node, mutation: &Mutation) -> Vec<Gate> {
         let mut gates = Vec::new();
+        if self.limits.are_none() {
+            return gates;
+        }
         if mutation.disruptive {
             gates.push(Gate::Cluster);
             if !self.limits.groups.is_empty() {
@@ -248,13 +260,11 @@ impl Governor {
         sizes: &dyn Sizes,
         now: Instant,
     ) -> Option<(Gate, Shut)> {
-        if self.pending.contains_key(&(node.id, mutation.id.clone())) {
-            return None;
-        }
-        self.gates(node, mutation).into_iter().find_map(|gate| {
+        let refusal = self.gates(node, mutation).into_iter().find_map(|gate| {
             let shut = self.shut(&gate, sizes, now)?;
             Some((gate, shut))
-        })
+        });
+        refusal.filter(|_| !self.pending.contains_key(&(node.id, mutation.id.clone())))
     }
 
     /// An intent passes its gates.
@@ -280,7 +290,9 @@ impl Governor {
 
     /// The intent became a firing: what it took stays taken.
     pub(super) fn fired(&mut self, node: NodeId, mutation: &MutationId) {
-        self.pending.remove(&(node, mutation.clone()));
+        if !self.pending.is_empty() {
+            self.pending.remove(&(node, mutation.clone()));
+        }
     }
 
     /// The intent came to nothing: what it took is free again.

@@ -17,8 +17,7 @@ use super::Engine;
 use super::commit::OWN_REQUEST;
 use super::governor::Gate;
 use crate::event::{Write, WriteOp};
-use crate::mutation::path::PlanResult;
-use crate::mutation::{Mutation, MutationContext, MutationId};
+use crate::mutation::MutationId;
 use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
 use crate::time::Instant;
 
@@ -32,8 +31,8 @@ pub(super) fn is_asked(cfg: &Values) -> bool {
 
 /// What a node is to be right now.
 pub(super) fn wanted(cfg: &Values) -> Cow<'_, Values> {
-    match core::PHYS_STATE.parse::<StateUrl>() {
-        Ok(url) if is_asked(cfg) => {
+    match is_asked(cfg).then(|| core::PHYS_STATE.parse::<StateUrl>()) {
+        Some(Ok(url)) => {
             let mut wanted = cfg.clone();
             wanted.set(url, Some(core::POWER_OFF.into()));
             Cow::Owned(wanted)
@@ -47,19 +46,9 @@ impl Engine {
     ///
     /// A node that drains has stopped its image long before its power is cut, so it needs its slot before that.
     pub(super) fn withheld_end(&self, id: NodeId) -> Option<MutationId> {
-        let (node, plan) = (self.tree.get(id)?, &self.runtimes.get(&id)?.plan);
-        let end = self.end_of_drain(plan)?;
+        let end = self.runtimes.get(&id)?.plan.end_of_drain()?;
+        let (node, end) = (self.tree.get(id)?, self.mutation(end)?);
         (!self.rails.governor.has_passed(node, end)).then(|| end.id.clone())
-    }
-
-    /// The first disruptive step of a plan that the node itself begins.
-    fn end_of_drain(&self, plan: &PlanResult) -> Option<&Mutation> {
-        let steps = plan.plan.steps();
-        let mut steps = steps.iter().filter_map(|step| self.mutation(step));
-        let first = steps.next()?;
-        let by_node = first.context == MutationContext::SelfNode && !first.disruptive;
-        let end = steps.find(|step| step.disruptive)?;
-        (by_node && end.context != MutationContext::SelfNode).then_some(end)
     }
 
     /// Lets a node begin its drain, or lets it wait for its slot at the gate where it waited before.

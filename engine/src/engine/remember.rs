@@ -21,6 +21,8 @@ const AFTER: Duration = Duration::from_secs(2);
 /// What has changed since it was told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Untold {
+    /// It will be told soon.
+    is_due: bool,
     /// Nodes with attempts that have ended, parked ones, and released ones.
     nodes: BTreeSet<NodeId>,
     /// Mutations that were measured.
@@ -57,7 +59,8 @@ impl Engine {
     /// Slots were taken or given back.
     pub(super) fn tell_soon(&mut self) {
         let is_head = matches!(self.config.role, Role::Head { .. });
-        if is_head && self.timers.at(Timer::Remember).is_none() {
+        if is_head && !self.untold.is_due {
+            self.untold.is_due = true;
             self.timers.set(Timer::Remember, Some(self.now + AFTER));
         }
     }
@@ -70,6 +73,7 @@ impl Engine {
 
     /// Tells what has changed.
     pub(super) fn tell(&mut self) {
+        self.untold.is_due = false;
         for node in std::mem::take(&mut self.untold.nodes) {
             self.tell_node(node);
         }

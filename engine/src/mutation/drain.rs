@@ -55,16 +55,18 @@ impl Mutation {
 
 /// Whether these changes take a node from `POWER_ON`.
 pub(crate) fn cuts_power(changes: &[UrlChange]) -> bool {
-    let on = Some(Value::from(core::POWER_ON));
     let mut changes = changes.iter();
-    changes.any(|change| is_power(change) && change.from.contains(&on) && change.to != on)
+    changes.any(|change| is_power(change) && change.from.iter().any(is_on) && !is_on(&change.to))
 }
 
 /// Whether these changes switch a machine on.
 pub(crate) fn switches_on(changes: &[UrlChange]) -> bool {
-    let on = Some(Value::from(core::POWER_ON));
     let mut changes = changes.iter();
-    changes.any(|change| is_power(change) && change.to == on)
+    changes.any(|change| is_power(change) && is_on(&change.to))
+}
+
+fn is_on(value: &Option<Value>) -> bool {
+    value.as_ref().and_then(Value::as_text) == Some(core::POWER_ON)
 }
 
 fn is_power(change: &UrlChange) -> bool {

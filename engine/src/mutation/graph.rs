@@ -29,6 +29,7 @@ pub use states::{MAX_GRAPH_STATES, StateEdge, StateGraph, StateNode};
 
 use super::path::{Class, MutationPath, Plan};
 use super::{Condition, Mutation, MutationId, MutationSet};
+use crate::index::Index;
 use crate::state::{StateUrl, Value, Values, core};
 
 /// Most urls that one set may name; with [`MAX_MUTATIONS`](super::MAX_MUTATIONS) it bounds memory and time of compiling.
@@ -43,8 +44,8 @@ pub const MAX_ITEMS: usize = 64;
 #[derive(Debug, Default)]
 pub struct MutationGraph {
     set: MutationSet,
-    by_id: BTreeMap<MutationId, usize>,
-    by_url: BTreeMap<StateUrl, usize>,
+    by_id: Index<MutationId, usize>,
+    by_url: Index<StateUrl, usize>,
     variables: Vec<Variable>,
     rules: Vec<Rule>,
     /// One a mutation, for what may run side by side.
@@ -243,6 +244,7 @@ impl MutationGraph {
     /// What a plan for `dsc` and the effective goal of `cfg` can depend on.
     pub(super) fn class(&self, dsc: &Values, cfg: &Values) -> Class {
         let mut class = Class::default();
+        let (mut observed, mut wanted) = (dsc.ascend(), cfg.ascend());
         for variable in &self.variables {
             let mut note = |value: Option<&Value>| {
                 let number = variable.number(value);
@@ -251,9 +253,12 @@ impl MutationGraph {
                     class.unmentioned.extend(value.cloned());
                 }
             };
-            note(self.value_of(variable, dsc, cfg));
-            if !variable.mutators.is_empty() {
-                note(cfg.get(variable.url.as_str()));
+            // What is not discoverable is looked up in Cfg, and nothing mutates it.
+            if variable.discoverable {
+                note(observed.get(&variable.url));
+            }
+            if !variable.discoverable || !variable.mutators.is_empty() {
+                note(wanted.get(&variable.url));
             }
         }
         class

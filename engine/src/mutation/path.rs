@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::graph::{Goal, MutationGraph};
-use super::{Condition, Mutation, MutationId};
+use super::{Condition, Mutation, MutationContext, MutationId};
 use crate::state::{StateUrl, Value, Values};
 
 /// Plans kept; a cluster has a handful of classes times the states they pass through, and one plan takes about 1 KiB.
@@ -117,6 +117,10 @@ pub struct PlanResult {
     pub goal: Values,
     /// Cfg values that are set aside, each with the url whose Cfg value makes it unknowable.
     pub suspended: Vec<(StateUrl, StateUrl)>,
+    /// Steps that nothing has to come before.
+    ready: Vec<usize>,
+    /// See [`end_of_drain`](Self::end_of_drain).
+    end_of_drain: Option<usize>,
 }
 
 impl PlanResult {
@@ -124,21 +128,43 @@ impl PlanResult {
     pub fn new(graph: &MutationGraph, dsc: &Values, cfg: &Values) -> Self {
         let Goal { goal, suspended } = graph.effective_goal(cfg);
         let plan = graph.plan_to(dsc, cfg, &goal);
+        Self::of(graph, plan, Goal { goal, suspended })
+    }
+
+    fn of(graph: &MutationGraph, plan: Plan, goal: Goal) -> Self {
+        let after = graph.order(plan.steps());
+        let is_ready = |step: &usize| after[*step].is_empty();
         Self {
-            after: graph.order(plan.steps()),
+            ready: (0..after.len()).filter(is_ready).collect(),
+            end_of_drain: find_end_of_drain(graph, plan.steps()),
+            after,
             plan,
-            goal,
-            suspended,
+            goal: goal.goal,
+            suspended: goal.suspended,
         }
     }
 
     /// The steps that nothing has to come before, in the order of the plan.
     pub fn ready(&self) -> impl Iterator<Item = &MutationId> {
-        let steps = self.plan.steps().iter().zip(&self.after);
-        steps
-            .filter(|(_, after)| after.is_empty())
-            .map(|(step, _)| step)
+        self.ready.iter().map(|step| &self.plan.steps()[*step])
     }
+
+    /// The disruptive step at the end of a drain that is next, and that the node itself begins.
+    pub(crate) fn end_of_drain(&self) -> Option<&MutationId> {
+        Some(&self.plan.steps()[self.end_of_drain?])
+    }
+}
+
+/// The first disruptive step, if it is another's, and what comes first is the node's own and is not disruptive.
+fn find_end_of_drain(graph: &MutationGraph, steps: &[MutationId]) -> Option<usize> {
+    let by_node = |mutation: &Mutation| mutation.context == MutationContext::SelfNode;
+    let mut steps = steps.iter().enumerate();
+    let first = graph.mutation(steps.next()?.1)?;
+    let (end, last) = steps.find_map(|(step, id)| {
+        let mutation = graph.mutation(id)?;
+        mutation.disruptive.then_some((step, mutation))
+    })?;
+    (by_node(first) && !first.disruptive && !by_node(last)).then_some(end)
 }
 
 /// Plans for live nodes. All nodes with the same values of the urls that matter share one search.
@@ -224,12 +250,11 @@ impl Planner {
         let Some(path) = found else {
             return best;
         };
-        Arc::new(PlanResult {
-            after: self.graph.order(&path.steps),
-            plan: Plan::Path(path),
+        let goal = Goal {
             goal: best.goal.clone(),
             suspended: best.suspended.clone(),
-        })
+        };
+        Arc::new(PlanResult::of(&self.graph, Plan::Path(path), goal))
     }
 
     /// The way that begins with these, if they apply and lead on.

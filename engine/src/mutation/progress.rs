@@ -195,21 +195,23 @@ impl Progress {
 
     /// Which of the steps under way are done, and which are no longer wanted.
     fn look_at_currents(&mut self, view: &View<'_>, actions: &mut Vec<Action>) {
-        for current in std::mem::take(&mut self.currents) {
+        let mut place = 0;
+        while let Some(current) = self.currents.get(place) {
             let declared = view.graph.mutation(&current.mutation);
             let standing = declared.map_or(Standing::Gone, |mutation| standing(mutation, view.dsc));
+            let is_told = current.phase != Phase::Intent;
             match standing {
-                Standing::Reached if current.phase != Phase::Intent => {
+                Standing::Reached if is_told => {
+                    let current = self.currents.remove(place);
                     let tries = self.tries.entry(current.mutation.clone()).or_default();
                     tries.done_at = Some(view.now);
                     self.note(&current, view.now, Ending::Done);
                     actions.push(Action::Done(current));
                 }
-                Standing::Partly if current.phase != Phase::Intent => self.currents.push(current),
-                _ if view.plan.ready().any(|ready| *ready == current.mutation) => {
-                    self.currents.push(current);
-                }
+                Standing::Partly if is_told => place += 1,
+                _ if view.plan.ready().any(|ready| *ready == current.mutation) => place += 1,
                 _ => {
+                    let current = self.currents.remove(place);
                     self.note_stop(&current, declared, view);
                     actions.push(Action::Stop(current));
                 }

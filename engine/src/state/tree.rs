@@ -1,9 +1,10 @@
 //! All nodes that this engine answers for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Node, NodeId, NodeName, Value, Values};
+use crate::index::Index;
 
 /// Urls of Cfg whose values no two nodes may share.
 const UNIQUE: [&str; 2] = ["/ipv4/boot/mac", "/ipv4/boot/address"];
@@ -12,7 +13,8 @@ const UNIQUE: [&str; 2] = ["/ipv4/boot/mac", "/ipv4/boot/address"];
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     /// Shared with those who read the whole tree as it was at one instant; a node that they still hold is copied when it changes.
-    nodes: BTreeMap<NodeId, Arc<Node>>,
+    nodes: Index<NodeId, Arc<Node>>,
+    ids: BTreeSet<NodeId>,
     names: BTreeMap<NodeName, NodeId>,
     holders: BTreeMap<UniqueKey, NodeId>,
     /// Number of children; nodes without are not in here.
@@ -87,7 +89,7 @@ impl Tree {
 
     /// All nodes as they stay for whoever holds them, ordered by id.
     pub fn share_all(&self) -> impl Iterator<Item = Arc<Node>> {
-        self.nodes.values().cloned()
+        self.ids.iter().filter_map(|id| self.share(*id))
     }
 
     /// The nodes by id as they stay for whoever holds them, without what finds them by anything else.
@@ -174,13 +176,15 @@ impl Tree {
         let keys = UniqueKey::all(&node.cfg).map(|key| (key, node.id));
         self.holders.extend(keys);
         self.count_child(node.parent, 1);
+        self.ids.insert(node.id);
         self.nodes.insert(node.id, Arc::new(node));
         Ok(())
     }
 
     /// Takes a node out.
     pub fn remove(&mut self, id: NodeId) -> Option<Node> {
-        let node = Arc::unwrap_or_clone(self.nodes.remove(&id)?);
+        let node = Arc::unwrap_or_clone(self.nodes.swap_remove(&id)?);
+        self.ids.remove(&id);
         self.names.remove(&node.name);
         self.give_up(id, &node.cfg);
         self.count_child(node.parent, -1);
@@ -189,7 +193,7 @@ impl Tree {
 
     /// All nodes, ordered by id.
     pub fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.values().map(Arc::as_ref)
+        self.ids.iter().filter_map(|id| self.get(*id))
     }
 
     /// All nodes, ordered by name.

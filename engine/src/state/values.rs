@@ -1,5 +1,6 @@
 //! The values of one node, of one kind, and what changes between two such sets.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use ring::digest;
@@ -44,6 +45,11 @@ impl Digest {
 }
 
 impl Values {
+    /// For one lookup after the other, of urls that ascend.
+    pub(crate) fn ascend(&self) -> Ascent<'_> {
+        Ascent(&self.0)
+    }
+
     /// The value of `url`; `None` when unset.
     pub fn get(&self, url: &str) -> Option<&Value> {
         let at = self.find(url).ok()?;
@@ -159,6 +165,23 @@ impl Values {
         let mut out = [0; 32];
         out.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
         Digest(out)
+    }
+}
+
+/// Looks up urls in their order: see [`Values::ascend`].
+pub(crate) struct Ascent<'a>(&'a [(StateUrl, Value)]);
+
+impl<'a> Ascent<'a> {
+    /// The value of `url`, which comes after all that were asked for.
+    pub(crate) fn get(&mut self, url: &StateUrl) -> Option<&'a Value> {
+        while let Some(((at, value), rest)) = self.0.split_first() {
+            match at.cmp(url) {
+                Ordering::Less => self.0 = rest,
+                Ordering::Equal => return Some(value),
+                Ordering::Greater => break,
+            }
+        }
+        None
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::check::check;
 use super::{GraphError, MAX_CUTS, MAX_URLS, MutationGraph, is_core_discoverable};
+use crate::index::Index;
 use crate::mutation::{Allowed, Condition, Mutation, MutationSet, NumberRange};
 use crate::state::{Number, StateUrl, Value};
 
@@ -17,6 +18,9 @@ use crate::state::{Number, StateUrl, Value};
 ///                                                  0     1  2    3      4    5    6    7   8
 /// ```
 pub(super) type Val = u32;
+
+/// So many values are told apart sooner one by one: most differ in length already.
+const FEW: usize = 8;
 
 /// The value is unset.
 pub(super) const UNKNOWN: Val = 0;
@@ -101,11 +105,18 @@ impl Variable {
     pub(super) fn number(&self, value: Option<&Value>) -> Val {
         match value {
             None => UNKNOWN,
-            Some(value) => match self.values.binary_search(value) {
-                Ok(at) => at as Val + 1,
-                Err(_) => self.unmentioned(value),
+            Some(value) => match self.place(value) {
+                Some(at) => at as Val + 1,
+                None => self.unmentioned(value),
             },
         }
+    }
+
+    fn place(&self, value: &Value) -> Option<usize> {
+        if self.values.len() <= FEW {
+            return self.values.iter().position(|known| known == value);
+        }
+        self.values.binary_search(value).ok()
     }
 
     /// The number of a value that no declaration mentions.
@@ -233,7 +244,7 @@ pub(super) fn compile(set: &MutationSet) -> Result<MutationGraph, GraphError> {
         .collect();
     let depends = dependencies(&set);
     let mut variables = variables(&set, &depends)?;
-    let by_url: BTreeMap<StateUrl, usize> = variables
+    let by_url: Index<StateUrl, usize> = variables
         .iter()
         .enumerate()
         .map(|(index, variable)| (variable.url.clone(), index))
@@ -395,7 +406,7 @@ fn variables(
 /// Puts declarations into numbers.
 struct Numbering<'a> {
     variables: &'a [Variable],
-    by_url: &'a BTreeMap<StateUrl, usize>,
+    by_url: &'a Index<StateUrl, usize>,
     /// Comparisons met so far.
     within: BTreeMap<(usize, NumberRange), Arc<[Val]>>,
 }
