@@ -436,7 +436,7 @@ fn values(text: &str) -> Result<Values, String> {
     Ok(values)
 }
 
-/// `/a=1 /b=x /c=`: whole numbers are numbers, nothing is unknown.
+/// `/a=1 /b=x /c= /d=true`: whole numbers are numbers, nothing is unknown.
 fn changes(text: &str) -> Result<Vec<Change>, String> {
     let pair = |pair: &str| {
         let (url, value) = pair
@@ -447,6 +447,7 @@ fn changes(text: &str) -> Result<Vec<Change>, String> {
             _ if value.is_empty() => None,
             Ok(0) => None,
             Ok(number) => Some(Value::Int(number)),
+            Err(_) if value == "true" => Some(Value::Bool(true)),
             Err(_) => Some(Value::from(value)),
         };
         Ok(Change { url, value })

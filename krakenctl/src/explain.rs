@@ -26,6 +26,9 @@ pub(crate) struct ReportView {
     pub(crate) desired: JsonValues,
     pub(crate) known: JsonValues,
     pub(crate) steps: Vec<StepView>,
+    /// The way back of a node that is to reboot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) back: Vec<StepView>,
     pub(crate) current: u32,
     /// How long the rest takes; null: there is nothing to do.
     pub(crate) time: Option<TimeView>,
@@ -119,6 +122,11 @@ impl ReportView {
             known: shown.json_values(&report.known),
             steps: report
                 .steps
+                .iter()
+                .map(|step| step_view(step, shown))
+                .collect(),
+            back: report
+                .back
                 .iter()
                 .map(|step| step_view(step, shown))
                 .collect(),
@@ -246,6 +254,9 @@ pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String
         line(&mut out, "\nPath");
         indent(&mut out, &steps_table(report, shown).render(false, paint));
     }
+    if !report.back.is_empty() {
+        line(&mut out, &format!("\nThen back  {}", way(&report.back)));
+    }
     if let Some(estimate) = &report.estimate
         && !estimate.text.is_empty()
     {
@@ -300,6 +311,12 @@ pub(crate) fn render(report: &v1::Report, shown: &Shown, paint: Paint) -> String
     out
 }
 
+/// Mutations in one line, as they follow on each other.
+pub(crate) fn way(steps: &[v1::ReportStep]) -> String {
+    let names: Vec<&str> = steps.iter().map(|step| step.mutation.as_str()).collect();
+    printable(&names.join(", "))
+}
+
 /// The latest attempts; of those that a head without a history tells of, the failures.
 fn attempts(out: &mut String, report: &v1::Report) {
     let entry = |out: &mut String, age_ms: u64, what: &str| {
@@ -347,6 +364,10 @@ fn headline(report: &v1::Report) -> (String, Tone) {
     let steps = report.steps.len();
     let current = report.current as usize;
     match report.outcome() {
+        Outcome::Converged if !report.back.is_empty() => (
+            "off for its reboot: it goes back from here".to_owned(),
+            Tone::Warn,
+        ),
         Outcome::Converged => ("converged: it is what it should be".to_owned(), Tone::Good),
         Outcome::Path if current < steps => (
             format!("on its way: step {} of {steps}", current + 1),

@@ -44,6 +44,9 @@ pub(crate) struct GroupView {
     count: u32,
     outcome: &'static str,
     steps: Vec<StepView>,
+    /// The way back of nodes that are to reboot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    back: Vec<StepView>,
     holds: Vec<GroupHoldView>,
     interrupts: Vec<String>,
     reason: String,
@@ -99,11 +102,16 @@ pub(crate) async fn show(
     Ok(exit(&response))
 }
 
+/// Whether its nodes would do something, in their present turn or after it.
+fn moves(group: &v1::PlanGroup) -> bool {
+    !group.steps.is_empty() || !group.back.is_empty()
+}
+
 /// 0: nothing would happen, 8: something would, 3 and 1: some or all that had to do something could not.
 fn exit(response: &v1::PlanResponse) -> Exit {
     let stuck =
         |group: &&v1::PlanGroup| matches!(group.outcome(), Outcome::NoPath | Outcome::Parked);
-    let moves = |group: &v1::PlanGroup| !group.steps.is_empty() || group.outcome() == Outcome::Path;
+    let moves = |group: &v1::PlanGroup| moves(group) || group.outcome() == Outcome::Path;
     let stuck_groups = response.groups.iter().filter(stuck).count();
     let others = response.groups.iter().filter(|group| !stuck(group));
     match (stuck_groups, others.clone().any(moves)) {
@@ -143,10 +151,7 @@ fn print(context: &Context, response: &v1::PlanResponse, format: Format) -> Resu
 /// Names of the nodes that would change, or, where nothing is written, of those that are on their way.
 fn changed(response: &v1::PlanResponse) -> Vec<String> {
     let changes = response.changes.iter().map(|change| &change.nodes);
-    let moving = response
-        .groups
-        .iter()
-        .filter(|group| !group.steps.is_empty());
+    let moving = response.groups.iter().filter(|group| moves(group));
     let sets: Vec<&String> = match response.changes.is_empty() {
         false => changes.collect(),
         true => moving.map(|group| &group.nodes).collect(),
@@ -207,6 +212,11 @@ fn group_view(group: &v1::PlanGroup, shown: &Shown) -> GroupView {
         outcome: explain::outcome_word(group.outcome()),
         steps: group
             .steps
+            .iter()
+            .map(|step| explain::step_view(step, shown))
+            .collect(),
+        back: group
+            .back
             .iter()
             .map(|step| explain::step_view(step, shown))
             .collect(),
@@ -296,6 +306,7 @@ fn group_page(out: &mut String, group: &v1::PlanGroup, shown: &Shown, paint: Pai
             .for_each(|step| line(out, &format!("  {step}")));
     }
     for (title, text) in [
+        ("then back", explain::way(&group.back)),
         ("stops", group.interrupts.join(", ")),
         ("estimate", estimate(group)),
         ("reason", group.reason.clone()),
@@ -332,6 +343,9 @@ fn group_page(out: &mut String, group: &v1::PlanGroup, shown: &Shown, paint: Pai
 
 fn headline(group: &v1::PlanGroup) -> (String, Tone) {
     match group.outcome() {
+        Outcome::Converged if !group.back.is_empty() => {
+            ("off already, and back from there".to_owned(), Tone::Warn)
+        }
         Outcome::Converged => ("nothing to do".to_owned(), Tone::Good),
         Outcome::Path => (view::count(group.steps.len(), "step"), Tone::Warn),
         Outcome::Held => (
@@ -387,7 +401,7 @@ fn closing(response: &v1::PlanResponse) -> String {
     let count: usize = response
         .groups
         .iter()
-        .filter(|group| !group.steps.is_empty())
+        .filter(|group| moves(group))
         .map(|group| group.count as usize)
         .sum();
     let moves = match count {

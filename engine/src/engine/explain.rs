@@ -1,8 +1,11 @@
 //! Reports: what the planner says of a node, and what the engine is doing about it.
 
+use std::sync::Arc;
+
 use super::Engine;
 use super::guard::{FROZEN_HOLD, Guard, OTHER_NODES};
 use super::heal::carries_out;
+use super::reboot::{is_asked, wanted, way_back};
 use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
 use crate::mutation::report::{Hold, Outcome, Report, ReportAttempt, ReportFailure, ReportStep};
@@ -32,10 +35,13 @@ impl Engine {
         let node = self.tree.get(id)?;
         let runtime = self.runtimes.get(&id)?;
         let progress = &runtime.progress;
-        let after_job = self.after_job(&runtime.plan, &node.dsc, &node.cfg);
+        let find = |dsc: &Values, cfg: &Values| Arc::new(PlanResult::new(self.graph(), dsc, cfg));
+        let after_job = after_job(&runtime.plan, &node.dsc, &node.cfg, find);
         let plan = after_job.as_ref().unwrap_or(&runtime.plan);
         let mut report = Report::of_plan(id, node.name.clone(), plan, self.graph(), &node.dsc);
         self.mark_currents(&mut report, progress, now);
+        let back = way_back(self.graph(), &node.cfg, &node.dsc, plan, find);
+        report.back = ReportStep::of_way(&back, self.graph());
         report.measure(&self.costs.measured);
         let ready = report.steps.iter();
         // What somebody else carries out may be under way, or held where nobody here sees it.
@@ -86,7 +92,7 @@ impl Engine {
                 age: attempt.age,
             })
             .collect();
-        if super::reboot::is_asked(&node.cfg) {
+        if is_asked(&node.cfg) {
             let text = format!(
                 "a reboot is asked for: off first, then what Cfg says; `krakenctl node unset {} /Reboot` takes it back",
                 node.name
@@ -108,22 +114,6 @@ impl Engine {
             let goes = matches!(runtime.plan.plan, Plan::Path(_)) && progress.parked().is_none();
             goes || !progress.currents().is_empty()
         })
-    }
-
-    /// The way that a busy node without one will have once its job has ended.
-    pub(super) fn after_job(
-        &self,
-        plan: &PlanResult,
-        dsc: &Values,
-        cfg: &Values,
-    ) -> Option<PlanResult> {
-        if !matches!(plan.plan, Plan::NoPath(_)) || dsc.text(core::BUSY) != Some(core::BUSY_BUSY) {
-            return None;
-        }
-        let mut free = dsc.clone();
-        free.set(core::BUSY.parse().ok()?, None);
-        let later = PlanResult::new(self.graph(), &free, &super::reboot::wanted(cfg));
-        matches!(later.plan, Plan::Path(_)).then_some(later)
     }
 
     /// Takes the node's secrets out of everything that is words; values are for the face that shows them to redact, by their urls.
@@ -219,6 +209,22 @@ impl Engine {
         }
         holds
     }
+}
+
+/// The way that a busy node without one will have once its job has ended. `find` plans.
+pub(super) fn after_job(
+    plan: &PlanResult,
+    dsc: &Values,
+    cfg: &Values,
+    find: impl FnOnce(&Values, &Values) -> Arc<PlanResult>,
+) -> Option<Arc<PlanResult>> {
+    if !matches!(plan.plan, Plan::NoPath(_)) || dsc.text(core::BUSY) != Some(core::BUSY_BUSY) {
+        return None;
+    }
+    let mut free = dsc.clone();
+    free.set(core::BUSY.parse().ok()?, None);
+    let later = find(&free, &wanted(cfg));
+    matches!(later.plan, Plan::Path(_)).then_some(later)
 }
 
 fn shown(attempt: &Attempt, now: Instant) -> ReportAttempt {

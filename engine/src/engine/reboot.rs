@@ -12,12 +12,16 @@
 //! a node that drains is lost to its users already.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::Engine;
 use super::commit::OWN_REQUEST;
+use super::discover;
 use super::governor::Gate;
 use crate::event::{Write, WriteOp};
 use crate::mutation::MutationId;
+use crate::mutation::graph::MutationGraph;
+use crate::mutation::path::{Plan, PlanResult};
 use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
 use crate::time::Instant;
 
@@ -39,6 +43,34 @@ pub(super) fn wanted(cfg: &Values) -> Cow<'_, Values> {
         }
         _ => Cow::Borrowed(cfg),
     }
+}
+
+/// The way back of a node that `plan` leads off for its reboot: what its Cfg wants of it then, and how it gets there. `find` plans.
+///
+/// Empty for a node that is not to reboot, or cannot be led off.
+pub(super) fn way_back(
+    graph: &MutationGraph,
+    cfg: &Values,
+    dsc: &Values,
+    plan: &PlanResult,
+    find: impl FnOnce(&Values, &Values) -> Arc<PlanResult>,
+) -> Vec<MutationId> {
+    let (true, Ok(url)) = (is_asked(cfg), REBOOT.parse::<StateUrl>()) else {
+        return Vec::new();
+    };
+    if matches!(plan.plan, Plan::NoPath(_)) {
+        return Vec::new();
+    }
+    let (off, mut dsc, mut cfg) = (wanted(cfg), dsc.clone(), cfg.clone());
+    for step in plan.plan.steps().iter().filter_map(|id| graph.mutation(id)) {
+        let changes = step.mutates.iter().map(|change| Change {
+            url: change.url.clone(),
+            value: change.to.clone(),
+        });
+        discover::apply(graph, &mut dsc, &off, changes.collect());
+    }
+    cfg.set(url, None);
+    find(&dsc, &cfg).plan.steps().to_vec()
 }
 
 impl Engine {

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::explain::Standing;
+use super::explain::{Standing, after_job};
+use super::reboot::{is_asked, way_back};
 use super::stage::Stage;
 use super::stagger::Crowd;
 use super::{Again, Engine, Runtime};
@@ -16,7 +17,7 @@ use crate::history::{self, Cells};
 use crate::mutation::estimate::{Estimate, TimeEstimate};
 use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::{Action, Phase, View};
-use crate::mutation::report::{Hold, Outcome, Report};
+use crate::mutation::report::{Hold, Outcome, Report, ReportStep};
 use crate::mutation::{Mutation, MutationId};
 use crate::state::{Frozen, Node, NodeId, NodeName, Values};
 use crate::time::Instant;
@@ -74,6 +75,8 @@ struct Manner {
     parked: Option<String>,
     running: Vec<MutationId>,
     interrupts: Vec<MutationId>,
+    /// The way back of those that reboot: equal ways off may lead to nodes that are to be different things.
+    back: Vec<MutationId>,
 }
 
 /// A group in the making.
@@ -270,6 +273,7 @@ impl<'e> Groups<'e> {
             parked: progress.parked().map(str::to_owned),
             running: running.map(|current| current.mutation.clone()).collect(),
             interrupts,
+            back: self.way_back(node, dsc, &plan),
         };
         let index = self.group_of(node, dsc, plan, manner);
         let making = &mut self.making[index];
@@ -314,6 +318,30 @@ impl<'e> Groups<'e> {
         }
     }
 
+    /// The way that a busy node without one will have once its job has ended.
+    fn after_job(
+        &mut self,
+        node: &Node,
+        dsc: &Values,
+        plan: &PlanResult,
+    ) -> Option<Arc<PlanResult>> {
+        let planner = &mut self.planner;
+        after_job(plan, dsc, &node.cfg, |dsc, cfg| planner.plan(dsc, cfg))
+    }
+
+    /// The way back of a node that is to reboot.
+    fn way_back(&mut self, node: &Node, dsc: &Values, plan: &PlanResult) -> Vec<MutationId> {
+        if !is_asked(&node.cfg) {
+            return Vec::new();
+        }
+        let later = self.after_job(node, dsc, plan);
+        let (graph, planner) = (self.engine.graph(), &mut self.planner);
+        let plan = later.as_deref().unwrap_or(plan);
+        way_back(graph, &node.cfg, dsc, plan, |dsc, cfg| {
+            planner.plan(dsc, cfg)
+        })
+    }
+
     fn group_of(
         &mut self,
         node: &Node,
@@ -330,8 +358,9 @@ impl<'e> Groups<'e> {
                 && making.plan.plan == plan.plan
                 && making.plan.suspended == plan.suspended
         };
-        let index = self.making.iter().position(alike).unwrap_or_else(|| {
-            let after_job = self.engine.after_job(&plan, dsc, &node.cfg);
+        let known = self.making.iter().position(alike);
+        let index = known.unwrap_or_else(|| {
+            let after_job = self.after_job(node, dsc, &plan);
             let shown = after_job.as_ref().unwrap_or(&plan);
             let report = self.report(node, dsc, shown, &key.1);
             self.making.push(Making {
@@ -358,6 +387,7 @@ impl<'e> Groups<'e> {
         for step in &mut report.steps {
             step.in_flight = manner.running.contains(&step.mutation);
         }
+        report.back = ReportStep::of_way(&manner.back, graph);
         report.measure(&self.engine.costs.measured);
         if let Some(parked) = &manner.parked {
             report.outcome = Outcome::Parked;
@@ -376,7 +406,7 @@ impl<'e> Groups<'e> {
             }
             let estimate = report.estimate();
             let all = estimate.time.map(|one| {
-                let steps = report.steps.iter();
+                let steps = report.steps.iter().chain(&report.back);
                 let steps = steps.filter_map(|step| engine.mutation(&step.mutation));
                 let (rails, crowd) = (&engine.rails, &making.crowd);
                 let time = crowd.takes(&rails.governor, rails, steps, one.time);

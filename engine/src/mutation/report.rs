@@ -44,6 +44,8 @@ pub struct Report {
     pub known: Vec<Change>,
     /// The path from here.
     pub steps: Vec<ReportStep>,
+    /// Of a node that is to reboot: the way back, once `steps` have led it off.
+    pub back: Vec<ReportStep>,
     /// Index into `steps` of the first that is not done; `steps.len()` when there is none. Others may be in flight beside it or before it.
     pub current: usize,
     /// What the node waits for, in words; may be empty.
@@ -148,6 +150,11 @@ impl ReportStep {
         steps
     }
 
+    /// The steps of a way that is not gone yet.
+    pub fn of_way(way: &[MutationId], graph: &MutationGraph) -> Vec<Self> {
+        Self::of_path(way, &graph.order(way), graph)
+    }
+
     /// A step that has not been fired.
     pub fn new(mutation: &Mutation) -> Self {
         Self {
@@ -214,6 +221,7 @@ impl Report {
             known: known.collect(),
             current: 0,
             steps,
+            back: Vec::new(),
             waits_for: String::new(),
             holds: Vec::new(),
             failures: Vec::new(),
@@ -245,19 +253,37 @@ impl Report {
 
     /// Notes how long the steps usually take.
     pub fn measure(&mut self, measured: &Measured) {
-        for step in &mut self.steps {
+        for step in self.steps.iter_mut().chain(&mut self.back) {
             step.typical = measured.typical(&step.mutation);
         }
     }
 
-    /// What the steps will take.
+    /// What the steps will take, with the way back.
     pub fn estimate(&self) -> Estimate {
-        Estimate::of(&self.steps)
+        let off = self.steps.len();
+        let mut all = self.steps.clone();
+        all.extend(self.back.iter().cloned().map(|mut step| {
+            step.after.iter_mut().for_each(|place| *place += off);
+            step.after.extend(0..off);
+            step
+        }));
+        Estimate::of(&all)
+    }
+
+    /// The way back in one line; empty where there is none.
+    pub fn back_text(&self) -> String {
+        let names: Vec<&str> = self
+            .back
+            .iter()
+            .map(|step| step.mutation.as_str())
+            .collect();
+        names.join(", ")
     }
 
     fn headline(&self) -> String {
         let left = self.steps.len() - self.current.min(self.steps.len());
         match self.outcome {
+            Outcome::Converged if !self.back.is_empty() => "is off for its reboot".to_owned(),
             Outcome::Converged => "is as it should be".to_owned(),
             Outcome::Path if left == 1 => "is on its way, one step left".to_owned(),
             Outcome::Path => format!("is on its way, {left} steps left"),
@@ -292,6 +318,7 @@ impl fmt::Display for Report {
             )?;
             writeln!(f, "{}", remarks(step, order.get(index)))?;
         }
+        line(f, "back", &self.back_text())?;
         line(f, "takes", &self.estimate().to_string())?;
         line(f, "waits", &self.waits_for)?;
         for hold in &self.holds {

@@ -425,6 +425,7 @@ fn schema(case: &Case, set: &MutationSet) -> Schema {
                 min: i64::MIN,
                 max: i64::MAX,
             },
+            Some(Value::Bool(_)) => Kind::Bool,
             _ => Kind::Text,
         };
         let discoverable = [core::PHYS_STATE, core::RUN_STATE, core::BUSY].contains(&url.as_str());

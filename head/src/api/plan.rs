@@ -108,6 +108,7 @@ fn of_group(schema: &Schema, group: &PlanGroup) -> v1::PlanGroup {
         count: nodes.count,
         outcome: report.outcome,
         steps: report.steps,
+        back: report.back,
         holds: group.holds.iter().map(of_hold).collect(),
         interrupts: group.interrupts.iter().map(ToString::to_string).collect(),
         reason: report.reason,

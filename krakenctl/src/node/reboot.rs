@@ -12,7 +12,7 @@ use crate::{Context, complete, names, what_if};
 #[command(after_help = "\
 Each node leaves sync, stops its image, is switched off, and then goes back to where its Cfg wants it. A node with a job waits for \
 the job's end, and all wait for the governor: with at_once = 1 for a group, its nodes reboot one by one. The wish is Cfg /Reboot \
-until the node was off; unsetting that takes it back. More than 32 nodes are rebooted only with --yes or a higher -m.
+until the node was off; unsetting that takes it back. --dry-run and `node explain` tell the way off and the way back, and estimate both. More than 32 nodes are rebooted only with --yes or a higher -m.
 
 Examples:
   krakenctl node reboot n4

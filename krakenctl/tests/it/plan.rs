@@ -197,22 +197,33 @@ fn a_head_tells_what_groups_of_nodes_would_do() {
         all: Some(time(180_000, "about 3 min (measured)")),
     });
     busy.interrupts.push("image/IDLEtoACTIVE".into());
+    busy.back = vec![step("power/OFFtoON", false), step("core/INITtoSYNC", false)];
+    let mut off = group("n65", 1, Outcome::Converged, Vec::new());
+    off.back = vec![step("power/OFFtoON", false)];
     head.world().plan = v1::PlanResponse {
         revision: 7,
         changes: Vec::new(),
-        groups: vec![busy, group("n[61-64]", 4, Outcome::Converged, Vec::new())],
+        groups: vec![
+            busy,
+            group("n[61-64]", 4, Outcome::Converged, Vec::new()),
+            off,
+        ],
     };
     let run = head.run(&["plan", "n[1-64]"]).ends(8);
     let expect = "\
 n[1-60] (60 nodes)  1 step
      #  MUTATION       CHANGES                           BY
   -> 1  power/ONtoOFF  /PhysState POWER_ON -> POWER_OFF  its parent  disruptive
+  then back power/OFFtoON, core/INITtoSYNC
   stops     image/IDLEtoACTIVE
   estimate  about 9 s (measured), 1 power-off; all of them about 3 min (measured); 3 nodes run jobs: n[5-7]
   held      busy, before power/ONtoOFF: n[5-7]: node n[5-7] is BUSY: a job runs on it
             lifted by: the end of the job
 
 n[61-64] (4 nodes)  nothing to do
+
+n65 (1 node)  off already, and back from there
+  then back power/OFFtoON
 ";
     // The table of steps is the one of `explain`, and tested there.
     let without_table = |page: &str| -> String {
@@ -229,7 +240,7 @@ n[61-64] (4 nodes)  nothing to do
     );
     assert_eq!(
         run.err,
-        "60 nodes would move; nothing is written (revision 7)\n"
+        "61 nodes would move; nothing is written (revision 7)\n"
     );
     let json = head.run(&["plan", "n[1-64]", "-o", "json"]).ends(8).json();
     assert_eq!(json["groups"][0]["nodes"], "n[1-60]");
@@ -242,13 +253,14 @@ n[61-64] (4 nodes)  nothing to do
     );
     assert_eq!(estimate["all"]["ms"], 180_000);
     assert_eq!(json["groups"][0]["steps"][0]["mutation"], "power/ONtoOFF");
+    assert_eq!(json["groups"][0]["back"][1]["mutation"], "core/INITtoSYNC");
     assert_eq!(
         head.run(&["plan", "n[1-64]", "-o", "name"])
             .ends(8)
             .out
             .lines()
             .count(),
-        60
+        61
     );
 }
 

@@ -9,7 +9,7 @@ use crate::engine::tests::{Head, change, id};
 use crate::engine::{Guards, Runtime};
 use crate::event::Input;
 use crate::history::Cell;
-use crate::state::Value;
+use crate::state::{Change, Value};
 
 /// Everything of an engine that anybody can notice, as text.
 fn seen(engine: &Engine) -> String {
@@ -144,6 +144,101 @@ fn a_group_is_told_how_long_each_and_all_of_it_take() {
             "about 13 s (measured)".into()
         )
     );
+}
+
+#[test]
+fn a_reboot_is_told_with_its_way_back() {
+    let mut head = Head::new();
+    head.engine.set_guards(Guards {
+        limits: crate::engine::Limits {
+            cluster: crate::engine::Limit {
+                at_once: Some(1),
+                ..crate::engine::Limit::default()
+            },
+            ..crate::engine::Limits::default()
+        },
+        ..Guards::default()
+    });
+    let reboot = |n| WriteOp::Set {
+        node: id(n),
+        changes: vec![Change::set("/Reboot".parse().unwrap(), Value::Bool(true))],
+    };
+    let up = ["/PhysState=POWER_ON", "/pxe/state=INIT", "/RunState=SYNC"];
+    // Two that come back into sync, one that is to be on, one that stays off, one with a job, one that is off.
+    for (n, cfg) in [
+        (1, "/RunState=SYNC"),
+        (2, "/RunState=SYNC"),
+        (3, "/PhysState=POWER_ON"),
+        (4, "/Busy="),
+        (5, "/RunState=SYNC"),
+        (6, "/PhysState=POWER_ON"),
+    ] {
+        head.add(n, &[cfg]);
+        head.discover(n, &up);
+    }
+    head.discover(5, &["/Busy=BUSY"]);
+    head.discover(6, &["/PhysState=POWER_OFF"]);
+    let ops: Vec<WriteOp> = (1..=6).map(reboot).collect();
+    let what = head.engine.what_if(&ops, &[], head.now).unwrap();
+    let off = ["core/SYNCtoINIT", "power/ONtoOFF"];
+    let sync = [
+        "power/OFFtoON",
+        "pxe/NONEtoWAIT",
+        "pxe/WAITtoINIT",
+        "core/INITtoSYNC",
+    ];
+    let told = what.groups.iter().map(|group| {
+        let (estimate, back) = (group.estimate, group.report.back.iter());
+        let back: Vec<&str> = back.map(|step| step.mutation.as_str()).collect();
+        let each = estimate.time.map_or(0, |time| time.time.as_secs());
+        let all = group.all.map_or(0, |all| all.time.as_secs());
+        let switched = (estimate.power_offs, estimate.power_ons);
+        (
+            nodes(&group.nodes),
+            steps(group),
+            back.join(" "),
+            each,
+            all,
+            switched,
+        )
+    });
+    let off: Vec<String> = off.iter().map(|step| (*step).to_owned()).collect();
+    let sync = sync.join(" ");
+    let on = "power/OFFtoON".to_owned();
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            // Six steps of at most ten seconds; one after the other.
+            ("n1,n2".into(), off.clone(), sync.clone(), 60, 120, (1, 1)),
+            ("n3".into(), off.clone(), on.clone(), 30, 30, (1, 1)),
+            ("n4".into(), off.clone(), String::new(), 20, 20, (1, 0)),
+            ("n5".into(), off, sync, 60, 60, (1, 1)),
+            ("n6".into(), vec![], on, 10, 10, (0, 1)),
+        ]
+    );
+    let busy = &what.groups[3];
+    assert_eq!(busy.report.outcome, Outcome::Held, "{:?}", busy.holds);
+
+    // Once it is asked for, explain says the same, and less as it goes on.
+    head.write(vec![reboot(1)]).unwrap();
+    let takes = |head: &Head| {
+        let report = head.engine.report(id(1), head.now).unwrap();
+        (
+            report.back.len(),
+            report.estimate().time.unwrap().time.as_secs(),
+        )
+    };
+    assert_eq!(takes(&head), (4, 60));
+    head.discover(1, &["/RunState=INIT"]);
+    assert_eq!(takes(&head), (4, 50));
+    head.obey();
+    head.sleep(60);
+    assert_eq!(
+        head.engine.tree().get(id(1)).unwrap().cfg.get("/Reboot"),
+        None
+    );
+    let report = head.engine.report(id(1), head.now).unwrap();
+    assert!(report.back.is_empty(), "{report}");
 }
 
 #[test]

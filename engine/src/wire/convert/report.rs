@@ -43,6 +43,7 @@ pub fn report_to_proto(report: &Report) -> v1::Report {
         reason: report.reason.clone(),
         history: report.history.iter().map(attempt_to_proto).collect(),
         estimate: Some(estimate_to_proto(&report.estimate())),
+        back: report.back.iter().map(step_to_proto).collect(),
         trials: Vec::new(),
     }
 }
