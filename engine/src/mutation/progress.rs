@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub use history::{Attempt, Ending, MAX_HISTORY};
+use smallvec::SmallVec;
 
 use super::graph::MutationGraph;
 use super::path::{Plan, PlanResult};
@@ -134,8 +135,8 @@ struct Parked {
 /// Where one node is on its path.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// Under way, in the order of their start. No two are tied to each other.
-    currents: Vec<Current>,
+    /// Under way, in the order of their start. No two are tied to each other; mostly there is one.
+    currents: SmallVec<[Current; 1]>,
     tries: BTreeMap<MutationId, Tries>,
     history: VecDeque<Attempt>,
     /// How many of them, the latest, are not told to the store.
