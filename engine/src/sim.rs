@@ -12,6 +12,7 @@ pub mod check;
 mod cluster;
 mod disk;
 mod faults;
+mod happening;
 mod head;
 mod machine;
 mod modules;

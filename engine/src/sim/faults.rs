@@ -2,9 +2,10 @@
 
 use super::World;
 use super::cluster::{RACK, change};
+use super::happening::Happening;
 use super::head::WriteKind;
 use super::net::Host;
-use super::world::{HEAD, Happening, Phase};
+use super::world::{HEAD, Phase};
 use crate::event::{Input, WriteOp};
 use crate::state::{Freezer, NodeId};
 

@@ -8,8 +8,9 @@ use proto::v1;
 use super::World;
 use super::check::Cause;
 use super::cluster::guards;
+use super::happening::Happening;
 use super::net::Host;
-use super::world::{HEAD, Happening, Phase, head_node};
+use super::world::{HEAD, Phase, head_node};
 use crate::engine::{EngineConfig, Role};
 use crate::event::{
     CommitError, CommitId, ConnId, Event, Input, Output, Record, RequestId, Write, WriteError,

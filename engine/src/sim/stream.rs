@@ -8,8 +8,9 @@ use proto::v1;
 
 use super::World;
 use super::check::Cause;
+use super::happening::Happening;
 use super::net::Host;
-use super::world::{HEAD, Happening, Phase};
+use super::world::{HEAD, Phase};
 use crate::event::{ConnId, Input};
 use crate::mutation::MutationSet;
 use crate::sync::SessionId;

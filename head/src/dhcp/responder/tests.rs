@@ -1,3 +1,8 @@
+//! Answers to clients on the server's own segment (RFC 2131), and the server that all these tests ask.
+
+mod boot;
+mod relay;
+
 use super::*;
 use crate::boot::table::tests::{armed_node, node, table};
 use crate::boot::{ClientArch, Loader, MacAddr};
@@ -83,6 +88,13 @@ fn decode(reply: &Reply) -> Message {
 
 fn option(message: &Message, code: u8) -> Option<&DhcpOption> {
     message.opts().get(OptionCode::from(code))
+}
+
+fn file(message: &Message) -> String {
+    let field = message.fname().unwrap_or_default();
+    String::from_utf8_lossy(field)
+        .trim_end_matches('\0')
+        .to_owned()
 }
 
 fn selecting() -> Packet {
@@ -364,180 +376,6 @@ fn decline_and_release_of_what_is_anothers_change_nothing() {
 }
 
 #[test]
-fn relays_are_answered_and_option_82_comes_back_rfc_3046() {
-    let mut server = Server::new();
-    let agent = [1, 3, b'e', b'0', b'1', 9, 2, 0xff, 0xfe, 2, 1, 7];
-    let (offer, to) = server.reply(
-        Packet::new(DISCOVER)
-            .giaddr(RELAY)
-            .option(code::RELAY_AGENT, &agent),
-    );
-    assert_eq!(to, Destination::Relay(RELAY.into()));
-    assert_eq!(offer.giaddr(), Ipv4Addr::from(RELAY));
-    let reply = server.handle(
-        Packet::new(DISCOVER)
-            .giaddr(RELAY)
-            .option(code::RELAY_AGENT, &agent),
-    );
-    let bytes = reply.decision.expect("a reply").bytes;
-    let mut expect = vec![82, agent.len() as u8];
-    expect.extend_from_slice(&agent);
-    expect.push(code::END);
-    let copies = bytes
-        .windows(agent.len())
-        .filter(|window| *window == agent)
-        .count();
-    assert_eq!(copies, 1);
-    assert!(
-        bytes.windows(expect.len()).any(|window| window == expect),
-        "byte for byte, and last"
-    );
-}
-
-#[test]
-fn relays_that_cannot_be_are_refused() {
-    let mut server = Server::new();
-    for giaddr in [
-        SERVER,
-        [127, 0, 0, 1],
-        [224, 0, 0, 1],
-        [255; 4],
-        [0, 0, 0, 1],
-    ] {
-        assert_eq!(
-            server.ignored(Packet::new(DISCOVER).giaddr(giaddr)),
-            Ignored::BadRelay,
-            "{giaddr:?}"
-        );
-    }
-    assert_eq!(
-        server.ignored(Packet::new(DISCOVER).giaddr([10, 78, 0, 1])),
-        Ignored::WrongSubnet
-    );
-}
-
-#[test]
-fn a_node_of_another_subnet_is_not_served_here() {
-    let mut server = Server::new();
-    let elsewhere = BootNode {
-        address: "10.78.0.5/24".parse().expect("an address"),
-        ..node(1)
-    };
-    server.responder.table.replace_node(elsewhere);
-    assert_eq!(server.ignored(Packet::new(DISCOVER)), Ignored::WrongSubnet);
-    // Behind a relay in its subnet it is.
-    let (offer, _) = server.reply(Packet::new(DISCOVER).giaddr([10, 78, 0, 1]));
-    assert_eq!(offer.yiaddr(), Ipv4Addr::new(10, 78, 0, 5));
-}
-
-fn file(message: &Message) -> String {
-    let field = message.fname().unwrap_or_default();
-    String::from_utf8_lossy(field)
-        .trim_end_matches('\0')
-        .to_owned()
-}
-
-#[test]
-fn firmware_gets_the_loader_of_option_93() {
-    let mut server = Server::new();
-    for (arch, expect) in [(0, "undionly.kpxe"), (7, "ipxe.efi"), (9, "ipxe.efi")] {
-        let (offer, _) = server.reply(pxe(Packet::new(DISCOVER), arch));
-        assert_eq!(file(&offer), expect);
-        assert_eq!(offer.siaddr(), Ipv4Addr::from(SERVER));
-        assert_eq!(
-            option(&offer, 60),
-            Some(&DhcpOption::ClassIdentifier(b"PXEClient".to_vec()))
-        );
-        assert_eq!(
-            option(&offer, 43),
-            Some(&DhcpOption::VendorExtensions(vec![6, 1, 8, 255]))
-        );
-        assert_eq!(
-            option(&offer, 97),
-            Some(&DhcpOption::ClientMachineIdentifier(vec![0; 17]))
-        );
-        assert_eq!(
-            (option(&offer, 66), option(&offer, 67)),
-            (None, None),
-            "not asked for"
-        );
-    }
-    let asking = pxe(Packet::new(DISCOVER), 0).option(code::PARAMETER_LIST, &[1, 3, 66, 67]);
-    let (offer, _) = server.reply(asking);
-    assert_eq!(
-        option(&offer, 66),
-        Some(&DhcpOption::TFTPServerName(b"10.77.0.1".to_vec()))
-    );
-    assert_eq!(
-        option(&offer, 67),
-        Some(&DhcpOption::BootfileName(b"undionly.kpxe".to_vec()))
-    );
-}
-
-#[test]
-fn firmware_without_a_loader_gets_an_address_and_a_note() {
-    let mut server = Server::new();
-    let outcome = server.handle(pxe(Packet::new(DISCOVER), 11));
-    let offer = decode(&outcome.decision.expect("a reply"));
-    assert_eq!((file(&offer).as_str(), option(&offer, 60)), ("", None));
-    assert!(matches!(outcome.note, Some(Note::NoLoader(_))));
-    // A node can be told which loader to take.
-    server.responder.table.replace_node(BootNode {
-        loader: Some(ClientArch::Bios),
-        ..node(1)
-    });
-    assert_eq!(
-        file(&server.reply(pxe(Packet::new(DISCOVER), 11)).0),
-        "undionly.kpxe"
-    );
-}
-
-#[test]
-fn ipxe_gets_its_script_and_does_not_wait_for_proxies() {
-    let ipxe = pxe(Packet::new(DISCOVER), 0).option(code::USER_CLASS, b"iPXE");
-    let (offer, _) = Server::new().reply(ipxe);
-    assert_eq!(
-        file(&offer),
-        "http://10.77.0.1:8080/boot/52:54:00:4b:00:01/script"
-    );
-    assert_eq!((option(&offer, 60), option(&offer, 43)), (None, None));
-    let no_proxy = UnknownOption::new(OptionCode::from(175), vec![176, 1, 1]);
-    assert_eq!(option(&offer, 175), Some(&DhcpOption::Unknown(no_proxy)));
-}
-
-#[test]
-fn uefi_http_boot_gets_a_url() {
-    let packet = Packet::new(DISCOVER)
-        .option(code::VENDOR_CLASS, b"HTTPClient:Arch:00016:UNDI:003001")
-        .option(code::ARCHITECTURE, &[0, 16]);
-    let (offer, _) = Server::new().reply(packet);
-    let url = "http://10.77.0.1:8080/loader/ipxe.efi";
-    assert_eq!(
-        option(&offer, 60),
-        Some(&DhcpOption::ClassIdentifier(b"HTTPClient".to_vec()))
-    );
-    assert_eq!(
-        option(&offer, 67),
-        Some(&DhcpOption::BootfileName(url.into()))
-    );
-}
-
-#[test]
-fn a_boot_is_noted_when_a_boot_program_gets_its_address_and_not_for_a_renewal() {
-    let mut server = Server::new();
-    assert_eq!(server.handle(pxe(Packet::new(DISCOVER), 0)).note, None);
-    assert!(
-        matches!(server.handle(pxe(selecting(), 0)).note, Some(Note::Booting(node)) if node.mac == MAC)
-    );
-    assert_eq!(server.handle(Packet::new(REQUEST).ciaddr(OWN)).note, None);
-    let wrong = pxe(
-        Packet::new(REQUEST).option(code::REQUESTED_ADDRESS, &[1, 2, 3, 4]),
-        0,
-    );
-    assert_eq!(server.handle(wrong).note, None);
-}
-
-#[test]
 fn the_client_id_comes_back_rfc_6842() {
     let (offer, _) =
         Server::new().reply(Packet::new(DISCOVER).option(code::CLIENT_ID, &[255, 1, 2, 3]));
@@ -575,40 +413,6 @@ fn a_reply_keeps_to_the_size_the_client_takes() {
             .bytes
             .len()
             <= 548
-    );
-}
-
-#[test]
-fn port_4011_names_the_boot_file_to_the_client_that_asks() {
-    let mut server = Server::new();
-    let packet = || pxe(Packet::new(REQUEST).ciaddr(OWN), 0).build();
-    let reply = server
-        .handle_on(ServerPort::Pxe, OWN, &packet())
-        .decision
-        .expect("a reply");
-    assert_eq!(
-        reply.to,
-        Destination::Client(SocketAddrV4::new(OWN.into(), 68))
-    );
-    let ack = decode(&reply);
-    assert_eq!(
-        (file(&ack).as_str(), ack.yiaddr()),
-        ("undionly.kpxe", Ipv4Addr::UNSPECIFIED)
-    );
-    assert_eq!(option(&ack, 51), None);
-    let spoofed = server
-        .handle_on(ServerPort::Pxe, [192, 0, 2, 1], &packet())
-        .decision;
-    assert_eq!(spoofed, Err(Ignored::NotItsAddress));
-    let plain = Packet::new(REQUEST).ciaddr(OWN).build();
-    assert_eq!(
-        server.handle_on(ServerPort::Pxe, OWN, &plain).decision,
-        Err(Ignored::NotPxe)
-    );
-    let arm = pxe(Packet::new(REQUEST).ciaddr(OWN), 11).build();
-    assert_eq!(
-        server.handle_on(ServerPort::Pxe, OWN, &arm).decision,
-        Err(Ignored::NoLoader)
     );
 }
 
