@@ -11,9 +11,6 @@ use proto::v1;
 use crate::modules::wait_module;
 use crate::rig::{self, Client, Head, Rig, eventually};
 
-/// What the modules need from PyPI; pinned by the environment's name, so that another list makes another environment.
-const LIBRARIES: [&str; 2] = ["grpcio", "grpcio-tools"];
-
 /// A module that uses all of the glue: it tags nodes, refuses one, and reports what it sees.
 const TAGGER: &str = r#"
 from kraken_module import Failed, Module
@@ -44,37 +41,25 @@ pub(crate) fn python() -> &'static Path {
             .ancestors()
             .nth(2)
             .expect("target");
-        let folder = target.join(format!("python-{}", LIBRARIES.join("-")));
+        let folder = target.join("python-modules");
+        let maker = workspace().join("proto/examples/python");
+        let wanted = fs::read(maker.join("requirements.txt")).expect("requirements");
         let lock = File::create(folder.with_extension("lock")).expect("lock");
         let _lock = Flock::lock(lock, FlockArg::LockExclusive)
             .map_err(|(_, error)| error)
             .expect("lock");
         let python = folder.join("bin/python");
-        if !folder.join("made").exists() {
+        // Another list makes another environment.
+        if fs::read(folder.join("made")).ok().as_ref() != Some(&wanted) {
             let _ = fs::remove_dir_all(&folder);
-            run(
-                Command::new("python3").args(["-m", "venv"]).arg(&folder),
-                "needs Debian's packages python3 and python3-venv (`cargo lab doctor`)",
-            );
-            run(
-                Command::new(&python)
-                    .args(["-m", "pip", "install", "--quiet"])
-                    .args(LIBRARIES),
-                "needs PyPI, or a mirror of it that pip knows",
-            );
-            File::create(folder.join("made")).expect("mark");
+            let mut make = Command::new(maker.join("make-venv"));
+            let made = make.arg(&folder).output().expect("make-venv");
+            let said = String::from_utf8_lossy(&made.stderr);
+            assert!(made.status.success(), "{make:?}: {said}");
+            fs::write(folder.join("made"), wanted).expect("mark");
         }
         python
     })
-}
-
-fn run(command: &mut Command, needs: &str) {
-    let said = match command.output() {
-        Ok(output) if output.status.success() => return,
-        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-        Err(error) => error.to_string(),
-    };
-    panic!("{command:?} {needs}:\n{said}");
 }
 
 /// Where the workspace lies.

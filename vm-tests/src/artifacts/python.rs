@@ -55,6 +55,7 @@ pub fn image(artifacts: &Artifacts) -> Result<PathBuf> {
     let key = [
         file_digest(&programs[0])?,
         file_digest(&programs[1])?,
+        file_digest(&examples().join("requirements.txt"))?,
         file_digest(&artifacts.image_tool)?,
         file_digest(&artifacts.keys.join("cluster.pub"))?,
         demo::recipe(),
@@ -65,23 +66,8 @@ pub fn image(artifacts: &Artifacts) -> Result<PathBuf> {
         let lab = paths::lab();
         let (venv, root) = (tempfile::tempdir_in(&lab)?, tempfile::tempdir_in(&lab)?);
         let python = venv.path().join("bin/python");
-        stage.run(
-            Command::new("python3")
-                .args(["-m", "venv"])
-                .arg(venv.path()),
-            log,
-        )?;
-        stage.run(
-            Command::new(&python).args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "grpcio",
-                "grpcio-tools",
-            ]),
-            log,
-        )?;
+        let mut make = Command::new(examples().join("make-venv"));
+        stage.run(make.arg(venv.path()), log)?;
         let busybox =
             doctor::static_busybox().context("no static busybox (package busybox-static)")?;
         demo::make_root(root.path(), &busybox)?;
