@@ -1,3 +1,5 @@
+//! The module against a BMC that does what its script says.
+
 use std::collections::VecDeque;
 
 use axum::extract::State;
@@ -105,8 +107,11 @@ struct Rig {
     cfg: Values,
 }
 
-async fn rig(bmc: FakeBmc) -> Rig {
+/// The module, and a BMC that is as `prepare` makes it: off and honest, if nothing else is said.
+async fn rig(prepare: impl FnOnce(&mut FakeBmc)) -> Rig {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut bmc = FakeBmc::default();
+    prepare(&mut bmc);
     let bmc = Arc::new(Mutex::new(bmc));
     let router = Router::new()
         .route("/redfish/v1/Systems/1", get(system))
@@ -234,11 +239,7 @@ fn what_a_look_means() {
 
 #[tokio::test]
 async fn switching_reads_again_until_the_state_is_there() {
-    let mut rig = rig(FakeBmc {
-        lag: 2,
-        ..FakeBmc::default()
-    })
-    .await;
+    let mut rig = rig(|bmc| bmc.lag = 2).await;
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
     assert_eq!(rig.resets(), ["On"]);
@@ -249,11 +250,7 @@ async fn switching_reads_again_until_the_state_is_there() {
 
 #[tokio::test]
 async fn a_machine_that_is_there_already_is_not_switched() {
-    let mut rig = rig(FakeBmc {
-        on: true,
-        ..FakeBmc::default()
-    })
-    .await;
+    let mut rig = rig(|bmc| bmc.on = true).await;
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
     rig.power.fire(rig.fire("UKtoOFF", 2, &[]));
@@ -263,11 +260,7 @@ async fn a_machine_that_is_there_already_is_not_switched() {
 
 #[tokio::test]
 async fn a_node_in_sync_is_never_healed_by_cutting_its_power() {
-    let mut rig = rig(FakeBmc {
-        on: true,
-        ..FakeBmc::default()
-    })
-    .await;
+    let mut rig = rig(|bmc| bmc.on = true).await;
     rig.power
         .fire(rig.fire("ERRORtoOFF", 1, &[("/RunState", "SYNC")]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
@@ -276,11 +269,7 @@ async fn a_node_in_sync_is_never_healed_by_cutting_its_power() {
 
 #[tokio::test]
 async fn sessions_serve_bmcs_without_basic_authentication() {
-    let mut rig = rig(FakeBmc {
-        sessions_only: true,
-        ..FakeBmc::default()
-    })
-    .await;
+    let mut rig = rig(|bmc| bmc.sessions_only = true).await;
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     assert_eq!(rig.report().await, "/PhysState=POWER_ON");
     assert_eq!(
@@ -292,7 +281,7 @@ async fn sessions_serve_bmcs_without_basic_authentication() {
 
 #[tokio::test]
 async fn wrong_credentials_are_said_at_once() {
-    let mut rig = rig(FakeBmc::default()).await;
+    let mut rig = rig(|_| {}).await;
     rig.cfg
         .set(url("/power/password"), Some(Value::from("wrong")));
     rig.power.fire(rig.fire("OFFtoON", 7, &[]));
@@ -303,7 +292,7 @@ async fn wrong_credentials_are_said_at_once() {
 
 #[tokio::test]
 async fn a_cfg_that_is_mended_mends_the_attempt() {
-    let mut rig = rig(FakeBmc::default()).await;
+    let mut rig = rig(|_| {}).await;
     let good = rig.cfg.clone();
     rig.cfg.set(
         url("/power/target"),
@@ -327,10 +316,9 @@ async fn f33_an_answer_that_is_no_state_never_means_off() {
         StatusCode::SERVICE_UNAVAILABLE,
         json!({ "error": { "message": "starting" } }),
     );
-    let mut rig = rig(FakeBmc {
-        on: true,
-        answers: [busy].into(),
-        ..FakeBmc::default()
+    let mut rig = rig(|bmc| {
+        bmc.on = true;
+        bmc.answers = [busy].into();
     })
     .await;
     rig.look(Some("POWER_ON"));
@@ -356,18 +344,14 @@ async fn f33_an_answer_that_is_no_state_never_means_off() {
 
 #[tokio::test]
 async fn looks_find_power_that_changed_by_itself() {
-    let mut rig = rig(FakeBmc::default()).await;
+    let mut rig = rig(|_| {}).await;
     rig.look(Some("POWER_ON"));
     assert_eq!(rig.report().await, "/PhysState=POWER_OFF");
 }
 
 #[tokio::test]
 async fn an_interrupted_attempt_says_nothing_more() {
-    let mut rig = rig(FakeBmc {
-        ignores_resets: true,
-        ..FakeBmc::default()
-    })
-    .await;
+    let mut rig = rig(|bmc| bmc.ignores_resets = true).await;
     let node = NodeId::from_bytes([1; 16]);
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     while rig.resets().is_empty() {
@@ -393,7 +377,7 @@ async fn an_interrupted_attempt_says_nothing_more() {
 
 #[tokio::test]
 async fn the_command_driver_needs_its_programs() {
-    let mut rig = rig(FakeBmc::default()).await;
+    let mut rig = rig(|_| {}).await;
     rig.cfg
         .set(url("/power/driver"), Some(Value::from("COMMAND")));
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
@@ -428,11 +412,7 @@ fn a_bmc_that_does_not_answer_is_left_alone_ever_longer() {
 
 #[tokio::test]
 async fn a_machine_that_takes_orders_and_does_nothing_is_left_to_the_deadline() {
-    let mut rig = rig(FakeBmc {
-        ignores_resets: true,
-        ..FakeBmc::default()
-    })
-    .await;
+    let mut rig = rig(|bmc| bmc.ignores_resets = true).await;
     let node = NodeId::from_bytes([1; 16]);
     rig.power.fire(rig.fire("OFFtoON", 1, &[]));
     while rig.power.0.with(node, |work| work.firing.is_some()) == Some(true) {
@@ -451,7 +431,7 @@ async fn a_machine_that_takes_orders_and_does_nothing_is_left_to_the_deadline() 
 
 #[tokio::test]
 async fn f33_a_silent_bmc_is_a_failure_with_a_reason() {
-    let mut rig = rig(FakeBmc::default()).await;
+    let mut rig = rig(|_| {}).await;
     rig.cfg.set(
         url("/power/target"),
         Some(Value::from("http://127.0.0.1:1/redfish/v1/Systems/1")),
