@@ -2,8 +2,9 @@
 //!
 //! The files of `engine/scenarios` are the planner's rules by example: tests compare every answer, `krakenctl plan --scenario FILE` and
 //! `krakenctl node explain --scenario FILE` show them as an operator would see them. `engine/docs/mutation-graph.md` describes the format.
-//! This file reads it; `player` plays it. Neither touches a file: the caller brings the texts and the mutation sets.
+//! This file reads it; `player` plays it, on the engine of `at_once`. Neither touches a file: the caller brings the texts and the mutation sets.
 
+pub(crate) mod at_once;
 mod player;
 mod rails;
 

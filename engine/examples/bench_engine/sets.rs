@@ -22,23 +22,21 @@ pub(crate) fn mutation(
     };
     let (module, name) = id.split_once('/').expect("ids of this file are valid");
     Mutation {
-        id: MutationId::new(module, name),
-        context: MutationContext::Child,
-        mutates: changes
-            .iter()
-            .map(|(at, from, to)| UrlChange {
-                url: url(at),
-                from: vec![value(from)],
-                to: value(to),
-            })
-            .collect(),
         requires: conditions(requires),
         excludes: conditions(excludes),
-        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(90)),
-        fail_to: Vec::new(),
-        cost: 1,
-        disruptive: false,
+        ..Mutation::new(
+            MutationId::new(module, name),
+            MutationContext::Child,
+            changes
+                .iter()
+                .map(|(at, from, to)| UrlChange {
+                    url: url(at),
+                    from: vec![value(from)],
+                    to: value(to),
+                })
+                .collect(),
+        )
     }
 }
 

@@ -115,6 +115,24 @@ pub struct Mutation {
     pub disruptive: bool,
 }
 
+impl Mutation {
+    /// A mutation without conditions and timeout, at the default cost.
+    pub fn new(id: MutationId, context: MutationContext, mutates: Vec<UrlChange>) -> Self {
+        Self {
+            id,
+            context,
+            mutates,
+            requires: Vec::new(),
+            excludes: Vec::new(),
+            requires_of: Vec::new(),
+            timeout: None,
+            fail_to: Vec::new(),
+            cost: 1,
+            disruptive: false,
+        }
+    }
+}
+
 /// What must hold for the value of `url` to be known. A declared one replaces the one derived from the mutations.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Dependency {

@@ -80,20 +80,16 @@ mod tests {
 
     fn mutation(name: &str, url: &str, from: &str, to: &str) -> Mutation {
         Mutation {
-            id: MutationId::new("m", name),
-            context: MutationContext::Child,
-            mutates: vec![UrlChange {
-                url: url.parse().unwrap(),
-                from: vec![Some(from.into())],
-                to: Some(to.into()),
-            }],
-            requires: Vec::new(),
-            excludes: Vec::new(),
-            requires_of: Vec::new(),
-            timeout: None,
-            fail_to: Vec::new(),
-            cost: 1,
             disruptive: name.starts_with("off"),
+            ..Mutation::new(
+                MutationId::new("m", name),
+                MutationContext::Child,
+                vec![UrlChange {
+                    url: url.parse().unwrap(),
+                    from: vec![Some(from.into())],
+                    to: Some(to.into()),
+                }],
+            )
         }
     }
 

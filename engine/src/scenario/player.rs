@@ -4,24 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::at_once::{self, HEAD};
 use super::{Case, Scope, Step};
-use crate::engine::{Engine, EngineConfig, Role};
+use crate::engine::Engine;
 use crate::event::{
     Discovery, Event, Fire, Input, MutationEvent, Output, RequestId, Write, WriteOp,
 };
 use crate::extension::{Field, Kind, Schema};
 use crate::memory::Memo;
-use crate::mutation::progress::Healing;
 use crate::mutation::report::{Outcome, Report};
 use crate::mutation::{Allowed, Condition, MutationSet};
 use crate::state::{Change, Freezer, Node, NodeId, NodeName, StateUrl, Value, core};
-use crate::sync::SyncConfig;
 use crate::time::Instant;
 
 /// The node that every case is about.
 pub const ONE_NODE: &str = "n1";
 
-const HEAD: NodeId = NodeId::from_bytes([0xaa; 16]);
 const NODE: NodeId = NodeId::from_bytes([1; 16]);
 /// What nobody has.
 const NOBODY: NodeId = NodeId::from_bytes([0xff; 16]);
@@ -210,12 +208,9 @@ impl<'a> Player<'a> {
 
     fn wait(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(at) = self.engine.poll_timeout().filter(|at| *at <= end) {
-            self.now = at.max(self.now);
-            self.engine.handle_timeout(self.now);
+        while at_once::ring(&mut self.engine, &mut self.now, end) {
             self.flush();
         }
-        self.now = end;
     }
 
     /// What a head knows after a crash: Cfg, and what it last knew.
@@ -241,13 +236,8 @@ impl<'a> Player<'a> {
     }
 
     fn flush(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
+        while let Some(output) = at_once::poll(&mut self.engine, self.now) {
             match output {
-                Output::Commit { commit, .. } => {
-                    let result = Ok(());
-                    self.engine
-                        .handle_input(Input::Committed { commit, result }, self.now);
-                }
                 Output::Fire(fire) => drop(self.fired.insert(fire.node, fire)),
                 Output::Written {
                     result: Err(error), ..
@@ -371,14 +361,7 @@ fn standing(report: &Report) -> String {
 }
 
 fn engine(case: &Case, set: &MutationSet, now: Instant) -> Engine {
-    let config = EngineConfig {
-        me: HEAD,
-        role: Role::Head { epoch: 1 },
-        sync: SyncConfig::default(),
-        healing: Healing::default(),
-        seed: 1,
-    };
-    let mut engine = Engine::new(config, schema(case, set), now);
+    let mut engine = Engine::new(at_once::config(), schema(case, set), now);
     engine.set_costs(case.costs);
     engine.set_guards(case.rails.guards.clone());
     if let Ok(name) = "head".parse() {

@@ -252,15 +252,9 @@ fn mutation(
         to: value_of(to),
     });
     Mutation {
-        id: MutationId::new(module, name),
-        context,
-        mutates: mutates.collect(),
         requires: conditions(requires),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(seconds)),
         fail_to: vec![change("/PhysState=PHYS_HANG")],
-        cost: 1,
-        disruptive: false,
+        ..Mutation::new(MutationId::new(module, name), context, mutates.collect())
     }
 }

@@ -26,18 +26,11 @@ pub(super) fn any_of(at: &'static str, values: &[&'static str]) -> Condition {
 
 /// The mutation `name` of `module`.
 pub(super) fn mutation(module: &str, name: &str, context: MutationContext) -> Declare {
-    Declare(Mutation {
-        id: MutationId::new(module, name),
+    Declare(Mutation::new(
+        MutationId::new(module, name),
         context,
-        mutates: Vec::new(),
-        requires: Vec::new(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
-        timeout: None,
-        fail_to: Vec::new(),
-        cost: 1,
-        disruptive: false,
-    })
+        Vec::new(),
+    ))
 }
 
 impl Declare {

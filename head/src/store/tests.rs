@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use engine::event::{CommitError, Kept, Record, WriteKey, WriteOp};
-use engine::extension::{Field, Format, Kind, REDACTED, Schema};
+use engine::extension::{Field, Kind, REDACTED, Schema};
 use engine::mutation::MutationId;
 use engine::state::{Change, Freezer, Frozen, LastKnown, Node, NodeId, Value, Values};
 use engine::sync::join::{Grant, GrantId, Secret};
@@ -14,15 +14,8 @@ use super::*;
 
 fn schema() -> Arc<Schema> {
     let field = |secret| Field {
-        kind: Kind::Text,
-        repeated: false,
-        format: Format::Plain,
         secret,
-        discoverable: false,
-        unit: String::new(),
-        doc: String::new(),
-        zero: String::new(),
-        node_reads: false,
+        ..Field::new(Kind::Text)
     };
     let mut schema = Schema::default();
     assert!(

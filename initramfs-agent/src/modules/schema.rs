@@ -46,15 +46,9 @@ pub(crate) fn schema() -> Schema {
     let mut schema = Schema::default();
     for (pattern, kind, format) in FIELDS {
         let field = Field {
-            kind: kind.clone(),
-            repeated: false,
             format: *format,
-            secret: false,
             discoverable: true,
-            unit: String::new(),
-            doc: String::new(),
-            zero: String::new(),
-            node_reads: false,
+            ..Field::new(kind.clone())
         };
         schema.add((*pattern).to_owned(), field);
     }

@@ -10,20 +10,17 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn mutation(name: &str, from: &str, to: &str, cost: u32) -> Mutation {
     let value = |text: &str| (!text.is_empty()).then(|| text.into());
     Mutation {
-        id: MutationId::new("x", name),
-        context: MutationContext::Child,
-        mutates: vec![UrlChange {
-            url: "/pxe/state".parse().unwrap(),
-            from: vec![value(from)],
-            to: value(to),
-        }],
-        requires: Vec::new(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
         timeout: Some(HOUR),
-        fail_to: Vec::new(),
         cost,
-        disruptive: false,
+        ..Mutation::new(
+            MutationId::new("x", name),
+            MutationContext::Child,
+            vec![UrlChange {
+                url: "/pxe/state".parse().unwrap(),
+                from: vec![value(from)],
+                to: value(to),
+            }],
+        )
     }
 }
 

@@ -28,20 +28,16 @@ fn node(n: u8, group: &str) -> Node {
 
 pub(in crate::engine) fn power(name: &str, to: &str, disruptive: bool) -> Mutation {
     Mutation {
-        id: MutationId::new("power", name),
-        context: MutationContext::Child,
-        mutates: vec![UrlChange {
-            url: core::PHYS_STATE.parse().unwrap(),
-            from: vec![None],
-            to: Some(to.into()),
-        }],
-        requires: Vec::new(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
-        timeout: None,
-        fail_to: Vec::new(),
-        cost: 1,
         disruptive,
+        ..Mutation::new(
+            MutationId::new("power", name),
+            MutationContext::Child,
+            vec![UrlChange {
+                url: core::PHYS_STATE.parse().unwrap(),
+                from: vec![None],
+                to: Some(to.into()),
+            }],
+        )
     }
 }
 

@@ -182,19 +182,7 @@ impl Pair {
     }
 
     fn write(&mut self, ops: Vec<WriteOp>) {
-        self.head.requests += 1;
-        let write = Write {
-            request: RequestId(self.head.requests),
-            author: "test".into(),
-            reason: "-".into(),
-            if_revision: 0,
-            key: None,
-            now_ms: 0,
-            ops,
-        };
-        self.head
-            .engine
-            .handle_input(Input::Write(write), self.head.now);
+        self.head.submit(ops);
         self.travel();
         self.head.written.pop().unwrap().unwrap();
     }

@@ -5,6 +5,7 @@ mod parents;
 
 use super::*;
 use crate::event::{ConnId, SchemaEdit};
+use crate::scenario::at_once;
 use crate::state::Values;
 use crate::sync::join::{Accepted, Channel, HelloMessage, JoinOutcome, ProofMessage};
 use crate::sync::message::{Delta, Frame, Hello};
@@ -92,7 +93,7 @@ fn join_with(
     let mut answer = Err("no answer".to_owned());
     let mut said = false;
     loop {
-        while let Some(output) = head.engine.poll_output() {
+        while let Some(output) = at_once::poll(&mut head.engine, now) {
             match output {
                 Output::Join {
                     outcome: JoinOutcome::Accept(accepted),
@@ -104,13 +105,6 @@ fn join_with(
                 } => answer = Err(text),
                 Output::Fire(fire) => head.fired.push(fire),
                 Output::Event(event) => head.events.push(event),
-                Output::Commit { commit, .. } => head.engine.handle_input(
-                    Input::Committed {
-                        commit,
-                        result: Ok(()),
-                    },
-                    now,
-                ),
                 _ => {}
             }
         }

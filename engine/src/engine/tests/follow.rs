@@ -36,16 +36,6 @@ impl Head {
         None
     }
 
-    fn sleep_for(&mut self, time: Duration) {
-        let end = self.now + time;
-        while let Some(at) = self.engine.poll_timeout().filter(|at| *at <= end) {
-            self.now = at.max(self.now);
-            self.engine.handle_timeout(self.now);
-            self.flush();
-        }
-        self.now = end;
-    }
-
     fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
         self.events.iter().filter(|event| is(event)).count()
     }
@@ -305,21 +295,9 @@ fn f10_a_crash_between_intent_and_command_is_resolved_by_discovery() {
 #[test]
 fn f10_an_intent_that_is_not_durable_is_not_fired() {
     let mut head = Head::new();
-    head.requests += 1;
     let mut node = Node::new(id(1), "n1".parse().unwrap(), None);
     node.cfg.apply([change("/RunState=SYNC")]);
-    head.engine.handle_input(
-        Input::Write(Write {
-            request: RequestId(head.requests),
-            author: "test".into(),
-            reason: "-".into(),
-            if_revision: 0,
-            key: None,
-            now_ms: 0,
-            ops: vec![WriteOp::Add(Box::new(node))],
-        }),
-        head.now,
-    );
+    head.submit(vec![WriteOp::Add(Box::new(node))]);
     let (mut intents, mut fired) = (0, 0);
     while let Some(output) = head.engine.poll_output() {
         match output {

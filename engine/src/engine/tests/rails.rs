@@ -151,22 +151,11 @@ fn who_waits_and_becomes_busy_does_not_keep_others_waiting() {
 fn the_governor_is_asked_again_when_the_intent_is_durable() {
     let mut head = Head::guarded(rack_of(1));
     head.add_rack(1..=2, &["/PhysState=POWER_ON"], "/PhysState=POWER_ON");
-    head.requests += 1;
-    let write = Write {
-        request: RequestId(head.requests),
-        author: "test".into(),
-        reason: "-".into(),
-        if_revision: 0,
-        key: None,
-        now_ms: 0,
-        ops: (1..=2)
-            .map(|n| WriteOp::Set {
-                node: id(n),
-                changes: vec![change("/PhysState=POWER_OFF")],
-            })
-            .collect(),
-    };
-    head.engine.handle_input(Input::Write(write), head.now);
+    let off = (1..=2).map(|n| WriteOp::Set {
+        node: id(n),
+        changes: vec![change("/PhysState=POWER_OFF")],
+    });
+    head.submit(off.collect());
     let commit = |head: &mut Head| {
         std::iter::from_fn(|| head.engine.poll_output()).find_map(|output| match output {
             Output::Commit { commit, .. } => Some(commit),

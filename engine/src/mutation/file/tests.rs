@@ -8,15 +8,9 @@ use crate::state::{Float, Number};
 /// `/PhysState` and `/Busy` as the core has them, and one of each other kind.
 fn schema() -> Schema {
     let field = |kind, format| Field {
-        kind,
-        repeated: false,
         format,
-        secret: false,
         discoverable: true,
-        unit: String::new(),
-        doc: String::new(),
-        zero: String::new(),
-        node_reads: false,
+        ..Field::new(kind)
     };
     let names = |names: &[&str]| Kind::Enum(names.iter().map(|name| (*name).to_owned()).collect());
     let mut schema = Schema::default();

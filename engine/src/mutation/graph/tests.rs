@@ -59,16 +59,14 @@ pub(super) fn mutation(
         }
     });
     Mutation {
-        id: MutationId::new(module, name),
-        context: MutationContext::All,
-        mutates: changes.collect(),
         requires: conditions(requires),
         excludes: conditions(excludes),
-        requires_of: Vec::new(),
-        timeout: None,
-        fail_to: Vec::new(),
         cost,
-        disruptive: false,
+        ..Mutation::new(
+            MutationId::new(module, name),
+            MutationContext::All,
+            changes.collect(),
+        )
     }
 }
 

@@ -46,16 +46,13 @@ fn a_time_on_a_border_does_not_move_the_cost() {
 
 fn mutation(cost: u32, timeout: Option<u64>) -> Mutation {
     Mutation {
-        id: MutationId::new("m", "A"),
-        context: crate::mutation::MutationContext::Child,
-        mutates: Vec::new(),
-        requires: Vec::new(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
         timeout: timeout.map(Duration::from_secs),
-        fail_to: Vec::new(),
         cost,
-        disruptive: false,
+        ..Mutation::new(
+            MutationId::new("m", "A"),
+            crate::mutation::MutationContext::Child,
+            Vec::new(),
+        )
     }
 }
 

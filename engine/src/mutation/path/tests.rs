@@ -13,23 +13,20 @@ fn values(pairs: &[(&str, &str)]) -> Values {
 fn mutation(name: &str, url: &str, from: &str, to: &str, requires: &[(&str, &str)]) -> Mutation {
     let value = |text: &str| (!text.is_empty()).then(|| Value::from(text));
     Mutation {
-        id: MutationId::new("m", name),
-        context: MutationContext::All,
-        mutates: vec![UrlChange {
-            url: url.parse().unwrap(),
-            from: vec![value(from)],
-            to: value(to),
-        }],
         requires: requires
             .iter()
             .map(|(url, value)| Condition::is(url.parse().unwrap(), *value))
             .collect(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(1)),
-        fail_to: Vec::new(),
-        cost: 1,
-        disruptive: false,
+        ..Mutation::new(
+            MutationId::new("m", name),
+            MutationContext::All,
+            vec![UrlChange {
+                url: url.parse().unwrap(),
+                from: vec![value(from)],
+                to: value(to),
+            }],
+        )
     }
 }
 

@@ -21,23 +21,21 @@ fn mutation(
     let (module, name) = id.split_once('/').unwrap();
     let (url, from, to) = change;
     Mutation {
-        id: MutationId::new(module, name),
-        context,
-        mutates: vec![UrlChange {
-            url: url.parse().unwrap(),
-            from: vec![value(from)],
-            to: value(to),
-        }],
         requires: requires
             .iter()
             .map(|(url, value)| Condition::is(url.parse().unwrap(), *value))
             .collect(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
         timeout: Some(Duration::from_secs(60)),
-        fail_to: Vec::new(),
-        cost: 1,
         disruptive: id.ends_with("ONtoOFF"),
+        ..Mutation::new(
+            MutationId::new(module, name),
+            context,
+            vec![UrlChange {
+                url: url.parse().unwrap(),
+                from: vec![value(from)],
+                to: value(to),
+            }],
+        )
     }
 }
 

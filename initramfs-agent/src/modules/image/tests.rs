@@ -26,21 +26,16 @@ fn run<T>(test: impl AsyncFnOnce() -> T) -> T {
 }
 
 fn mutations() -> MutationSet {
-    let mutation = |name: &str, from: Option<&str>, to: &str| Mutation {
-        id: MutationId::new("image", name),
-        context: MutationContext::SelfNode,
-        mutates: vec![UrlChange {
-            url: STATE.parse().unwrap(),
-            from: vec![from.map(Value::from)],
-            to: Some(Value::from(to)),
-        }],
-        requires: Vec::new(),
-        excludes: Vec::new(),
-        requires_of: Vec::new(),
-        timeout: None,
-        fail_to: Vec::new(),
-        cost: 1,
-        disruptive: false,
+    let mutation = |name: &str, from: Option<&str>, to: &str| {
+        Mutation::new(
+            MutationId::new("image", name),
+            MutationContext::SelfNode,
+            vec![UrlChange {
+                url: STATE.parse().unwrap(),
+                from: vec![from.map(Value::from)],
+                to: Some(Value::from(to)),
+            }],
+        )
     };
     MutationSet {
         generation: 1,

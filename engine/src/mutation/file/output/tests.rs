@@ -3,21 +3,14 @@
 use std::time::Duration;
 
 use super::*;
-use crate::extension::{Field, Format, Kind};
+use crate::extension::{Field, Kind};
 use crate::mutation::file::program::{Command, ExitCodes};
 use crate::mutation::file::template::Template;
 
 fn schema() -> Schema {
     let field = |kind| Field {
-        kind,
-        repeated: false,
-        format: Format::Plain,
-        secret: false,
         discoverable: true,
-        unit: String::new(),
-        doc: String::new(),
-        zero: String::new(),
-        node_reads: false,
+        ..Field::new(kind)
     };
     let names = ["PHYS_UNKNOWN", "POWER_OFF", "POWER_ON", "PHYS_HANG"];
     let mut schema = Schema::default();

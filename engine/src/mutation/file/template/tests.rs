@@ -7,15 +7,10 @@ use crate::state::Change;
 
 fn schema() -> Schema {
     let field = |kind, format, secret| Known {
-        kind,
-        repeated: false,
         format,
         secret,
         discoverable: true,
-        unit: String::new(),
-        doc: String::new(),
-        zero: String::new(),
-        node_reads: false,
+        ..Known::new(kind)
     };
     let int = Kind::Int {
         min: 0,

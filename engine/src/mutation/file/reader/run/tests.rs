@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::extension::{Field, Format, Kind, Schema};
+use crate::extension::{Field, Kind, Schema};
 use crate::mutation::MutationId;
 use crate::mutation::file::output::{Found, Pattern};
 use crate::mutation::file::program::{Outcome, POLL_TIMEOUT};
@@ -11,15 +11,8 @@ use crate::state::Change;
 
 fn schema() -> Schema {
     let field = |kind, secret| Field {
-        kind,
-        repeated: false,
-        format: Format::Plain,
         secret,
-        discoverable: false,
-        unit: String::new(),
-        doc: String::new(),
-        zero: String::new(),
-        node_reads: false,
+        ..Field::new(kind)
     };
     let mut schema = Schema::default();
     let names = ["PHYS_UNKNOWN", "POWER_OFF", "POWER_ON", "PHYS_HANG"];
