@@ -77,6 +77,7 @@ fn what_is_shared_stays_as_it_was() {
     tree.insert(Node::new(id, "n1".parse().unwrap(), None))
         .unwrap();
     let all: Vec<_> = tree.share_all().collect();
+    let still = tree.still();
     tree.get_mut(id).unwrap().frozen = true;
     let later = tree.share(id).unwrap();
     tree.get_mut(id).unwrap().cfg_revision = 7;
@@ -84,6 +85,8 @@ fn what_is_shared_stays_as_it_was() {
         (all[0].frozen, later.frozen, later.cfg_revision),
         (false, true, 0)
     );
+    let stills: Vec<_> = still.iter().map(|node| (node.id, node.frozen)).collect();
+    assert_eq!(stills, [(id, false)]);
     let now = tree.remove(id).unwrap();
     assert_eq!((now.frozen, now.cfg_revision), (true, 7));
 }

@@ -96,6 +96,7 @@ impl Tree {
     pub fn still(&self) -> Self {
         Self {
             nodes: self.nodes.clone(),
+            ids: self.ids.clone(),
             ..Self::default()
         }
     }
