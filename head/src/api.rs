@@ -12,6 +12,7 @@ mod differences;
 mod explain;
 mod extension;
 mod history;
+mod image;
 mod ops;
 mod pages;
 mod plan;

@@ -49,16 +49,17 @@ Examples:
   krakenctl thaw @rack3                         this group
   krakenctl thaw n[1-4]                         these nodes
   krakenctl thaw --mutation power/OFFtoON       a mutation that failed on many nodes and was frozen for all
+  krakenctl thaw --mutation power/OFFtoON --dry-run   who waits for it, and what would they do then?
   krakenctl thaw --mass-failure                 many nodes fell silent at once, and they are at fault, not the head")]
 pub(crate) struct ThawArgs {
     /// Node set; without it: the whole cluster
     #[arg(add = complete::nodes())]
     nodes: Option<String>,
     /// Let all nodes try this mutation again
-    #[arg(long, value_name = "MODULE/NAME", conflicts_with_all = ["nodes", "dry_run"])]
+    #[arg(long, value_name = "MODULE/NAME", conflicts_with_all = ["nodes", "trial"])]
     mutation: Option<String>,
     /// The head is not at fault for the nodes that fell silent
-    #[arg(long, conflicts_with_all = ["nodes", "mutation", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["nodes", "mutation", "trial"])]
     mass_failure: bool,
     #[command(flatten)]
     limit: LimitArgs,
@@ -83,11 +84,13 @@ pub(crate) async fn thaw(args: ThawArgs, context: &Context) -> Result<Exit, Fail
     use v1::lift_request::What;
     if let Some(mutation) = args.mutation {
         let text = format!("all nodes may try {mutation} again");
-        return lift(context, What::Mutation(mutation), &text).await;
+        let what = What::Mutation(mutation);
+        return lift(context, what, &text, (args.dry, args.write.output)).await;
     }
     if args.mass_failure {
         let text = "nodes that fell silent hold nobody else any more";
-        return lift(context, What::MassFailure(true), text).await;
+        let what = What::MassFailure(true);
+        return lift(context, what, text, (args.dry, args.write.output)).await;
     }
     let mut nodes = args.nodes.as_deref().map(write::node_set).transpose()?;
     if let (Some(set), Some(_)) = (&nodes, args.limit.limit(false))
@@ -110,9 +113,13 @@ async fn lift(
     context: &Context,
     what: v1::lift_request::What,
     done: &str,
+    (dry, output): (DryRunArgs, Format),
 ) -> Result<Exit, Failure> {
-    let mut head = context.head().await?;
     let request = v1::LiftRequest { what: Some(what) };
+    if dry.dry_run {
+        return what_if::of(context, Write::Lift(request), output).await;
+    }
+    let mut head = context.head().await?;
     let lifted = head.lift(request).await?.into_inner().lifted;
     context.note(match lifted {
         true => done,

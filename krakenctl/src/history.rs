@@ -103,10 +103,13 @@ pub(crate) struct UndoArgs {
 
 Examples:
   krakenctl node set @rack1 /image/name=new --try 10m
+  krakenctl confirm 1041 --dry-run           what would stay, and how long is left?
   krakenctl confirm 1041")]
 pub(crate) struct ConfirmArgs {
     /// The revision on trial
     revision: u64,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     write: WriteArgs,
 }
@@ -375,6 +378,9 @@ pub(crate) async fn confirm(args: ConfirmArgs, context: &Context) -> Result<Exit
         revision: args.revision,
         options: args.write.options(),
     };
+    if args.dry.dry_run {
+        return what_if::of(context, Write::Confirm(request), args.write.output).await;
+    }
     let mut head = context.head().await?;
     let written = Written::from(head.confirm(request).await?.into_inner());
     context.screen.item(args.write.output, &written, || {

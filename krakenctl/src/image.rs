@@ -6,7 +6,7 @@ use proto::v1;
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::output::{Format, Table};
+use crate::output::{Format, Table, printable};
 use crate::{Context, value, view};
 
 /// Digits of a digest that tell images apart on a screen.
@@ -31,11 +31,15 @@ The folder must be on the head's own file system and readable by it. `kraken-ima
 
 Examples:
   kraken-image image --name demo --from rootfs.tar --keys /var/lib/kraken/keys --out /tmp/demo
+  krakenctl image add /tmp/demo --dry-run      would it be taken, and what of it is there already?
   krakenctl image add /tmp/demo
   krakenctl node set @rack1 /image/name=demo /image/state=ACTIVE --wait")]
 pub(crate) struct AddArgs {
     /// Folder with manifest.json and its layers
     folder: PathBuf,
+    /// Check the signature and every digest, tell what would be copied or replaced, and change nothing: exit code 8, or 0 if all of it is there
+    #[arg(long)]
+    dry_run: bool,
     /// How to print the answer
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
@@ -60,6 +64,25 @@ impl From<v1::Image> for ImageView {
             security_version: image.security_version,
             added_ms: image.added_ms,
         }
+    }
+}
+
+/// An image that was added, or would be. Field names are an interface.
+#[derive(Clone, Debug, Serialize)]
+struct AddedView {
+    #[serde(flatten)]
+    image: ImageView,
+    /// Digest of the image that had its name.
+    replaces: Option<String>,
+    /// Files that were not there yet, and their bytes.
+    new_files: u32,
+    new_bytes: u64,
+}
+
+impl AddedView {
+    /// Nothing of it is new.
+    fn is_there(&self) -> bool {
+        self.new_files == 0 && self.replaces.as_ref() == Some(&self.image.digest)
     }
 }
 
@@ -125,25 +148,56 @@ async fn add(args: AddArgs, context: &Context) -> Result<Exit, Failure> {
     let mut head = context.head().await?;
     let request = v1::AddImageRequest {
         path: path.to_owned(),
+        dry_run: args.dry_run,
     };
-    let image = head
-        .add_image(request)
-        .await?
-        .into_inner()
-        .image
-        .unwrap_or_default();
-    let view = ImageView::from(image);
+    let answer = head.add_image(request).await?.into_inner();
+    let replaces = answer.replaces.map(|old| old.digest);
+    let view = AddedView {
+        image: answer.image.unwrap_or_default().into(),
+        replaces,
+        new_files: answer.new_files,
+        new_bytes: answer.new_bytes,
+    };
+    let is_there = view.is_there();
     if args.output == Format::Name {
-        context.screen.print(&format!("{}\n", view.name))?;
-        return Ok(Exit::Ok);
+        context.screen.print(&format!("{}\n", view.image.name))?;
+    } else {
+        let text = || words(&view, args.dry_run);
+        context.screen.item(args.output, &view, text)?;
     }
-    context.screen.item(args.output, &view, || {
-        format!(
-            "added {}, {}, sha256 {}\n",
-            view.name,
-            size(view.size_bytes),
-            view.digest
-        )
-    })?;
-    Ok(Exit::Ok)
+    Ok(match args.dry_run && !is_there {
+        true => Exit::Pending,
+        false => Exit::Ok,
+    })
+}
+
+/// What adding an image did, or would do.
+fn words(added: &AddedView, dry_run: bool) -> String {
+    let image = &added.image;
+    let (name, digest) = (printable(&image.name), printable(&image.digest));
+    if added.is_there() {
+        return format!("{name} is there already, sha256 {digest}\n");
+    }
+    let would = if dry_run { "would be " } else { "" };
+    let mut text = format!(
+        "{} {name}, {}, sha256 {digest}\n",
+        if dry_run { "would add" } else { "added" },
+        size(image.size_bytes)
+    );
+    if let Some(old) = &added.replaces {
+        let old = match *old == image.digest {
+            true => "the same image, of which files are missing",
+            false => &format!("the one with sha256 {}", printable(old)),
+        };
+        text += &format!("  in place of {old}\n");
+    }
+    text += &match added.new_files {
+        0 => "  all its files are there already\n".to_owned(),
+        files => format!(
+            "  {}, {}, {would}copied\n",
+            view::count(files as usize, "file"),
+            size(added.new_bytes)
+        ),
+    };
+    text
 }

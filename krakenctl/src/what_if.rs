@@ -2,6 +2,7 @@
 //! end here. Nothing is decided here: the head checked, planned and grouped.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use proto::v1;
 use proto::v1::Outcome;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::explain::{self, StepView, TimeView};
 use crate::output::{Cell, Format, Paint, Table, Tone, printable};
-use crate::value::Shown;
+use crate::value::{self, Shown};
 use crate::{Context, names, view};
 
 /// Longest node set shown in a headline; a rack of odd names is longer than anybody reads.
@@ -22,6 +23,15 @@ const MAX_SHOWN: usize = 200;
 pub(crate) struct WhatIfView {
     pub(crate) revision: u64,
     pub(crate) changes: Vec<DifferenceView>,
+    /// Of a write on trial: what a confirmation lets stay.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stays: Vec<DifferenceView>,
+    /// When it is taken back otherwise, milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial_until_ms: Option<u64>,
+    /// Holds that would be lifted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lifts: Vec<GroupHoldView>,
     pub(crate) groups: Vec<GroupView>,
 }
 
@@ -97,14 +107,20 @@ pub(crate) async fn show(
 ) -> Result<Exit, Failure> {
     crate::write::check_size(&request)?;
     let mut head = context.head().await?;
+    let asked = request.write.clone();
     let response = head.plan(request).await?.into_inner();
-    print(context, &response, format)?;
+    print(context, &response, format, asked.as_ref())?;
     Ok(exit(&response))
 }
 
 /// Whether its nodes would do something, in their present turn or after it.
 fn moves(group: &v1::PlanGroup) -> bool {
     !group.steps.is_empty() || !group.back.is_empty()
+}
+
+/// Whether nothing would be written or lifted, and no trial would end.
+fn says_nothing(response: &v1::PlanResponse) -> bool {
+    response.changes.is_empty() && response.lifts.is_empty() && response.trial_until_ms == 0
 }
 
 /// 0: nothing would happen, 8: something would, 3 and 1: some or all that had to do something could not.
@@ -115,7 +131,7 @@ fn exit(response: &v1::PlanResponse) -> Exit {
     let stuck_groups = response.groups.iter().filter(stuck).count();
     let others = response.groups.iter().filter(|group| !stuck(group));
     match (stuck_groups, others.clone().any(moves)) {
-        (0, false) if response.changes.is_empty() => Exit::Ok,
+        (0, false) if says_nothing(response) => Exit::Ok,
         (0, _) => Exit::Pending,
         (_, true) => Exit::Partial,
         (n, false) if n < response.groups.len() => Exit::Partial,
@@ -123,25 +139,26 @@ fn exit(response: &v1::PlanResponse) -> Exit {
     }
 }
 
-fn print(context: &Context, response: &v1::PlanResponse, format: Format) -> Result<(), Failure> {
+fn print(
+    context: &Context,
+    response: &v1::PlanResponse,
+    format: Format,
+    asked: Option<&Write>,
+) -> Result<(), Failure> {
     let (shown, screen) = (&context.shown, &context.screen);
     match format {
         Format::Table | Format::Wide => {
             screen.print(&page(response, shown, screen.paint))?;
-            context.note(&closing(response));
+            context.note(&closing(response, asked));
         }
         Format::Json | Format::Yaml => {
             let view = WhatIfView::new(response, shown);
             screen.item(format, &view, String::new)?;
         }
         Format::Csv => {
-            let views: Vec<DifferenceView> = views(&response.changes, shown);
-            screen.list(
-                format,
-                &views,
-                |_| String::new(),
-                || table(&response.changes, shown),
-            )?;
+            let changes = [&response.changes[..], &response.stays].concat();
+            let views: Vec<DifferenceView> = views(&changes, shown);
+            screen.list(format, &views, |_| String::new(), || table(&changes, shown))?;
         }
         Format::Name => screen.list(format, &changed(response), Clone::clone, Table::default)?,
     }
@@ -150,9 +167,10 @@ fn print(context: &Context, response: &v1::PlanResponse, format: Format) -> Resu
 
 /// Names of the nodes that would change, or, where nothing is written, of those that are on their way.
 fn changed(response: &v1::PlanResponse) -> Vec<String> {
-    let changes = response.changes.iter().map(|change| &change.nodes);
+    let changes = response.changes.iter().chain(&response.stays);
+    let changes = changes.map(|change| &change.nodes);
     let moving = response.groups.iter().filter(|group| moves(group));
-    let sets: Vec<&String> = match response.changes.is_empty() {
+    let sets: Vec<&String> = match response.changes.is_empty() && response.stays.is_empty() {
         false => changes.collect(),
         true => moving.map(|group| &group.nodes).collect(),
     };
@@ -168,6 +186,9 @@ impl WhatIfView {
         Self {
             revision: response.revision,
             changes: views(&response.changes, shown),
+            stays: views(&response.stays, shown),
+            trial_until_ms: (response.trial_until_ms != 0).then_some(response.trial_until_ms),
+            lifts: response.lifts.iter().map(hold_view).collect(),
             groups: response
                 .groups
                 .iter()
@@ -192,18 +213,19 @@ pub(crate) fn views(changes: &[v1::Difference], shown: &Shown) -> Vec<Difference
     changes.iter().map(view).collect()
 }
 
+fn hold_view(held: &v1::GroupHold) -> GroupHoldView {
+    let hold = held.hold.clone().unwrap_or_default();
+    GroupHoldView {
+        kind: hold.kind,
+        text: hold.text,
+        lifted_by: hold.lifted_by,
+        mutation: held.mutation.clone(),
+        nodes: held.nodes.clone(),
+        count: held.count,
+    }
+}
+
 fn group_view(group: &v1::PlanGroup, shown: &Shown) -> GroupView {
-    let hold = |held: &v1::GroupHold| {
-        let hold = held.hold.clone().unwrap_or_default();
-        GroupHoldView {
-            kind: hold.kind,
-            text: hold.text,
-            lifted_by: hold.lifted_by,
-            mutation: held.mutation.clone(),
-            nodes: held.nodes.clone(),
-            count: held.count,
-        }
-    };
     let estimate = group.estimate.clone().unwrap_or_default();
     let each = estimate.each.clone().unwrap_or_default();
     GroupView {
@@ -220,7 +242,7 @@ fn group_view(group: &v1::PlanGroup, shown: &Shown) -> GroupView {
             .iter()
             .map(|step| explain::step_view(step, shown))
             .collect(),
-        holds: group.holds.iter().map(hold).collect(),
+        holds: group.holds.iter().map(hold_view).collect(),
         interrupts: group.interrupts.clone(),
         reason: group.reason.clone(),
         estimate: EstimateView {
@@ -277,6 +299,23 @@ fn page(response: &v1::PlanResponse, shown: &Shown, paint: Paint) -> String {
     let mut out = String::new();
     if !response.changes.is_empty() {
         out += &table(&response.changes, shown).render(false, paint);
+    }
+    if !response.stays.is_empty() {
+        out += &format!("{}\n", paint.text("would stay", Tone::Bold));
+        let rows = table(&response.stays, shown).render(false, paint);
+        rows.lines()
+            .for_each(|row| line(&mut out, &format!("  {row}")));
+    }
+    for lifted in &response.lifts {
+        let hold = lifted.hold.clone().unwrap_or_default();
+        let who = match lifted.count {
+            0 => "no node waits for it".to_owned(),
+            1 => format!("{} waits for it", short(&lifted.nodes)),
+            count => format!("{} ({count} nodes) wait for it", short(&lifted.nodes)),
+        };
+        let kind = paint.text(&printable(&hold.kind), Tone::Warn);
+        let text = printable(&hold.text);
+        line(&mut out, &format!("would lift {kind}: {text}; {who}"));
     }
     for group in &response.groups {
         if !out.is_empty() {
@@ -397,7 +436,23 @@ fn estimate(group: &v1::PlanGroup) -> String {
 }
 
 /// What comes to standard error behind a page.
-fn closing(response: &v1::PlanResponse) -> String {
+fn closing(response: &v1::PlanResponse, asked: Option<&Write>) -> String {
+    let revision = response.revision;
+    match asked {
+        Some(Write::Lift(_)) if response.lifts.is_empty() => {
+            return "there is nothing to lift".to_owned();
+        }
+        Some(Write::Confirm(_)) => {
+            let left = response.trial_until_ms.saturating_sub(view::now_ms());
+            let left = value::duration(Duration::from_secs(left.div_ceil(1000)));
+            let what = match response.stays.is_empty() {
+                false => format!("else it is taken back in {left}"),
+                true => "nothing of it is as it was written: there is nothing to stay".to_owned(),
+            };
+            return format!("{what}; nothing was written (revision {revision})");
+        }
+        _ => {}
+    }
     let count: usize = response
         .groups
         .iter()
@@ -408,12 +463,12 @@ fn closing(response: &v1::PlanResponse) -> String {
         0 => "no mutation would fire".to_owned(),
         n => format!("{} would move", view::count(n, "node")),
     };
-    let changes = if response.changes.is_empty() {
-        "nothing is written"
-    } else {
-        "nothing was written"
+    let changes = match (asked, response.changes.is_empty()) {
+        (Some(Write::Lift(_)), _) => "nothing was lifted",
+        (_, true) => "nothing is written",
+        (_, false) => "nothing was written",
     };
-    format!("{moves}; {changes} (revision {})", response.revision)
+    format!("{moves}; {changes} (revision {revision})")
 }
 
 fn line(out: &mut String, text: &str) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::guard::{FROZEN_HOLD, Guard, OTHER_NODES};
 use super::heal::carries_out;
+use super::rails::Rails;
 use super::reboot::{is_asked, wanted, way_back};
 use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
@@ -27,6 +28,8 @@ pub(super) struct Standing<'a> {
     pub(super) progress: Option<&'a Progress>,
     /// What is frozen beyond single nodes.
     pub(super) frozen: &'a Frozen,
+    /// The guard rails that look beyond one node.
+    pub(super) rails: &'a Rails,
 }
 
 impl Engine {
@@ -162,6 +165,7 @@ impl Engine {
             silent_since: runtime.silent_since,
             progress: Some(&runtime.progress),
             frozen: &self.frozen,
+            rails: &self.rails,
         };
         let mut holds = self.holds_of(&standing, declared, now);
         if !carries_out(id == self.config.me, declared) {
@@ -184,7 +188,7 @@ impl Engine {
             node: standing.node,
             confirmed: standing.confirmed,
             silent_since: standing.silent_since,
-            rails: &self.rails,
+            rails: standing.rails,
             others: self.others_view(),
             frozen: standing.frozen,
         };

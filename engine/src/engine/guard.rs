@@ -169,12 +169,7 @@ impl Guard<'_> {
     }
 
     fn mass_failure(&self, held: &mut Vec<Held>) {
-        if let Some(suspect) = self.rails.mass.suspect() {
-            let text = format!(
-                "{} of {} nodes fell silent at once: this head suspects itself or its network",
-                suspect.lost.len(),
-                suspect.of
-            );
+        if let Some(text) = self.rails.mass_text() {
             let lift = "the return of most of them, or krakenctl thaw --mass-failure";
             held.push(Held::new("mass_failure", text, lift).at(Gate::Mass));
         }
@@ -186,11 +181,7 @@ impl Guard<'_> {
         let Some(retry) = breakers.held(&mutation.id, Some(self.node.id), now) else {
             return;
         };
-        let failed = breakers.failed(&mutation.id).count();
-        let text = format!(
-            "{} failed on {failed} nodes and is frozen for all",
-            mutation.id
-        );
+        let text = self.rails.breaker_text(&mutation.id);
         let by_itself = match retry {
             Some(at) => format!("one try of a node in {:.0?}", at.since(now)),
             None => "the success of the one node that tries it".to_owned(),

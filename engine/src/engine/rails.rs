@@ -12,7 +12,9 @@ use super::mass::MassGuard;
 use super::others::{OthersIndex, View};
 use super::permits::Permits;
 use super::timers::Timer;
+use super::what_if::{GroupHold, kind_of_lift};
 use crate::event::{Event, Lift};
+use crate::mutation::report::Hold;
 use crate::mutation::{Mutation, MutationId};
 use crate::state::{Node, NodeId};
 use crate::time::Instant;
@@ -125,6 +127,55 @@ impl Rails {
             .changed(node.id, &node.groups, &Default::default());
     }
 
+    /// What the head suspects itself of, while it does.
+    pub(super) fn mass_text(&self) -> Option<String> {
+        let suspect = self.mass.suspect()?;
+        Some(format!(
+            "{} of {} nodes fell silent at once: this head suspects itself or its network",
+            suspect.lost.len(),
+            suspect.of
+        ))
+    }
+
+    /// What an open breaker says.
+    pub(super) fn breaker_text(&self, mutation: &MutationId) -> String {
+        let failed = match self.breakers.failed(mutation).count() {
+            1 => "1 node".to_owned(),
+            count => format!("{count} nodes"),
+        };
+        format!("{mutation} failed on {failed} and is frozen for all")
+    }
+
+    /// What there is to lift, in words.
+    pub(super) fn words(&self, lift: &Lift) -> Option<GroupHold> {
+        let (mutation, text) = match lift {
+            Lift::Breaker(mutation) => {
+                let mut open = self.breakers.open();
+                open.find(|open| *open == mutation)?;
+                (Some(mutation.clone()), self.breaker_text(mutation))
+            }
+            Lift::MassFailure => (None, self.mass_text()?),
+        };
+        let hold = Hold {
+            kind: kind_of_lift(lift),
+            text,
+            lifted_by: String::new(),
+        };
+        Some(GroupHold {
+            hold,
+            mutation,
+            nodes: Vec::new(),
+        })
+    }
+
+    /// Lifts it; false: there was nothing to lift.
+    pub(super) fn lift(&mut self, lift: &Lift) -> bool {
+        match lift {
+            Lift::Breaker(mutation) => self.breakers.thaw(mutation),
+            Lift::MassFailure => self.mass.lift(),
+        }
+    }
+
     /// An intent to fire passes.
     pub(super) fn pass(&mut self, node: &Node, mutation: &Mutation, now: Instant) {
         self.governor.pass(node, mutation, now);
@@ -149,10 +200,7 @@ impl Engine {
 
     /// Whether there is nothing to lift.
     pub fn is_lifted(&self, lift: &Lift) -> bool {
-        match lift {
-            Lift::Breaker(mutation) => !self.rails.breakers.open().any(|open| open == mutation),
-            Lift::MassFailure => self.rails.mass.suspect().is_none(),
-        }
+        self.rails.words(lift).is_none()
     }
 
     /// How the guard rails stand.
@@ -273,21 +321,21 @@ impl Engine {
 
     /// An operator lifts a guard rail.
     pub(super) fn lift(&mut self, lift: &Lift) {
-        match lift {
+        if !self.rails.lift(lift) {
+            return;
+        }
+        let (about, text) = match lift {
             Lift::Breaker(mutation) => {
-                if self.rails.breakers.thaw(mutation) {
-                    self.breaker_to_tell(mutation);
-                    let text = format!("an operator lets everybody try {mutation} again");
-                    self.alarm("breaker", mutation.as_str(), text, true);
-                }
+                self.breaker_to_tell(mutation);
+                let text = format!("an operator lets everybody try {mutation} again");
+                (mutation.as_str(), text)
             }
             Lift::MassFailure => {
-                if self.rails.mass.lift() {
-                    let text = "an operator says that this head is not at fault".to_owned();
-                    self.alarm("mass_failure", "", text, true);
-                }
+                let text = "an operator says that this head is not at fault".to_owned();
+                ("", text)
             }
-        }
+        };
+        self.alarm(kind_of_lift(lift), about, text, true);
     }
 
     /// Lets nodes try again whose gate is open; whether any does.

@@ -4,10 +4,15 @@
 //! A pure question: the writes are staged as a real one would be, and the staged nodes are planned by a planner of its own, so nothing of the
 //! engine can change. Without operations it tells the present plans. Leaves out what only time tells: discoveries on the way may re-plan.
 
+mod lift;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(super) use self::lift::kind as kind_of_lift;
+
 use super::explain::{Standing, after_job};
+use super::rails::Rails;
 use super::reboot::{is_asked, way_back};
 use super::stage::Stage;
 use super::stagger::Crowd;
@@ -34,6 +39,8 @@ pub struct WhatIf {
     pub changes: Cells,
     /// Names of the nodes that it is about, deleted and added ones too, and of their parents.
     pub names: BTreeMap<NodeId, NodeName>,
+    /// Holds that an operator would lift, and who meets them; with nobody if nobody waits there.
+    pub lifts: Vec<GroupHold>,
     /// The nodes by what they would do, in the order of the first name of each.
     pub groups: Vec<PlanGroup>,
 }
@@ -63,8 +70,8 @@ pub struct PlanGroup {
 pub struct GroupHold {
     /// What, with [`NODE_MARK`] for the node's name.
     pub hold: Hold,
-    /// The first step that it keeps from firing.
-    pub mutation: MutationId,
+    /// The first step that it keeps from firing; `None`: of what nobody meets, and is not about one mutation.
+    pub mutation: Option<MutationId>,
     /// Who meets it.
     pub nodes: Vec<NodeName>,
 }
@@ -124,7 +131,7 @@ impl Engine {
             (changes, names)
         };
         let staged = stage.finish();
-        let mut groups = Groups::new(self, &staged.frozen, now);
+        let mut groups = Groups::new(self, &staged.frozen, &self.rails, now);
         let mut order: BTreeMap<&NodeName, NodeId> = BTreeMap::new();
         let untouched = nodes.iter().filter_map(|node| self.tree.get(*node));
         let untouched = untouched.filter(|node| !staged.touched.contains_key(&node.id));
@@ -142,6 +149,7 @@ impl Engine {
             revision: self.revision,
             changes,
             names,
+            lifts: Vec::new(),
             groups: groups.finish(),
         })
     }
@@ -150,7 +158,7 @@ impl Engine {
     pub fn what_if_again(&self, how: Again, nodes: &[NodeId], now: Instant) -> WhatIf {
         let nodes = nodes.iter().filter_map(|node| self.tree.get(*node));
         let order: BTreeMap<&NodeName, NodeId> = nodes.map(|node| (&node.name, node.id)).collect();
-        let mut groups = Groups::new(self, &self.frozen, now);
+        let mut groups = Groups::new(self, &self.frozen, &self.rails, now);
         for id in order.into_values() {
             groups.add_again(id, how);
         }
@@ -177,6 +185,7 @@ struct Groups<'e> {
     engine: &'e Engine,
     planner: Planner,
     frozen: &'e Frozen,
+    rails: &'e Rails,
     now: Instant,
     making: Vec<Making>,
     /// Where nodes with this very plan and manner go: equal plans of one class are one value, so most nodes need no comparison.
@@ -184,11 +193,12 @@ struct Groups<'e> {
 }
 
 impl<'e> Groups<'e> {
-    fn new(engine: &'e Engine, frozen: &'e Frozen, now: Instant) -> Self {
+    fn new(engine: &'e Engine, frozen: &'e Frozen, rails: &'e Rails, now: Instant) -> Self {
         Self {
             engine,
             planner: Planner::new(Arc::clone(engine.planner.graph())),
             frozen,
+            rails,
             now,
             making: Vec::new(),
             known: BTreeMap::new(),
@@ -288,6 +298,7 @@ impl<'e> Groups<'e> {
             silent_since: runtime.silent_since,
             progress: Some(progress),
             frozen: self.frozen,
+            rails: self.rails,
         };
         let steps: Vec<(usize, &Mutation)> = making
             .report
@@ -437,7 +448,7 @@ fn note_hold(holds: &mut Vec<GroupHold>, hold: Hold, mutation: &MutationId, node
         Some(known) => known.nodes.push(node.clone()),
         None => holds.push(GroupHold {
             hold,
-            mutation: mutation.clone(),
+            mutation: Some(mutation.clone()),
             nodes: vec![node.clone()],
         }),
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::driver::Handle;
-use engine::event::{Input, Lift, WriteOp};
+use engine::event::{Input, WriteOp};
 use engine::state::{NodeId, NodeName, Value};
 use engine::wire::convert as wire;
 use proto::v1::admin_server::Admin as AdminService;
@@ -16,7 +16,7 @@ use super::select::TreeInventory;
 use super::snapshot::Snapshot;
 use super::watch::{self, Feed};
 use super::write::By;
-use super::{convert, explain, extension, plan};
+use super::{convert, explain, extension, image, plan};
 use crate::boot::MacAddr;
 use crate::extensions::Extensions;
 use crate::modules::{External, ImageStore, Modules};
@@ -302,24 +302,7 @@ impl AdminService for Admin {
     }
 
     async fn lift(&self, request: Request<v1::LiftRequest>) -> Answer<v1::LiftResponse> {
-        use v1::lift_request::What;
-        let lift = match request.into_inner().what {
-            Some(What::Mutation(id)) => {
-                let known = self.0.handle.query(move |engine, _| {
-                    let all = &engine.graph().set().mutations;
-                    let found = all.iter().find(|mutation| mutation.id.as_str() == id);
-                    found.map(|mutation| mutation.id.clone()).ok_or(id)
-                });
-                let known = known.await.map_err(stopped)?;
-                Lift::Breaker(known.map_err(|id| {
-                    Status::not_found(format!(
-                        "there is no mutation {id:?}; `krakenctl mutation list` names them"
-                    ))
-                })?)
-            }
-            Some(What::MassFailure(true)) => Lift::MassFailure,
-            _ => return Err(Status::invalid_argument("nothing to lift is named")),
-        };
+        let lift = self.lift_of(request.into_inner()).await?;
         let asked = lift.clone();
         let holds = self
             .0
@@ -357,7 +340,7 @@ impl AdminService for Admin {
             .images
             .list()
             .into_iter()
-            .map(convert::image)
+            .map(image::message)
             .collect();
         Ok(Response::new(v1::ListImagesResponse { images }))
     }
@@ -366,25 +349,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::AddImageRequest>,
     ) -> Answer<v1::AddImageResponse> {
-        let path = PathBuf::from(request.into_inner().path);
-        if !path.is_absolute() {
-            return Err(Status::invalid_argument(
-                "the absolute path of a folder on the head is wanted",
-            ));
-        }
-        let images = Arc::clone(&self.0.images);
-        let added = tokio::task::spawn_blocking(move || images.add(&path))
-            .await
-            .map_err(stopped)?;
-        match added {
-            Ok(image) => Ok(Response::new(v1::AddImageResponse {
-                image: Some(convert::image(image)),
-            })),
-            Err(error) if error.is_disk_full() => {
-                Err(Status::resource_exhausted(error.to_string()))
-            }
-            Err(error) => Err(convert::invalid(error)),
-        }
+        image::add(&self.0.images, request.into_inner()).await
     }
 
     async fn list_extensions(

@@ -13,7 +13,6 @@ use engine::wire::convert::{self, NodeFacts};
 use proto::v1;
 use tonic::Status;
 
-use crate::modules::SystemImage;
 use crate::nodeset::NodeSetError;
 use crate::pending::Pending;
 
@@ -176,17 +175,6 @@ pub(super) fn pending(pending: &Pending) -> v1::Pending {
         first_seen_ms: pending.first_seen_ms,
         last_seen_ms: pending.last_seen_ms,
         count: pending.count,
-    }
-}
-
-/// An image of the shelf.
-pub(super) fn image(image: SystemImage) -> v1::Image {
-    v1::Image {
-        name: image.name,
-        digest: image.digest,
-        size_bytes: image.size_bytes,
-        security_version: image.security_version,
-        added_ms: image.added_ms,
     }
 }
 

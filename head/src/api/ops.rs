@@ -1,6 +1,6 @@
 //! Write requests as the engine's operations: the one way from a request to what is written, or asked about.
 
-use engine::event::WriteOp;
+use engine::event::{Lift, WriteOp};
 use engine::state::{Freezer, NodeId, NodeName};
 use proto::v1;
 use tonic::Status;
@@ -99,6 +99,28 @@ impl Admin {
             ops.extend(self.select_set(nodes).await?.into_iter().map(freeze));
         }
         Ok(ops)
+    }
+
+    /// What `Lift` lifts.
+    pub(super) async fn lift_of(&self, request: v1::LiftRequest) -> Result<Lift, Status> {
+        use v1::lift_request::What;
+        match request.what {
+            Some(What::Mutation(id)) => {
+                let known = self.0.handle.query(move |engine, _| {
+                    let all = &engine.graph().set().mutations;
+                    let found = all.iter().find(|mutation| mutation.id.as_str() == id);
+                    found.map(|mutation| mutation.id.clone()).ok_or(id)
+                });
+                let known = known.await.map_err(stopped)?;
+                known.map(Lift::Breaker).map_err(|id| {
+                    Status::not_found(format!(
+                        "there is no mutation {id:?}; `krakenctl mutation list` names them"
+                    ))
+                })
+            }
+            Some(What::MassFailure(true)) => Ok(Lift::MassFailure),
+            _ => Err(Status::invalid_argument("nothing to lift is named")),
+        }
     }
 
     async fn is_frozen(&self, group: &str) -> Result<bool, Status> {

@@ -37,6 +37,8 @@ pub(super) async fn plan(
         }
         Some(Write::Add(add)) => (admin.add_ops(add)?, None),
         Some(Write::Enrol(enrol)) => (admin.enrol_ops(enrol)?.1, None),
+        Some(Write::Confirm(confirm)) => return admin.would_stay(confirm.revision).await,
+        Some(Write::Lift(lift)) => return lifted(admin, lift.clone()).await,
         Some(Write::Retry(retry)) => return again(admin, Again::Retry, &retry.nodes).await,
         Some(Write::Release(release)) => return again(admin, Again::Release, &release.nodes).await,
         None => (Vec::new(), Some(request.nodes.as_str())),
@@ -83,6 +85,17 @@ async fn again(admin: &Admin, how: Again, nodes: &str) -> Answer<v1::PlanRespons
     Ok(Response::new(response(&admin.0.extensions.schema(), &what)))
 }
 
+/// What nodes would do if a guard rail of the whole cluster were lifted.
+async fn lifted(admin: &Admin, request: v1::LiftRequest) -> Answer<v1::PlanResponse> {
+    let lift = admin.lift_of(request).await?;
+    let asked = admin
+        .0
+        .handle
+        .query(move |engine, now| engine.what_if_lifted(&lift, now));
+    let what = asked.await.map_err(stopped)?;
+    Ok(Response::new(response(&admin.0.extensions.schema(), &what)))
+}
+
 fn ids(nodes: Vec<(NodeName, NodeId)>) -> Vec<NodeId> {
     nodes.into_iter().map(|(_, id)| id).collect()
 }
@@ -96,6 +109,8 @@ fn response(schema: &Schema, what: &WhatIf) -> v1::PlanResponse {
             .iter()
             .map(|group| of_group(schema, group))
             .collect(),
+        lifts: what.lifts.iter().map(of_hold).collect(),
+        ..v1::PlanResponse::default()
     }
 }
 
@@ -131,7 +146,10 @@ fn of_hold(held: &GroupHold) -> v1::GroupHold {
             text: named(&held.hold.text),
             lifted_by: named(&held.hold.lifted_by),
         }),
-        mutation: held.mutation.to_string(),
+        mutation: held
+            .mutation
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
         count: nodes.count,
         nodes: nodes.text,
     }

@@ -8,11 +8,16 @@ use std::time::Duration;
 
 use engine::driver::wall_ms;
 use engine::event::WriteOp;
+use engine::history::cells;
+use proto::v1;
 use tokio::time::{MissedTickBehavior, interval};
-use tonic::Status;
+use tonic::{Response, Status};
 use tracing::{info, warn};
 
-use super::admin::{Admin, stopped};
+use super::admin::{Admin, Answer, stopped};
+use super::convert;
+use super::differences::differences;
+use super::history::inverse_of;
 use super::undo::{is_race, what_still_stands};
 use super::write::By;
 use crate::store::Span;
@@ -56,6 +61,32 @@ pub(crate) async fn watch(admin: Admin) {
 }
 
 impl Admin {
+    /// What a confirmation would let stay: of a write on trial what is still as it left it.
+    pub(super) async fn would_stay(&self, revision: u64) -> Answer<v1::PlanResponse> {
+        let asked = self.0.handle.query(move |engine, now| {
+            let until_ms = engine.trials().get(&revision).map(|trial| trial.until_ms);
+            let checked = engine.what_if(&[WriteOp::Settle(revision)], &[], now);
+            checked.map(|what| (what.revision, until_ms.unwrap_or_default()))
+        });
+        let checked = asked.await.map_err(stopped)?;
+        let (now, trial_until_ms) = checked.map_err(|error| convert::not_written(&error))?;
+        let entry = self.entry(revision).await?;
+        let mut stays = cells(&entry.ops, inverse_of(&entry)?);
+        let asked = self.0.handle.query(move |engine, _| {
+            let (tree, frozen) = (engine.tree(), engine.freezes());
+            stays.retain(|cell, (_, set)| *set == cell.get(tree, frozen));
+            stays
+        });
+        let stays = asked.await.map_err(stopped)?;
+        let names = self.with_parents(entry.names, &stays).await?;
+        Ok(Response::new(v1::PlanResponse {
+            revision: now,
+            stays: differences(&self.0.extensions.schema(), &stays, &names),
+            trial_until_ms,
+            ..v1::PlanResponse::default()
+        }))
+    }
+
     /// Takes back what still stands of a write on trial. False if another write came in between.
     async fn take_back(&self, revision: u64) -> Result<bool, Status> {
         let span = Span {
@@ -87,7 +118,7 @@ impl Admin {
         match self.try_write(by, wall_ms(), ops).await? {
             Ok(_) => Ok(true),
             Err(error) if is_race(&error) => Ok(false),
-            Err(error) => Err(super::convert::not_written(&error)),
+            Err(error) => Err(convert::not_written(&error)),
         }
     }
 }

@@ -26,7 +26,7 @@ use engine::state::NodeId;
 use ring::digest::{Context, SHA256};
 use tracing::{info, warn};
 
-use self::manifest::{MAX_MANIFEST_BYTES, Manifest, ManifestError};
+use self::manifest::{Layer, MAX_MANIFEST_BYTES, Manifest, ManifestError};
 use super::declare::mutation;
 use super::{Declaration, Module};
 use crate::boot::{BootImage, BootTable, Sha256};
@@ -102,6 +102,52 @@ pub(crate) struct SystemImage {
     pub(crate) security_version: u64,
     /// When it was added, milliseconds since the Unix epoch.
     pub(crate) added_ms: u64,
+}
+
+/// What adding an image does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// The image as it is on the shelf; of one that is only looked at, `added_ms` is 0.
+    pub(crate) image: SystemImage,
+    /// The one that had its name.
+    pub(crate) replaces: Option<SystemImage>,
+    /// Files that were not here yet, and their bytes.
+    pub(crate) new_files: u32,
+    /// See `new_files`.
+    pub(crate) new_bytes: u64,
+}
+
+/// An image in a folder, signed and no step back.
+struct Offer {
+    bytes: Vec<u8>,
+    manifest: Manifest,
+    replaces: Option<SystemImage>,
+    /// Files that are not here yet.
+    new: Vec<Layer>,
+}
+
+impl Offer {
+    fn added(self, image: SystemImage) -> Added {
+        Added {
+            image,
+            replaces: self.replaces,
+            new_files: u32::try_from(self.new.len()).unwrap_or(u32::MAX),
+            new_bytes: self.new.iter().map(|layer| layer.size).sum(),
+        }
+    }
+}
+
+impl Manifest {
+    /// What the shelf says of it.
+    fn image(&self, added_ms: u64) -> SystemImage {
+        SystemImage {
+            name: self.name.clone(),
+            digest: self.digest.clone(),
+            size_bytes: self.layers.iter().map(|layer| layer.size).sum(),
+            security_version: self.security_version,
+            added_ms,
+        }
+    }
 }
 
 /// Why an image is not taken.
@@ -222,37 +268,19 @@ impl ImageStore {
     ///
     /// # Errors
     /// See [`ImageError`]; the shelf is as before then, perhaps with files that no image names yet.
-    pub(crate) fn add(&self, from: &Path) -> Result<SystemImage, ImageError> {
-        let path = from.join("manifest.json");
-        let (bytes, manifest) = self.read(&path)?;
-        {
-            let images = self.lock();
-            if let Some((there, _)) = images.get(&manifest.name)
-                && manifest.security_version < there.security_version
-            {
-                let (has, is) = (there.security_version, manifest.security_version);
-                return Err(ImageError::Downgrade {
-                    name: manifest.name,
-                    has,
-                    is,
-                });
-            }
-            if images.len() >= MAX_IMAGES && !images.contains_key(&manifest.name) {
-                return Err(ImageError::TooMany);
-            }
-        }
-        for layer in &manifest.layers {
+    pub(crate) fn add(&self, from: &Path) -> Result<Added, ImageError> {
+        let offer = self.offer(from)?;
+        for layer in &offer.new {
             let name = layer.sha256.to_string();
             let to = self.blob(&layer.sha256);
-            if !to.exists() {
-                copy_checked(&from.join(&name), &to, &name, layer.size)?;
-            }
+            copy_checked(&from.join(&name), &to, &name, layer.size)?;
         }
-        let folder = self.folder.join(&manifest.name);
+        let folder = self.folder.join(&offer.manifest.name);
         fs::create_dir_all(&folder).map_err(io("cannot create", &folder))?;
         let to = folder.join("manifest.json");
         write_whole(&to, |file| {
-            file.write_all(&bytes).map_err(io("cannot write", &to))
+            file.write_all(&offer.bytes)
+                .map_err(io("cannot write", &to))
         })?;
         let (image, boot) = self.entry(&to)?;
         info!(
@@ -264,7 +292,59 @@ impl ImageStore {
         self.lock()
             .insert(image.name.clone(), (image.clone(), boot));
         self.publish();
-        Ok(image)
+        Ok(offer.added(image))
+    }
+
+    /// What [`add`](Self::add) would do with this folder: the same checks, and nothing is copied. Blocks.
+    ///
+    /// # Errors
+    /// As it would be refused.
+    pub(crate) fn check(&self, from: &Path) -> Result<Added, ImageError> {
+        let offer = self.offer(from)?;
+        for layer in &offer.new {
+            let name = layer.sha256.to_string();
+            read_checked(&from.join(&name), &name, layer.size, |_| Ok(()))?;
+        }
+        let image = offer.manifest.image(0);
+        Ok(offer.added(image))
+    }
+
+    /// Reads a folder that is offered, and looks what of it is here.
+    fn offer(&self, from: &Path) -> Result<Offer, ImageError> {
+        let (bytes, manifest) = self.read(&from.join("manifest.json"))?;
+        let replaces = {
+            let images = self.lock();
+            let there = images.get(&manifest.name).map(|(there, _)| there.clone());
+            if there.is_none() && images.len() >= MAX_IMAGES {
+                return Err(ImageError::TooMany);
+            }
+            there
+        };
+        if let Some(there) = &replaces
+            && manifest.security_version < there.security_version
+        {
+            let (has, is) = (there.security_version, manifest.security_version);
+            return Err(ImageError::Downgrade {
+                name: manifest.name,
+                has,
+                is,
+            });
+        }
+        let mut new: Vec<Layer> = Vec::new();
+        for layer in &manifest.layers {
+            let blob = self.blob(&layer.sha256);
+            if blob.exists() {
+                check_size(&blob, layer)?;
+            } else if new.iter().all(|known| known.sha256 != layer.sha256) {
+                new.push(layer.clone());
+            }
+        }
+        Ok(Offer {
+            bytes,
+            manifest,
+            replaces,
+            new,
+        })
     }
 
     fn read(&self, path: &Path) -> Result<(Vec<u8>, Manifest), ImageError> {
@@ -287,28 +367,16 @@ impl ImageStore {
         let mut blobs = Vec::new();
         for layer in &manifest.layers {
             let blob = self.blob(&layer.sha256);
-            let size = fs::metadata(&blob).map_err(io("cannot read", &blob))?.len();
-            if size != layer.size {
-                return Err(ImageError::Content {
-                    path: blob,
-                    what: format!("{size} bytes instead of {}", layer.size),
-                });
-            }
+            check_size(&blob, layer)?;
             blobs.push((layer.sha256, blob));
         }
         let added = fs::metadata(path).and_then(|meta| meta.modified()).ok();
         let added = added
             .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
             .unwrap_or_default();
-        let image = SystemImage {
-            name: manifest.name.clone(),
-            digest: manifest.digest,
-            size_bytes: manifest.layers.iter().map(|layer| layer.size).sum(),
-            security_version: manifest.security_version,
-            added_ms: u64::try_from(added.as_millis()).unwrap_or(u64::MAX),
-        };
+        let added_ms = u64::try_from(added.as_millis()).unwrap_or(u64::MAX);
         Ok((
-            image,
+            manifest.image(added_ms),
             BootImage {
                 name: manifest.boot_name,
                 manifest: path.to_path_buf(),
@@ -347,43 +415,66 @@ fn open_regular(path: &Path) -> Result<File, ImageError> {
     })
 }
 
+/// A file on the shelf is as long as the manifest says; its digest was checked when it came.
+fn check_size(blob: &Path, layer: &Layer) -> Result<(), ImageError> {
+    let size = fs::metadata(blob).map_err(io("cannot read", blob))?.len();
+    if size == layer.size {
+        return Ok(());
+    }
+    Err(ImageError::Content {
+        path: blob.to_path_buf(),
+        what: format!("{size} bytes instead of {}", layer.size),
+    })
+}
+
 fn copy_checked(from: &Path, to: &Path, digest: &str, size: u64) -> Result<(), ImageError> {
+    write_whole(to, |file| {
+        read_checked(from, digest, size, |bytes| {
+            file.write_all(bytes).map_err(io("cannot write", to))
+        })
+    })
+}
+
+/// Reads a file that is to be what the manifest says.
+fn read_checked(
+    from: &Path,
+    digest: &str,
+    size: u64,
+    mut take: impl FnMut(&[u8]) -> Result<(), ImageError>,
+) -> Result<(), ImageError> {
     let mut source = open_regular(from)?;
     let differs = |what: String| ImageError::Content {
         path: from.to_path_buf(),
         what,
     };
-    write_whole(to, |file| {
-        let (mut hash, mut copied) = (Context::new(&SHA256), 0_u64);
-        let mut buffer = vec![0; COPY_BYTES];
-        loop {
-            let read = source.read(&mut buffer).map_err(io("cannot read", from))?;
-            if read == 0 {
-                break;
-            }
-            copied += read as u64;
-            if copied > size {
-                return Err(differs(format!("it has more than {size} bytes")));
-            }
-            hash.update(&buffer[..read]);
-            file.write_all(&buffer[..read])
-                .map_err(io("cannot write", to))?;
+    let (mut hash, mut copied) = (Context::new(&SHA256), 0_u64);
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let read = source.read(&mut buffer).map_err(io("cannot read", from))?;
+        if read == 0 {
+            break;
         }
-        if copied != size {
-            return Err(differs(format!("it has {copied} bytes instead of {size}")));
+        copied += read as u64;
+        if copied > size {
+            return Err(differs(format!("it has more than {size} bytes")));
         }
-        let found: String = hash
-            .finish()
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        if found == digest {
-            Ok(())
-        } else {
-            Err(differs(format!("its SHA-256 is {found}")))
-        }
-    })
+        hash.update(&buffer[..read]);
+        take(&buffer[..read])?;
+    }
+    if copied != size {
+        return Err(differs(format!("it has {copied} bytes instead of {size}")));
+    }
+    let found: String = hash
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if found == digest {
+        Ok(())
+    } else {
+        Err(differs(format!("its SHA-256 is {found}")))
+    }
 }
 
 /// Writes a file so that it is there in full or not at all.

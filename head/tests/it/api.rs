@@ -536,12 +536,15 @@ async fn machines_are_enrolled_and_images_are_named_in_errors() {
         ("demo", "absolute path"),
         ("/no/such/image", "/no/such/image/manifest.json"),
     ] {
-        let error = client
-            .add_image(v1::AddImageRequest { path: path.into() })
-            .await
-            .unwrap_err();
-        assert_eq!(error.code(), Code::InvalidArgument);
-        assert!(error.message().contains(part), "{error}");
+        for dry_run in [true, false] {
+            let request = v1::AddImageRequest {
+                path: path.into(),
+                dry_run,
+            };
+            let error = client.add_image(request).await.unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+            assert!(error.message().contains(part), "{error}");
+        }
     }
     assert!(
         client

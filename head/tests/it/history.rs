@@ -2,8 +2,10 @@
 
 use proto::v1;
 use proto::v1::WriteOptions;
+use proto::v1::plan_request::Write;
 use tonic::Code;
 
+use crate::plan::what_if;
 use crate::rig::{Client, Rig, add, change, eventually, list, node, set, text};
 
 pub(crate) async fn history(client: &mut Client, nodes: &str) -> Vec<v1::Revision> {
@@ -355,6 +357,20 @@ async fn a_trial_ends_by_itself_over_a_restart_unless_it_is_confirmed() {
         revision,
         options: None,
     };
+    // Beforehand: what would stay of it, and nothing is written.
+    let asked = revision(&mut client).await;
+    let told = what_if(&mut client, Write::Confirm(confirm(long.revision)));
+    let told = told.await.unwrap();
+    assert_eq!(lines(&told.stays), ["n3 /Platform old->new"]);
+    assert_eq!(
+        (told.trial_until_ms, told.revision),
+        (long.trial_until_ms, asked)
+    );
+    assert!(told.changes.is_empty() && told.groups.is_empty());
+    let over = what_if(&mut client, Write::Confirm(confirm(short.revision)));
+    assert_eq!(over.await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(revision(&mut client).await, asked);
+
     client.confirm(confirm(long.revision)).await.unwrap();
     assert!(list(&mut client, "n3").await.unwrap()[0].trials.is_empty());
     assert_eq!(
@@ -370,6 +386,12 @@ async fn a_trial_ends_by_itself_over_a_restart_unless_it_is_confirmed() {
         .await
         .unwrap()
         .into_inner();
+    // What somebody else decided since is nothing that could stay.
+    let mine = change(&mut client, "n3", vec![set("/Platform", "mine")]);
+    let mine = mine.await.unwrap();
+    let told = what_if(&mut client, Write::Confirm(confirm(again.revision)));
+    assert!(told.await.unwrap().stays.is_empty());
+    undo(&mut client, mine.revision, false).await.unwrap();
     undo(&mut client, again.revision, false).await.unwrap();
     assert!(list(&mut client, "n3").await.unwrap()[0].trials.is_empty());
     let forever = client

@@ -27,7 +27,7 @@ command = "echo asked >> switched; echo no relay >&2; exit 1"
 "#;
 
 /// A head with this file; one failure opens the breaker.
-fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     let rig = Rig::new("[governor]\nbreaker_failures = 1\nbreaker_of = 1\n");
     let folder = rig.path("state/mutations");
     fs::create_dir_all(&folder).expect("folder");
@@ -37,6 +37,15 @@ fn rig() -> Rig {
     rig
 }
 
+/// Adds the machine, and wants it to be on.
+pub(crate) async fn switch_on(client: &mut Client) {
+    let machine = node("p0", &[("/power/driver", "IPMITOOL")]);
+    add(client, vec![machine]).await.unwrap();
+    wait_dsc(client, "p0", "/PhysState", Some("POWER_OFF")).await;
+    let wanted = vec![set("/PhysState", "POWER_ON")];
+    crate::rig::change(client, "p0", wanted).await.unwrap();
+}
+
 async fn explain(client: &mut Client) -> v1::Report {
     let request = v1::ExplainRequest { nodes: "p0".into() };
     let mut reports = client.explain(request).await.unwrap().into_inner().reports;
@@ -44,7 +53,7 @@ async fn explain(client: &mut Client) -> v1::Report {
 }
 
 /// Waits until the breaker holds the node, and says what was tried.
-async fn held(client: &Client) -> v1::Report {
+pub(crate) async fn held(client: &Client) -> v1::Report {
     eventually("the hold of the breaker", || {
         let mut client = client.clone();
         async move {
@@ -56,7 +65,7 @@ async fn held(client: &Client) -> v1::Report {
     .await
 }
 
-fn switched(rig: &Rig) -> usize {
+pub(crate) fn switched(rig: &Rig) -> usize {
     let told = fs::read_to_string(rig.path("state/switched")).unwrap_or_default();
     told.lines().count()
 }
@@ -65,15 +74,7 @@ fn switched(rig: &Rig) -> usize {
 async fn attempts_and_an_open_breaker_survive_restarts_and_nothing_is_switched() {
     let rig = rig();
     let (head, mut client) = rig.start().await;
-    add(
-        &mut client,
-        vec![node("p0", &[("/power/driver", "IPMITOOL")])],
-    )
-    .await
-    .unwrap();
-    wait_dsc(&client, "p0", "/PhysState", Some("POWER_OFF")).await;
-    let wanted = vec![set("/PhysState", "POWER_ON")];
-    crate::rig::change(&mut client, "p0", wanted).await.unwrap();
+    switch_on(&mut client).await;
     let tried = held(&client).await;
     let failed = |report: &v1::Report| -> Vec<(u32, u64, String)> {
         let failed = report.history.iter().filter(|a| a.result == "failed");

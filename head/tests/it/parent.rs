@@ -7,6 +7,7 @@ use tonic::Code;
 
 use crate::child::{By, Credentials};
 use crate::history::{history, lines, undo};
+use crate::plan::what_if;
 use crate::plant::Plant;
 use crate::rig::{Client, WAIT, add, eventually, list, node, wait_dsc};
 
@@ -32,11 +33,7 @@ async fn dry(
     nodes: &str,
     parent: &str,
 ) -> Result<v1::PlanResponse, tonic::Status> {
-    let request = v1::PlanRequest {
-        nodes: String::new(),
-        write: Some(Write::Set(to(nodes, parent))),
-    };
-    client.plan(request).await.map(tonic::Response::into_inner)
+    what_if(client, Write::Set(to(nodes, parent))).await
 }
 
 async fn parent(client: &mut Client, name: &str) -> String {

@@ -1,10 +1,12 @@
 //! What a write would lead to, asked of a real head: nothing is written, and what was told comes true.
 
 use proto::v1;
+use proto::v1::lift_request::What;
 use proto::v1::plan_request::Write;
 use tonic::Code;
 
-use crate::rig::{Client, Rig, add, change, list, node, set};
+use crate::memory;
+use crate::rig::{Client, Rig, add, change, eventually, list, node, set};
 
 /// Power control that is never used: the cluster is frozen.
 const POWER: &str =
@@ -23,7 +25,10 @@ pub(crate) async fn plan(
     what_if(client, Write::Set(set)).await
 }
 
-async fn what_if(client: &mut Client, write: Write) -> Result<v1::PlanResponse, tonic::Status> {
+pub(crate) async fn what_if(
+    client: &mut Client,
+    write: Write,
+) -> Result<v1::PlanResponse, tonic::Status> {
     let request = v1::PlanRequest {
         nodes: String::new(),
         write: Some(write),
@@ -202,4 +207,64 @@ async fn a_plan_is_refused_as_its_write_would_be() {
     let told = told.await.unwrap();
     assert_eq!((told.changes.len(), told.groups[0].count), (0, 2));
     assert_eq!(list(&mut client, "n*").await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lifting_a_breaker_would_do_is_told_and_then_done() {
+    let rig = memory::rig();
+    let (_head, mut client) = rig.start().await;
+    let lift = |id: &str| v1::LiftRequest {
+        what: Some(What::Mutation(id.into())),
+    };
+    let nothing = what_if(&mut client, Write::Lift(lift("relay/OFFtoON"))).await;
+    assert_eq!(nothing.unwrap().lifts, []);
+    memory::switch_on(&mut client).await;
+    memory::held(&client).await;
+    assert_eq!(memory::switched(&rig), 1);
+
+    let told = what_if(&mut client, Write::Lift(lift("relay/OFFtoON"))).await;
+    let told = told.unwrap();
+    let [lifts] = &told.lifts[..] else {
+        panic!("{told:?}")
+    };
+    let hold = lifts.hold.clone().unwrap();
+    assert_eq!(
+        (&lifts.nodes[..], lifts.count, &lifts.mutation[..]),
+        ("p0", 1, "relay/OFFtoON")
+    );
+    assert_eq!(
+        (&hold.kind[..], &hold.text[..]),
+        (
+            "breaker",
+            "relay/OFFtoON failed on 1 node and is frozen for all"
+        )
+    );
+    assert_eq!(told.groups.len(), 1);
+    let group = &told.groups[0];
+    assert_eq!(
+        (&group.nodes[..], &steps(&group.steps)[..]),
+        ("p0", &["relay/OFFtoON"][..])
+    );
+    assert!(group.holds.iter().all(|held| {
+        let hold = held.hold.as_ref();
+        hold.is_some_and(|hold| hold.kind == "backoff")
+    }));
+    let unknown = what_if(&mut client, Write::Lift(lift("relay/ON"))).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
+    let bad = what_if(&mut client, Write::Lift(v1::LiftRequest::default())).await;
+    assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument);
+    let nobody = What::MassFailure(true);
+    let nobody = v1::LiftRequest { what: Some(nobody) };
+    let nobody = what_if(&mut client, Write::Lift(nobody)).await.unwrap();
+    assert!(nobody.lifts.is_empty() && nobody.groups.is_empty());
+
+    // It holds still, until it is lifted.
+    memory::held(&client).await;
+    assert_eq!(memory::switched(&rig), 1);
+    let lifted = client.lift(lift("relay/OFFtoON")).await.unwrap();
+    assert!(lifted.into_inner().lifted);
+    eventually("the second try", || async {
+        (memory::switched(&rig) > 1).then_some(())
+    })
+    .await;
 }

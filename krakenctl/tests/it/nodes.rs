@@ -134,7 +134,7 @@ fn a_dry_run_asks_for_the_plan_and_writes_nothing() {
             old: Some(text("SYNC")),
             new: Some(text("INIT")),
         }],
-        groups: Vec::new(),
+        ..v1::PlanResponse::default()
     };
     let args = [
         "node",

@@ -202,12 +202,12 @@ fn a_head_tells_what_groups_of_nodes_would_do() {
     off.back = vec![step("power/OFFtoON", false)];
     head.world().plan = v1::PlanResponse {
         revision: 7,
-        changes: Vec::new(),
         groups: vec![
             busy,
             group("n[61-64]", 4, Outcome::Converged, Vec::new()),
             off,
         ],
+        ..v1::PlanResponse::default()
     };
     let run = head.run(&["plan", "n[1-64]"]).ends(8);
     let expect = "\
@@ -285,8 +285,8 @@ fn the_exit_code_tells_who_could_not() {
     ] {
         head.world().plan = v1::PlanResponse {
             revision: 1,
-            changes: Vec::new(),
             groups,
+            ..v1::PlanResponse::default()
         };
         head.run(&["plan", "n[1-2]"]).ends(code);
     }
@@ -299,4 +299,120 @@ fn the_exit_code_tells_who_could_not() {
     ] {
         head.run(bad).ends(2);
     }
+}
+
+#[test]
+fn a_dry_run_of_a_lift_tells_who_waits_there() {
+    let head = FakeHead::start();
+    let thaw = ["thaw", "--mutation", "power/OFFtoON", "--dry-run"];
+    let run = head.run(&thaw).ends(0);
+    assert_eq!(
+        (&run.out[..], &run.err[..]),
+        ("", "there is nothing to lift\n")
+    );
+    let lifted = |nodes: &str, count| v1::GroupHold {
+        hold: Some(v1::Hold {
+            kind: "breaker".into(),
+            text: "power/OFFtoON failed on 5 nodes and is frozen for all".into(),
+            lifted_by: "krakenctl thaw --mutation power/OFFtoON".into(),
+        }),
+        nodes: nodes.into(),
+        count,
+        mutation: "power/OFFtoON".into(),
+    };
+    let go = group(
+        "n[1-4]",
+        4,
+        Outcome::Path,
+        vec![step("power/OFFtoON", false)],
+    );
+    for (nodes, count, groups, who, moves) in [
+        (
+            "n[1-4]",
+            4,
+            vec![go],
+            "n[1-4] (4 nodes) wait for it",
+            "4 nodes would move",
+        ),
+        ("n7", 1, vec![], "n7 waits for it", "no mutation would fire"),
+        (
+            "",
+            0,
+            vec![],
+            "no node waits for it",
+            "no mutation would fire",
+        ),
+    ] {
+        head.world().plan = v1::PlanResponse {
+            revision: 7,
+            lifts: vec![lifted(nodes, count)],
+            groups,
+            ..v1::PlanResponse::default()
+        };
+        let run = head.run(&thaw).ends(8);
+        let text = format!(
+            "would lift breaker: power/OFFtoON failed on 5 nodes and is frozen for all; {who}\n"
+        );
+        assert!(run.out.starts_with(&text), "{}", run.out);
+        assert_eq!(
+            run.err,
+            format!("{moves}; nothing was lifted (revision 7)\n")
+        );
+    }
+    let json = head.run(&[&thaw[..], &["-o", "json"]].concat()).ends(8);
+    assert_eq!(json.json()["lifts"][0]["kind"], "breaker");
+    head.run(&["thaw", "--mass-failure", "--dry-run"]).ends(8);
+    let asked = head.world().planned.write.clone();
+    let what = Some(v1::lift_request::What::MassFailure(true));
+    assert_eq!(
+        asked,
+        Some(v1::plan_request::Write::Lift(v1::LiftRequest { what }))
+    );
+    head.run(&["thaw", "--mass-failure", "--try", "1m"]).ends(2);
+    assert!(!head.world().calls.contains(&"lift".to_owned()));
+}
+
+#[test]
+fn a_dry_run_of_a_confirmation_tells_what_would_stay() {
+    let head = FakeHead::start();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("a clock");
+    let until = u64::try_from(now.as_millis()).expect("a date") + 600_000;
+    let confirm = ["confirm", "6", "--dry-run"];
+    head.world().plan = v1::PlanResponse {
+        revision: 7,
+        trial_until_ms: until,
+        stays: vec![v1::Difference {
+            nodes: "n[1-2]".into(),
+            count: 2,
+            what: "/image/name".into(),
+            old: Some(text("old")),
+            new: Some(text("new")),
+        }],
+        ..v1::PlanResponse::default()
+    };
+    let run = head.run(&confirm).ends(8);
+    let expect = "\
+would stay
+  NODES   WHAT         FROM  TO
+  n[1-2]  /image/name  old   new
+";
+    assert_eq!(run.out, expect);
+    assert!(
+        run.err.starts_with("else it is taken back in ")
+            && run.err.ends_with("; nothing was written (revision 7)\n"),
+        "{}",
+        run.err
+    );
+    let with = |format| head.run(&[&confirm[..], &["-o", format]].concat()).ends(8);
+    let json = with("json").json();
+    assert_eq!(json["stays"][0]["to"], "new");
+    assert_eq!(json["trial_until_ms"], until);
+    assert_eq!(with("name").out, "n1\nn2\n");
+    assert_eq!(with("csv").out.lines().count(), 2);
+    head.world().plan.stays.clear();
+    let run = head.run(&confirm).ends(8);
+    assert!(run.err.starts_with("nothing of it is as it was written"));
+    assert!(!head.world().calls.contains(&"confirm".to_owned()));
 }

@@ -222,10 +222,37 @@ fn an_unknown_machine_becomes_a_node() {
 fn images() {
     let head = FakeHead::start();
     head.run(&["image", "list"]).ends(0);
-    let mut add = head.command(&["image", "add", "demo"]);
-    add.current_dir(head.folder.path());
-    let run = Run::of(add, "").ends(0);
-    assert!(run.out.contains("3 MiB"), "{run:?}");
+    let add = |more: &[&str], code| {
+        let mut add = head.command(&[&["image", "add", "demo"], more].concat());
+        add.current_dir(head.folder.path());
+        Run::of(add, "").ends(code)
+    };
+    let (path, digest) = (head.folder.path().join("demo"), "ab".repeat(32));
+    let path = path.display();
+    let told = add(&["--dry-run"], 8);
+    assert_eq!(
+        told.out,
+        format!("would add {path}, 3 MiB, sha256 {digest}\n  1 file, 3 MiB, would be copied\n")
+    );
+    assert!(head.world().images.is_empty());
+    let json = add(&["--dry-run", "-o", "json"], 8).json();
+    assert_eq!(
+        (&json["new_files"], &json["replaces"], &json["digest"]),
+        (&1.into(), &serde_json::Value::Null, &digest[..].into())
+    );
+    let run = add(&[], 0);
+    assert_eq!(
+        run.out,
+        format!("added {path}, 3 MiB, sha256 {digest}\n  1 file, 3 MiB, copied\n")
+    );
+    let there = format!("{path} is there already, sha256 {digest}\n");
+    assert_eq!(add(&["--dry-run"], 0).out, there);
+    assert_eq!(add(&[], 0).out, there);
+    head.world().images[0].digest = "cd".repeat(32);
+    let run = add(&["--dry-run"], 8);
+    let old = format!("  in place of the one with sha256 {}\n", "cd".repeat(32));
+    assert!(run.out.contains(&old), "{}", run.out);
+    assert!(run.out.ends_with("  all its files are there already\n"));
     let path = head.run(&["image", "list", "-o", "name"]).ends(0).out;
     assert_eq!(
         path.trim(),
@@ -236,7 +263,7 @@ fn images() {
         head.run(&["image", "list"])
             .ends(0)
             .out
-            .contains("abababababab  3 MiB")
+            .contains("cdcdcdcdcdcd  3 MiB")
     );
 }
 

@@ -70,6 +70,29 @@ impl Head {
         self.holds(n).iter().map(|hold| hold.kind).collect()
     }
 
+    /// Who waits at a rail, and who of them would go on without it; and that asking changes nothing.
+    fn lifted(&self, lift: &Lift, kind: &str) -> (BTreeSet<u8>, BTreeSet<u8>) {
+        let stands = (self.engine.rails_report(), self.engine.poll_timeout());
+        let what = self.engine.what_if_lifted(lift, self.now);
+        assert_eq!(
+            stands,
+            (self.engine.rails_report(), self.engine.poll_timeout())
+        );
+        let number = |name: &NodeName| name.as_str()[1..].parse::<u8>().unwrap();
+        let [lifts] = &what.lifts[..] else {
+            panic!("{:?}", what.lifts)
+        };
+        assert_eq!(lifts.hold.kind, kind);
+        let held = what.groups.iter().flat_map(|group| &group.holds);
+        assert!(held.clone().all(|held| held.hold.kind != kind), "{what:?}");
+        let held: BTreeSet<u8> = held.flat_map(|held| &held.nodes).map(number).collect();
+        let waiting = lifts.nodes.iter().map(number).collect();
+        let groups = what.groups.iter().flat_map(|group| &group.nodes);
+        assert_eq!(groups.map(number).collect::<BTreeSet<u8>>(), waiting);
+        let go = waiting.difference(&held).copied().collect();
+        (waiting, go)
+    }
+
     fn alarms(&self) -> Vec<(&'static str, bool)> {
         let alarm = |event: &Event| match event {
             Event::Alarm { kind, over, .. } => Some((*kind, *over)),
@@ -280,11 +303,17 @@ fn f34_what_fails_on_many_nodes_is_frozen_and_the_rest_goes_on() {
     assert!(head.told().is_empty());
     head.sleep(101);
     assert_eq!(head.told().len(), 1, "one tries");
-    head.input(Input::Lift(Lift::Breaker(MutationId::new(
-        "power", "OFFtoON",
-    ))));
+    let lift = Lift::Breaker(MutationId::new("power", "OFFtoON"));
+    let (waiting, go) = head.lifted(&lift, "breaker");
+    assert!(
+        go.len() >= 5 && go.is_subset(&waiting),
+        "{go:?} {waiting:?}"
+    );
+    head.input(Input::Lift(lift.clone()));
     assert_eq!(head.alarms().last(), Some(&("breaker", true)));
-    assert!(head.told().len() >= 5, "and then everybody");
+    let told = head.told().into_iter().map(|(n, _)| n).collect();
+    assert_eq!(go, told, "and then everybody");
+    assert_eq!(head.engine.what_if_lifted(&lift, head.now).lifts, []);
 }
 
 #[test]
@@ -502,8 +531,34 @@ fn a_head_that_loses_many_suspects_itself() {
         head.engine.rails_report().mass_failure,
         "the power went there"
     );
+    for n in 32..=34 {
+        head.add(n, &["/PhysState=POWER_OFF"]);
+        head.discover(n, &["/PhysState=POWER_ON"]);
+    }
+    head.write(vec![WriteOp::Freeze {
+        node: id(33),
+        frozen: true,
+    }])
+    .unwrap();
+    head.fired.clear();
+    let (waiting, go) = head.lifted(&Lift::MassFailure, "mass_failure");
+    assert_eq!(waiting, BTreeSet::from([31, 32, 33, 34]));
+    assert_eq!(go, BTreeSet::from([31, 32, 34]), "one is frozen, too");
     head.input(Input::Lift(Lift::MassFailure));
     assert_eq!(head.alarms().last(), Some(&("mass_failure", true)));
-    let told = head.told();
-    assert!(told.contains(&(31, "power/ONtoOFF".to_owned())), "{told:?}");
+    let told = head.told().into_iter().map(|(n, _)| n).collect();
+    assert_eq!(go, told);
+    let lifts = |head: &Head| {
+        head.engine
+            .what_if_lifted(&Lift::MassFailure, head.now)
+            .lifts
+    };
+    assert_eq!(lifts(&head), []);
+    // What nobody waits for can be lifted all the same.
+    (22..=30).for_each(|n| head.engine.child_lost(id(n)));
+    head.write((31..=34).map(|n| WriteOp::Delete(id(n))).collect())
+        .unwrap();
+    let lifts = lifts(&head);
+    assert_eq!((lifts.len(), lifts[0].nodes.len()), (1, 0), "{lifts:?}");
+    assert!(lifts[0].hold.text.contains("nodes fell silent at once"));
 }

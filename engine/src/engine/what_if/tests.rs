@@ -378,7 +378,12 @@ fn nodes_of_one_class_share_a_search() {
         head.add(n, &[]);
     }
     let ops: Vec<WriteOp> = (1..=100).map(|n| set(n, &["/RunState=SYNC"])).collect();
-    let mut groups = Groups::new(&head.engine, &head.engine.frozen, head.now);
+    let mut groups = Groups::new(
+        &head.engine,
+        &head.engine.frozen,
+        &head.engine.rails,
+        head.now,
+    );
     for op in &ops {
         let WriteOp::Set { node, changes } = op else {
             unreachable!()

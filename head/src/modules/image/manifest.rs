@@ -66,7 +66,7 @@ struct RawLayer {
 }
 
 /// One file of an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layer {
     pub(super) sha256: Sha256,
     pub(super) size: u64,

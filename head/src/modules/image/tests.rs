@@ -63,7 +63,7 @@ fn layer_of(folder: &Path) -> PathBuf {
 fn an_added_image_is_served_and_there_after_a_restart() {
     let shelf = Shelf::new();
     let folder = shelf.build("demo", 1, b"squashfs");
-    let image = shelf.open().add(&folder).unwrap();
+    let image = shelf.open().add(&folder).unwrap().image;
     assert_eq!(
         (
             image.name.as_str(),
@@ -96,6 +96,8 @@ fn what_was_tampered_with_is_refused() {
         let error = store.add(folder).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
         assert!(store.list().is_empty());
+        let told = store.check(folder).unwrap_err().to_string();
+        assert_eq!(told, error, "a dry run is refused alike");
     };
     let folder = shelf.build("demo", 1, b"squashfs");
     fs::write(layer_of(&folder), b"squashfS").unwrap();
@@ -159,12 +161,59 @@ fn a_security_version_does_not_go_down() {
         shelf.build("demo", 2, b"new"),
     );
     store.add(&old).unwrap();
-    let image = store.add(&new).unwrap();
-    assert!(matches!(
-        store.add(&old),
-        Err(ImageError::Downgrade { has: 2, is: 1, .. })
-    ));
+    let image = store.add(&new).unwrap().image;
+    for refused in [store.add(&old), store.check(&old)] {
+        assert!(matches!(
+            refused,
+            Err(ImageError::Downgrade { has: 2, is: 1, .. })
+        ));
+    }
     assert_eq!(store.list(), [image]);
+}
+
+/// Every file and folder below, with its length.
+fn all_below(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        all.push((path.clone(), fs::metadata(&path).unwrap().len()));
+        if path.is_dir() {
+            all.extend(all_below(&path));
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_dry_run_tells_what_is_done_then_and_changes_nothing() {
+    let shelf = Shelf::new();
+    let store = shelf.open();
+    let images = shelf.dir.path().join("images");
+    let (first, second) = (
+        shelf.build("demo", 1, b"squashfs"),
+        shelf.build("demo", 2, b"squashfs, rebuilt"),
+    );
+    let copy = shelf.build("other", 1, b"squashfs");
+    for (folder, replaces, new_files, new_bytes) in [
+        (&first, None, 1, 8),
+        (&first, Some(1), 0, 0),
+        (&copy, None, 0, 0),
+        (&second, Some(1), 1, 17),
+    ] {
+        let before = (all_below(&images), store.list());
+        let told = store.check(folder).unwrap();
+        assert_eq!((all_below(&images), store.list()), before);
+        let added = store.add(folder).unwrap();
+        assert_eq!((told.new_files, told.new_bytes), (new_files, new_bytes));
+        let version = told.replaces.as_ref().map(|old| old.security_version);
+        assert_eq!(version, replaces, "{told:?}");
+        let image = SystemImage {
+            added_ms: 0,
+            ..added.image.clone()
+        };
+        assert_eq!(told, Added { image, ..added });
+    }
 }
 
 #[test]

@@ -403,15 +403,27 @@ impl Admin for Service {
         request: Request<v1::AddImageRequest>,
     ) -> Result<Response<v1::AddImageResponse>, Status> {
         let mut world = self.enter("add_image", &request)?;
+        let request = request.into_inner();
         let image = v1::Image {
-            name: request.into_inner().path,
+            name: request.path,
             digest: "ab".repeat(32),
             size_bytes: 3 << 20,
             security_version: 1,
             added_ms: 1,
         };
-        world.images.push(image.clone());
-        Ok(Response::new(v1::AddImageResponse { image: Some(image) }))
+        let mut there = world.images.iter();
+        let replaces = there.find(|old| old.name == image.name).cloned();
+        let new = u32::from(replaces.is_none());
+        if !request.dry_run {
+            world.images.retain(|old| old.name != image.name);
+            world.images.push(image.clone());
+        }
+        Ok(Response::new(v1::AddImageResponse {
+            image: Some(image),
+            replaces,
+            new_files: new,
+            new_bytes: u64::from(new) * (3 << 20),
+        }))
     }
 
     async fn list_extensions(
