@@ -325,6 +325,7 @@ impl Agent {
             links: Arc::clone(&links),
             attached: sessions,
             lines: self.lines.clone(),
+            jobs: self.options.run_dir.join(BUSY),
             owns_clock: self.options.owns_machine,
             joined_file: self.options.run_dir.join("joined"),
         });

@@ -37,16 +37,22 @@ pub(crate) async fn run(dir: &Path, reporter: Reporter, mut attached: Attached) 
                 false => info!("no job runs here"),
             }
         }
-        let value = busy.then(|| Value::from(core::BUSY_BUSY));
-        let changes = crate::modules::change(core::BUSY, value)
-            .into_iter()
-            .collect::<Vec<Change>>();
+        let changes = mark(busy).into_iter().collect();
         reporter.report("busy", changes).await;
         tokio::select! {
             () = watch.changed() => {}
             () = attached.again() => {}
         }
     }
+}
+
+/// What the marks say at this moment. It comes with every session: what a job forbids must not begin because nobody has looked yet.
+pub(crate) fn found(dir: &Path) -> Option<Change> {
+    mark(!holders(dir).is_empty())
+}
+
+fn mark(busy: bool) -> Option<Change> {
+    crate::modules::change(core::BUSY, busy.then(|| Value::from(core::BUSY_BUSY)))
 }
 
 /// Names of the marks. Marks that cannot be read may be a job's, so they count as one.

@@ -30,6 +30,7 @@ use tracing::{debug, error, info, warn};
 
 pub(crate) use self::h2::http2;
 pub(crate) use self::link::Links;
+use crate::busy;
 use crate::identity::{Cluster, Identity, Proof};
 use crate::log::Lines;
 
@@ -63,6 +64,8 @@ pub(crate) struct Joiner {
     pub(crate) attached: watch::Sender<u64>,
     /// What the parent shall read.
     pub(crate) lines: Lines,
+    /// Where jobs mark the node busy.
+    pub(crate) jobs: PathBuf,
     /// Whether the clock is ours to set.
     pub(crate) owns_clock: bool,
     /// Marks the first join of this boot.
@@ -253,6 +256,8 @@ impl Joiner {
     }
 
     async fn tell_engine(&self, conn: ConnId, accept: convert::AcceptMessage) -> Result<()> {
+        let mut dsc = accept.dsc;
+        dsc.extend(busy::found(&self.jobs));
         let attach = Attach {
             session: accept.session,
             conn,
@@ -261,7 +266,7 @@ impl Joiner {
             epoch: accept.epoch,
             cfg: (accept.cfg.version, accept.cfg.values),
             cfg_signature: accept.cfg.signature,
-            dsc: accept.dsc,
+            dsc,
             mutations: accept.mutations,
             sync: accept.sync,
         };

@@ -294,6 +294,7 @@ async fn child(ca: &Ca, cluster_key: [u8; 32]) -> Child {
         links: Arc::clone(&links),
         attached: watch::channel(0).0,
         lines: Lines::default(),
+        jobs: run.path().join("busy.d"),
         owns_clock: false,
         joined_file: run.path().join("joined"),
     };
@@ -365,6 +366,27 @@ fn a_grant_becomes_a_session_and_a_certificate_the_next_one() {
             assert!(child.has_certificate() && !child.run.path().join("grant").exists());
         }
         assert_eq!(*parent.certified.lock().unwrap(), [false, true]);
+    });
+}
+
+#[test]
+fn a_job_is_known_as_soon_as_the_node_is_in_sync() {
+    run(async || {
+        let parent = FakeParent::new(Manner::Honest);
+        let address = parent.listen().await;
+        let child = child(&parent.ca, parent.signer.public_key()).await;
+        let jobs = &child.joiner.jobs;
+        std::fs::create_dir(jobs).unwrap();
+        std::fs::write(jobs.join("job"), "").unwrap();
+        tokio::select! {
+            ended = child.attach(1, address) => panic!("{ended:?}"),
+            () = child.until_in_sync() => {}
+        }
+        let read = child.joiner.engine.query(|engine, _| {
+            let node = engine.tree().get(engine.me())?;
+            node.dsc.text(core::BUSY).map(str::to_owned)
+        });
+        assert_eq!(read.await.unwrap().as_deref(), Some(core::BUSY_BUSY));
     });
 }
 

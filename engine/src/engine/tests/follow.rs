@@ -419,32 +419,52 @@ fn own_step() -> MutationSet {
     }
 }
 
-#[test]
-fn an_agent_that_gives_up_says_so_and_its_head_tells() {
+fn agent() -> Engine {
     let rig = Head::new();
     let config = EngineConfig {
         me: id(1),
         role: Role::Agent,
         ..rig.engine.config.clone()
     };
-    let schema = (*rig.engine.schema).clone();
-    let mut agent = Engine::new(config, schema, Instant::ZERO);
+    Engine::new(config, (*rig.engine.schema).clone(), Instant::ZERO)
+}
+
+/// A session of node 1, whose Cfg wants what these mutations lead to.
+fn attached(session: u64, dsc: Vec<Change>, mutations: MutationSet) -> Input {
+    Input::Attached(crate::sync::join::Attach {
+        session: crate::sync::SessionId(session),
+        conn: crate::event::ConnId(session),
+        parent: HEAD,
+        name: "n1".parse().unwrap(),
+        epoch: 1,
+        cfg: (1, vec![change("/pxe/state=ACTIVE")]),
+        cfg_signature: Vec::new(),
+        dsc,
+        mutations,
+        sync: SyncConfig::default(),
+    })
+}
+
+/// One that starts while a job runs and its Cfg forbids what runs: between the session and the first look at the job it would end it.
+#[test]
+fn an_agent_that_joins_with_a_job_begins_nothing_that_the_job_forbids() {
+    let mut set = own_step();
+    let busy = Condition::is(core::BUSY.parse().unwrap(), core::BUSY_BUSY);
+    set.mutations[0].excludes.push(busy);
+    let fires = |dsc: Vec<Change>| {
+        let mut agent = agent();
+        agent.handle_input(attached(1, dsc, set.clone()), Instant::ZERO);
+        std::iter::from_fn(|| agent.poll_output()).any(|output| matches!(output, Output::Fire(_)))
+    };
+    assert!(!fires(vec![change("/Busy=BUSY")]));
+    assert!(fires(vec![change("/Busy=")]));
+}
+
+#[test]
+fn an_agent_that_gives_up_says_so_and_its_head_tells() {
+    let mut agent = agent();
     let attach = |agent: &mut Engine, session: u64, now| {
-        agent.handle_input(
-            Input::Attached(crate::sync::join::Attach {
-                session: crate::sync::SessionId(session),
-                conn: crate::event::ConnId(session),
-                parent: HEAD,
-                name: "n1".parse().unwrap(),
-                epoch: 1,
-                cfg: (1, vec![change("/pxe/state=ACTIVE")]),
-                cfg_signature: Vec::new(),
-                dsc: Vec::new(),
-                mutations: own_step(),
-                sync: SyncConfig::default(),
-            }),
-            now,
-        );
+        agent.handle_input(attached(session, Vec::new(), own_step()), now);
     };
     let parked = |agent: &Engine| {
         let node = agent.tree().get(id(1)).unwrap();
