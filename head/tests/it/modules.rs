@@ -438,6 +438,20 @@ async fn f32_a_module_that_forks_is_ended_with_all_its_processes() {
     hurts_nobody("fork", "pids = 12", "processes and threads, more than 12").await;
 }
 
+/// It would have 20 s to listen.
+#[tokio::test]
+async fn f32_a_module_that_forks_before_it_listens_is_ended() {
+    let rig = Rig::new("");
+    let forks = "for i in $(seq 30); do sleep 60 & done; wait";
+    rig.configure(&format!(
+        "[modules.wild]\ncommand = [\"/bin/sh\", \"-c\", {forks:?}]\nlimits = {{ pids = 12 }}\n"
+    ));
+    let (_head, client) = rig.start().await;
+    let failed = wait_module(&client, "wild", "fails", |module| module.failures > 0).await;
+    let words = "processes and threads, more than 12";
+    assert!(failed.last_error.contains(words), "{:?}", failed.last_error);
+}
+
 #[tokio::test]
 async fn f32_a_module_that_eats_memory_is_ended() {
     hurts_nobody("eat", "memory = \"64MiB\"", "of memory, more than 64").await;

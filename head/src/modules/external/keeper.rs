@@ -310,6 +310,7 @@ impl Keeper {
     /// Waits for the module to listen, and makes the call.
     async fn connect(&mut self, process: &mut Option<Process>) -> Result<(Link, ModuleHost), End> {
         let deadline = Instant::now() + LISTEN_TIMEOUT;
+        let mut looks = tokio::time::interval(LOOK);
         loop {
             let config = self.shared.config(self.name(), self.program.as_ref()).await;
             let mut host = ModuleHost::new(self.place(), &config, self.shared.clock.now());
@@ -329,6 +330,11 @@ impl Keeper {
             }
             tokio::select! {
                 () = sleep(LISTEN_POLL) => {}
+                _ = looks.tick() => {
+                    if let Some(why) = process.as_ref().and_then(Process::excess) {
+                        return Err(End::Failed(why));
+                    }
+                }
                 why = ended(process) => return Err(End::Failed(why)),
                 () = self.shared.stop.cancelled() => return Err(End::Head),
                 order = self.orders.recv() => match order {
