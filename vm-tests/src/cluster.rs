@@ -273,8 +273,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Adds one machine as a node that shall run the demo image.
+    /// Adds one machine as a compute node that shall run the demo image.
     pub fn add_node(&self, machine: &MachineSpec) -> Result<()> {
+        self.add_node_to(machine, "compute")
+    }
+
+    /// The same, in another group.
+    pub fn add_node_to(&self, machine: &MachineSpec, group: &str) -> Result<()> {
         let index = machine.index;
         let values = [
             ("/ipv4/boot/mac", network::node_mac(index)),
@@ -291,7 +296,7 @@ impl Cluster {
             ("/RunState", "SYNC".to_owned()),
         ];
         let values = values.map(|(url, value)| format!("{url}={value}"));
-        let mut args = vec!["node", "add", &machine.name, "--group", "compute"];
+        let mut args = vec!["node", "add", &machine.name, "--group", group];
         args.extend(values.iter().map(String::as_str));
         self.ctl(&args).map(drop)
     }

@@ -1,7 +1,6 @@
 //! Claim: a mutation file alone, the shipped one for ipmitool, switches a node off and on again whose BMC is OpenIPMI's simulator.
 
-use std::time::Duration;
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, time::Duration};
 
 use vm_tests::{bmc, cluster::Cluster, network, paths};
 
@@ -33,8 +32,7 @@ fn start_sim(cluster: &Cluster, node: &str) -> String {
     fs::create_dir_all(folder.join("state")).expect("a folder");
     let script = folder.join("chassis");
     let system = format!("http://{address}/redfish/v1/Systems/{node}");
-    fs::write(&script, chassis(&system)).expect("a file");
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a mode");
+    lab::write_program(&script, &chassis(&system));
     let lan = format!(
         "name \"bmc\"\nset_working_mc 0x20\nstartlan 1\naddr {address} 623\npriv_limit admin\n\
          allowed_auths_callback md5\nallowed_auths_user md5\nallowed_auths_operator md5\nallowed_auths_admin md5\n\

@@ -3,17 +3,16 @@
 use std::{
     fs,
     io::Write,
-    ops::Deref,
     os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use vm_tests::{
-    artifacts::Artifacts,
+    artifacts::{Artifacts, python},
     cluster::{Cluster, Options},
     doctor, failure_bundle, suite,
 };
@@ -30,8 +29,90 @@ pub(crate) const NODES: [&str; 2] = ["n1", "n2"];
 /// A machine of the shared cluster that the head does not know, and that has no power between claims.
 pub(crate) const STRANGER: &str = "x3";
 
-/// The shared cluster, and at the same time the turn: two cores without KVM carry one cluster.
-static SHARED: Mutex<Option<Cluster>> = Mutex::new(None);
+/// A cluster that several claims share.
+pub(crate) struct Kind {
+    name: &'static str,
+    machines: &'static [&'static str],
+    /// The nodes that each claim finds, and leaves, in SYNC with their image.
+    up: &'static [&'static str],
+    /// Makes them known to a new head.
+    set_up: fn(&Cluster, &Artifacts),
+}
+
+/// [`NODES`] with the demo image, [`STRANGER`] off.
+static DEMO: Kind = Kind {
+    name: "claims",
+    machines: &[NODES[0], NODES[1], STRANGER],
+    up: &NODES,
+    set_up: |cluster, artifacts| {
+        let nodes = NODES.map(str::to_owned);
+        cluster.enrol(&artifacts.demo, &nodes).expect("nodes");
+    },
+};
+
+/// n1 with the image that holds the module `tuner`; n2 is not known to the head.
+pub(crate) static PYTHON: Kind = Kind {
+    name: "python",
+    machines: &NODES,
+    up: &[NODES[0]],
+    set_up: |cluster, artifacts| {
+        let extension = python::examples().join("tuner.proto");
+        let extension = extension.to_str().expect("a path");
+        cluster
+            .ctl(&["extension", "add", extension])
+            .expect("an extension");
+        let file = python::examples().join("tuner.toml");
+        let text = fs::read_to_string(file).expect("a file");
+        declare(cluster, "tuner", &text, "tuner/TO_LATENCY");
+        let image = python::image(artifacts).expect("an image with Python");
+        cluster
+            .enrol(&image, &[NODES[0].to_owned()])
+            .expect("a node");
+    },
+};
+
+/// Gives the head the mutation file of a module, and waits until `krakenctl mutation show` of its mutations has this text.
+pub(crate) fn declare(cluster: &Cluster, module: &str, text: &str, shows: &str) {
+    let folder = cluster.files.head_state().join("mutations");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join(format!("{module}.toml")), text).expect("a file");
+    let mutations = || cluster.krakenctl(&["mutation", "list", "-o", "wide"]);
+    cluster
+        .wait(SOON, "the head knows the mutations", || {
+            Ok(mutations()?.stdout.contains(shows))
+        })
+        .expect("mutations");
+}
+
+/// The shared cluster that is up.
+static SHARED: Mutex<Option<(&'static str, Cluster)>> = Mutex::new(None);
+
+/// Tickets given, and the one whose turn it is: two cores without KVM carry one cluster. Nobody is passed over, so claims that share a
+/// cluster and follow each other by name find it up.
+static LINE: (Mutex<(u64, u64)>, Condvar) = (Mutex::new((0, 0)), Condvar::new());
+
+/// Nobody else has a cluster until this is dropped.
+pub(crate) struct Turn(());
+
+impl Turn {
+    fn wait() -> Self {
+        let (line, moved) = &LINE;
+        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+        let mine = line.0;
+        line.0 += 1;
+        let waits = |line: &mut (u64, u64)| line.1 != mine;
+        drop(moved.wait_while(line, waits));
+        Self(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (line, moved) = &LINE;
+        line.lock().unwrap_or_else(PoisonError::into_inner).1 += 1;
+        moved.notify_all();
+    }
+}
 
 /// Prints past libtest's capture, so that it is seen.
 pub(crate) fn tell(text: &str) {
@@ -64,65 +145,61 @@ pub(crate) fn options(name: &str, count: u8) -> Options {
 }
 
 /// A turn without the shared cluster, which is ended if it is up.
-pub(crate) fn turn() -> MutexGuard<'static, Option<Cluster>> {
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(cluster) = shared.take() {
+pub(crate) fn turn() -> Turn {
+    let turn = Turn::wait();
+    end_shared(&mut shared());
+    turn
+}
+
+fn shared() -> MutexGuard<'static, Option<(&'static str, Cluster)>> {
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn end_shared(shared: &mut Option<(&'static str, Cluster)>) {
+    if let Some((_, cluster)) = shared.take() {
         cluster.down().expect("the shared cluster ends");
     }
-    shared
 }
 
-/// The shared cluster: [`NODES`] in SYNC with their image, [`STRANGER`] off. A claim leaves it like that, or it is replaced.
-pub(crate) struct Shared(MutexGuard<'static, Option<Cluster>>);
-
-impl Deref for Shared {
-    type Target = Cluster;
-
-    fn deref(&self) -> &Cluster {
-        self.0.as_ref().expect("there as long as the turn lasts")
-    }
-}
-
-/// Tries `body` on the shared cluster. If it panics, all evidence is kept and the cluster is ended.
+/// Tries `body` on the cluster of [`NODES`]. If it panics, all evidence is kept and the cluster is ended.
 pub(crate) fn claim(name: &str, body: impl FnOnce(&Cluster, &Artifacts)) {
+    claim_in(&DEMO, name, body);
+}
+
+/// Tries `body` on a shared cluster, which it leaves as it found it, or it is replaced.
+pub(crate) fn claim_in(kind: &'static Kind, name: &str, body: impl FnOnce(&Cluster, &Artifacts)) {
     let Some(artifacts) = artifacts(name) else {
         return;
     };
-    let mut guard = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = Turn::wait();
+    let mut guard = shared();
     let whole = |cluster: &Cluster| {
-        NODES
-            .iter()
-            .all(|node| cluster.is_up(node).unwrap_or(false))
+        let mut up = kind.up.iter();
+        up.all(|node| cluster.is_up(node).unwrap_or(false))
     };
-    if guard.as_ref().is_some_and(|cluster| !whole(cluster)) {
-        *guard = None;
+    let fits = |(of, cluster): &(&str, Cluster)| *of == kind.name && whole(cluster);
+    if guard.as_ref().is_some_and(|shared| !fits(shared)) {
+        end_shared(&mut guard);
     }
-    if guard.is_none() {
-        let machines = NODES.iter().chain([&STRANGER]).map(|&name| name.to_owned());
+    let is_new = guard.is_none();
+    let (_, cluster) = guard.get_or_insert_with(|| {
         let options = Options {
-            machines: machines.collect(),
-            ..options("claims", 0)
+            machines: kind.machines.iter().map(|&name| name.to_owned()).collect(),
+            ..options(kind.name, 0)
         };
-        *guard = Some(Cluster::start(&options, Some(&artifacts)).expect("a cluster"));
-    }
-    let shared = Shared(guard);
+        let cluster = Cluster::start(&options, Some(&artifacts)).expect("a cluster");
+        (kind.name, cluster)
+    });
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        prove(name, &shared, || {
-            if shared
-                .nodes()
-                .expect("nodes")
-                .iter()
-                .all(|node| node["name"] != NODES[0])
-            {
-                let nodes = NODES.map(str::to_owned);
-                shared.enrol(&artifacts.demo, &nodes).expect("nodes");
+        prove(name, cluster, || {
+            if is_new {
+                (kind.set_up)(cluster, &artifacts);
             }
-            wait_up(&shared, &NODES);
-            body(&shared, &artifacts);
+            wait_up(cluster, kind.up);
+            body(cluster, &artifacts);
         });
     }));
     if let Err(panic) = outcome {
-        let Shared(mut guard) = shared;
         *guard = None;
         drop(guard);
         resume_unwind(panic);
@@ -146,7 +223,8 @@ pub(crate) fn wait_image(cluster: &Cluster, node: &str, state: &str, limit: Dura
         .expect("a state");
 }
 
-/// Makes a signed image in `folder`, whose init is a shell script of busybox that does this, and adds it to the head. Returns where it is.
+/// Makes a signed image in `folder`, whose init is a shell script of busybox that does this, and adds it to the head. Its root is `root`
+/// there, with what is in it already. Returns where the image is.
 pub(crate) fn add_image(
     cluster: &Cluster,
     artifacts: &Artifacts,
@@ -160,9 +238,10 @@ pub(crate) fn add_image(
     }
     let busybox = doctor::static_busybox().expect("busybox");
     fs::copy(busybox, root.join("bin/busybox")).expect("busybox");
-    let init = root.join("sbin/init");
-    fs::write(&init, format!("#!/bin/busybox sh\n{does}\n")).expect("an init");
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("a mode");
+    write_program(
+        &root.join("sbin/init"),
+        &format!("#!/bin/busybox sh\n{does}\n"),
+    );
     let mut command = Command::new(&artifacts.image_tool);
     command.args(["image", "--name", name, "--all-root", "--from"]);
     command.arg(root).arg("--keys").arg(&artifacts.keys);
@@ -177,6 +256,12 @@ pub(crate) fn add_image(
         .ctl(&["image", "add", &out.display().to_string()])
         .expect("added");
     out
+}
+
+/// Writes a script.
+pub(crate) fn write_program(path: &Path, text: &str) {
+    fs::write(path, text).expect("a file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
 }
 
 /// Orders a node to have no power, as an operator would: first no wish for agent and image, then the power.

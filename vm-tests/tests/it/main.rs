@@ -20,6 +20,7 @@ mod node_boots_to_sync;
 mod plug_pulled_comes_back;
 mod power_off_drains_first;
 mod python_module_runs_on_a_node;
+mod python_module_waits_for_io_nodes;
 mod rack_reboots_one_by_one;
 mod spoofed_sync_is_dropped;
 mod tftp_and_http_stay_inside;
