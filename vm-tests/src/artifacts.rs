@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{accel, doctor, paths, ui::Stage};
 
 pub mod demo;
+pub mod libraries;
 pub mod probe;
 pub mod python;
 

@@ -4,7 +4,6 @@
 //! Only the claim about it makes it, for it needs PyPI; it is kept under `target/lab` like the other artifacts.
 
 use std::{
-    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -12,7 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Artifacts, demo, file_digest, once};
+use super::{
+    Artifacts, demo, file_digest,
+    libraries::{self, inside},
+    once,
+};
 use crate::{doctor, paths};
 
 /// The worked example of a module on a node, and the glue.
@@ -119,16 +122,8 @@ fn copy_python(python: &Path, venv: &Path, root: &Path, app: &Path) -> Result<St
     )?;
     fs::create_dir_all(root.join("usr/bin"))?;
     fs::copy(&program, root.join("usr/bin/python3"))?;
-    for library in shared_libraries(&native)? {
-        let to = inside(root, &library);
-        fs::create_dir_all(to.parent().context("a folder")?)?;
-        fs::copy(&library, &to)?;
-    }
+    libraries::copy(&native, root)?;
     Ok(prefix.display().to_string())
-}
-
-fn inside(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Copies a folder without what is left out; notes the native libraries in it.
@@ -158,28 +153,6 @@ fn copy_tree(from: &Path, to: &Path, native: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Paths of all shared libraries that these files need.
-fn shared_libraries(files: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
-    let said = Command::new("ldd")
-        .args(files)
-        .output()
-        .context("cannot run ldd")?;
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    let path = |line: &str| {
-        let path = line.split("=>").last()?.split_whitespace().next()?;
-        path.starts_with('/')
-            .then(|| PathBuf::from(path))
-            .filter(|path| path.is_file())
-    };
-    let found: BTreeSet<PathBuf> = said
-        .lines()
-        .filter(|line| line.starts_with(['\t', ' ']))
-        .filter_map(path)
-        .collect();
-    ensure!(!found.is_empty(), "ldd names no libraries");
-    Ok(found)
 }
 
 /// The module starts before the image's service.

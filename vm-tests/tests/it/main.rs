@@ -16,6 +16,7 @@ mod image_tampered_is_refused;
 mod image_that_fails_is_parked;
 mod ipmitool_file_switches_power;
 mod lab_leaves_nothing_behind;
+mod module_is_bounded;
 mod node_boots_to_sync;
 mod plug_pulled_comes_back;
 mod power_off_drains_first;
