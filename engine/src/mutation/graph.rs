@@ -301,14 +301,14 @@ impl MutationGraph {
     }
 }
 
-/// Whether the core itself knows `url` to be observed: `/PhysState`, `/RunState`, `/Busy`, `/Parked`, `/Services/*/State`.
+/// Whether the core itself knows `url` to be observed: `/PhysState`, `/RunState`, `/Busy`, `/Parked`, `/services/*/state`.
 fn is_core_discoverable(url: &StateUrl) -> bool {
     let of_all = [core::PHYS_STATE, core::RUN_STATE, core::BUSY, core::PARKED];
     if of_all.contains(&url.as_str()) {
         return true;
     }
     let mut parts = url.parts();
-    parts.next() == Some("Services") && parts.nth(1) == Some("State") && parts.next().is_none()
+    parts.next() == Some("services") && parts.nth(1) == Some("state") && parts.next().is_none()
 }
 
 /// One question to the planner, in numbers.

@@ -313,7 +313,8 @@ fn f03_damage_is_found_and_nothing_is_guessed() {
         assert!(
             error
                 .as_ref()
-                .is_some_and(|error| error.contains("is damaged")),
+                .is_some_and(|error| error.contains("is damaged")
+                    && error.contains("nothing was changed. Restore the newest good backup")),
             "byte {at}: {error:?}"
         );
     }

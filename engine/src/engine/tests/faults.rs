@@ -4,10 +4,12 @@ mod backup;
 mod parents;
 
 use super::*;
-use crate::event::{ConnId, SchemaEdit};
+use crate::event::{ConnId, RequestId, SchemaEdit};
 use crate::scenario::at_once;
 use crate::state::Values;
-use crate::sync::join::{Accepted, Channel, HelloMessage, JoinOutcome, ProofMessage};
+use crate::sync::join::{
+    Accepted, Channel, GrantId, HelloMessage, JoinOutcome, NewGrant, ProofMessage, Secret,
+};
 use crate::sync::message::{Delta, Frame, Hello};
 use crate::sync::{SessionId, SyncConfig};
 
@@ -314,7 +316,13 @@ fn f06_a_commit_that_hangs_holds_up_nobody_else() {
 #[test]
 fn f22_a_second_holder_of_a_name_an_id_a_mac_or_an_address_is_refused_whole() {
     let mut head = Head::new();
-    head.add(1, &["/ipv4/boot/mac=52:54:00:00:00:01"]);
+    head.add(
+        1,
+        &[
+            "/ipv4/boot/mac=52:54:00:00:00:01",
+            "/ipv4/boot/address=192.0.2.1",
+        ],
+    );
     let revision = head.engine.revision();
     let node = |n: u8, name: &str, mac: &str| {
         let mut node = Node::new(id(n), name.parse().unwrap(), None);
@@ -322,10 +330,19 @@ fn f22_a_second_holder_of_a_name_an_id_a_mac_or_an_address_is_refused_whole() {
             .apply([change(&format!("/ipv4/boot/mac=52:54:00:00:00:{mac}"))]);
         WriteOp::Add(Box::new(node))
     };
+    let with_address = |n: u8| {
+        let mut node = Node::new(id(n), format!("n{n}").parse().unwrap(), None);
+        node.cfg.apply([change("/ipv4/boot/address=192.0.2.1")]);
+        WriteOp::Add(Box::new(node))
+    };
     for (second, both) in [
         (node(2, "n1", "02"), ["n1", "exists already"]),
         (node(1, "n2", "02"), ["belongs to node n1", "id"]),
         (node(2, "n2", "01"), ["of node n2", "belongs to node n1"]),
+        (
+            with_address(2),
+            ["192.0.2.1 of node n2", "belongs to node n1"],
+        ),
     ] {
         // Each comes with a good one, of which nothing stays either.
         let result = head.write(vec![node(3, "n3", "03"), second]);
@@ -384,6 +401,25 @@ fn f22_what_is_given_up_in_a_write_may_be_taken_in_it() {
     head.write(vec![set(9, "52:54:00:00:00:02")]).unwrap();
 }
 
+/// Somebody asks for a grant's file.
+fn fetch(head: &mut Head, grant: GrantId) -> Result<String, String> {
+    let ask = Input::FetchGrant {
+        request: RequestId(1),
+        grant,
+        secret: [4; 32],
+        now_ms: 1_000,
+    };
+    head.engine.handle_input(ask, head.now);
+    let mut answers =
+        std::iter::from_fn(|| at_once::poll(&mut head.engine, head.now)).filter_map(|output| {
+            match output {
+                Output::Grant { result, .. } => Some(result),
+                _ => None,
+            }
+        });
+    answers.next().unwrap()
+}
+
 #[test]
 fn f24_nodes_can_be_deleted_in_every_state_and_leave_nothing() {
     let mut head = Head::new();
@@ -392,6 +428,17 @@ fn f24_nodes_can_be_deleted_in_every_state_and_leave_nothing() {
     head.add(2, &["/PhysState=POWER_ON"]);
     head.add(3, &["/RunState=SYNC"]);
     join(&mut head, id(3), 1).unwrap();
+    // And with a boot grant that nobody has fetched yet.
+    let grant = NewGrant {
+        node: id(1),
+        id: GrantId(uuid::Uuid::from_bytes([1; 16])),
+        boot: uuid::Uuid::from_bytes([2; 16]),
+        secret: Secret([3; 32]),
+        expires_ms: 1_000_000,
+    };
+    let grant_id = grant.id;
+    head.input(Input::Arm(grant));
+    assert!(fetch(&mut head, grant_id).is_ok());
     assert!(matches!(
         head.write(vec![WriteOp::Delete(id(9))]),
         Err(WriteError::NoSuchNode(_))
@@ -407,6 +454,7 @@ fn f24_nodes_can_be_deleted_in_every_state_and_leave_nothing() {
     assert_eq!(head.engine.tree().len(), 1);
     assert!(!head.engine.has_session(id(3)));
     assert!(join(&mut head, id(3), 2).is_err(), "it is nobody any more");
+    assert!(fetch(&mut head, grant_id).is_err(), "nor can it become so");
     head.fired.clear();
     head.sleep(3600);
     assert_eq!(head.fired(), [""; 0], "no timer is left");
@@ -423,6 +471,33 @@ fn f24_nodes_can_be_deleted_in_every_state_and_leave_nothing() {
             .unwrap();
         assert_eq!(head.engine.tree().len(), 1);
     }
+}
+
+#[test]
+fn f33_a_bmc_that_is_slower_than_any_timeout_is_told_a_bounded_number_of_times_and_believed() {
+    let mut head = Head::new();
+    head.add(1, &["/PhysState=POWER_ON"]);
+    head.discover(1, &["/PhysState=POWER_OFF"]);
+    assert_eq!(head.fired(), ["power/UKtoOFF", "power/OFFtoON"]);
+    // Two minutes for what has ten seconds: it counts as hanging, and what helps against that is tried, and takes as long.
+    head.sleep(120);
+    let tried = head.fired();
+    assert!(
+        tried.iter().all(|name| name == "power/HANGtoOFF"),
+        "{tried:?}"
+    );
+    assert!((1..=3).contains(&tried.len()), "{tried:?}");
+    let dsc = |head: &Head| head.dsc(1, core::PHYS_STATE).map(str::to_owned);
+    assert_eq!(
+        dsc(&head).as_deref(),
+        Some("PHYS_HANG"),
+        "nobody has found it off"
+    );
+    // What it does at last is what is so.
+    head.discover(1, &["/PhysState=POWER_ON"]);
+    head.sleep(3600);
+    assert_eq!(dsc(&head).as_deref(), Some("POWER_ON"));
+    assert_eq!(head.fired(), [""; 0]);
 }
 
 #[test]

@@ -178,6 +178,7 @@ impl Head {
             field(url, Kind::Text, true);
         }
         field("/ipv4/boot/mac", Kind::Text, false);
+        field("/ipv4/boot/address", Kind::Text, false);
         field("/Reboot", Kind::Bool, false);
         let mut engine = Engine::new(at_once::config(), schema, start);
         engine.set_guards(guards);

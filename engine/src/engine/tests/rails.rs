@@ -562,3 +562,28 @@ fn a_head_that_loses_many_suspects_itself() {
     assert_eq!((lifts.len(), lifts[0].nodes.len()), (1, 0), "{lifts:?}");
     assert!(lifts[0].hold.text.contains("nodes fell silent at once"));
 }
+
+#[test]
+fn f35_a_thaw_obeys_the_governor() {
+    let mut head = Head::guarded(rack_of(1));
+    head.add_rack(1..=4, &["/PhysState=POWER_ON"], "/PhysState=POWER_ON");
+    head.write(vec![WriteOp::FreezeCluster(true)]).unwrap();
+    let off = (1..=4).map(|n| WriteOp::Set {
+        node: id(n),
+        changes: vec![change("/PhysState=POWER_OFF")],
+    });
+    head.write(off.collect()).unwrap();
+    head.sleep(3600);
+    assert!(head.told().is_empty());
+    head.write(vec![WriteOp::FreezeCluster(false)]).unwrap();
+    for n in 1..=4 {
+        let told = head.told();
+        assert_eq!(
+            told,
+            [(n, "power/ONtoOFF".to_owned())],
+            "one after the other"
+        );
+        head.discover(n, &["/PhysState=POWER_OFF"]);
+    }
+    assert!(head.told().is_empty());
+}

@@ -73,10 +73,10 @@ fn discoverable_are_mutated_urls_those_of_the_core_and_declared_ones() {
         ("/PhysState", true),
         ("/RunState", true),
         ("/Busy", true),
-        ("/Services/ntp/State", true),
-        ("/Services/ntp/Config", false),
-        ("/Services/State", false),
-        ("/Services/a/b/State", false),
+        ("/services/ntp/state", true),
+        ("/services/ntp/config", false),
+        ("/services/state", false),
+        ("/services/a/b/state", false),
     ] {
         assert_eq!(
             graph.is_discoverable(&url.parse().unwrap()),
