@@ -19,7 +19,7 @@ use engine::driver::Handle;
 use engine::event::{ConnId, Input};
 use engine::state::NodeId;
 use engine::sync::SessionId;
-use engine::sync::join::{Attach, ChildJoin, Identity as Introduction};
+use engine::sync::join::{ChildJoin, Identity as Introduction};
 use engine::wire::convert;
 use engine::wire::seal::Parties;
 use proto::v1::{self, to_child, to_parent};
@@ -256,20 +256,8 @@ impl Joiner {
     }
 
     async fn tell_engine(&self, conn: ConnId, accept: convert::AcceptMessage) -> Result<()> {
-        let mut dsc = accept.dsc;
-        dsc.extend(busy::found(&self.jobs));
-        let attach = Attach {
-            session: accept.session,
-            conn,
-            parent: accept.parent,
-            name: accept.name,
-            epoch: accept.epoch,
-            cfg: (accept.cfg.version, accept.cfg.values),
-            cfg_signature: accept.cfg.signature,
-            dsc,
-            mutations: accept.mutations,
-            sync: accept.sync,
-        };
+        let mut attach = accept.into_attach(conn);
+        attach.dsc.extend(busy::found(&self.jobs));
         self.engine.input(Input::Attached(attach)).await?;
         self.attached.send_modify(|count| *count += 1);
         Ok(())

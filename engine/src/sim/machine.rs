@@ -15,7 +15,8 @@ use super::world::{HEAD, Phase};
 use crate::Engine;
 use crate::engine::{EngineConfig, Role};
 use crate::event::{ConnId, Discovery, Event, Fire, Input, MutationEvent, Output, RequestId};
-use crate::state::{Frozen, Node, NodeId, NodeName, Value};
+use crate::mutation::Mutation;
+use crate::state::{Frozen, Node, NodeId, NodeName, Value, core};
 use crate::sync::SessionId;
 use crate::sync::SyncConfig;
 use crate::sync::join::{ChildJoin, GrantFile};
@@ -46,6 +47,13 @@ pub(super) struct Ram {
     pub(super) certificate: bool,
     pub(super) image: Image,
     pub(super) busy: bool,
+}
+
+impl Ram {
+    /// What the marks of jobs say.
+    pub(super) fn mark(&self) -> &'static str {
+        if self.busy { "/Busy=BUSY" } else { "/Busy=" }
+    }
 }
 
 /// The image on a machine.
@@ -414,7 +422,16 @@ impl World {
         if std::mem::replace(&mut agent.announced, true) {
             return;
         }
-        let busy = if ram.busy { "/Busy=BUSY" } else { "/Busy=" };
+        let (busy, image) = (ram.mark(), ram.image);
+        // What a real image module knows when it starts; which module is first is nobody's to say.
+        match image {
+            Image::Idle => {}
+            Image::Active => {
+                self.hit("image adopted");
+                self.discover_at_agent(index, &["/image/state=ACTIVE"]);
+            }
+            Image::Dead => self.discover_at_agent(index, &["/image/state=ERROR"]),
+        }
         // Longer than a datagram, as a real inventory is.
         let inventory = format!("/host/cpu_model={}", "c".repeat(1500));
         self.discover_at_agent(index, &[busy, &inventory]);
@@ -434,7 +451,8 @@ impl World {
             return;
         };
         ram.busy = busy;
-        self.discover_at_agent(index, &[if busy { "/Busy=BUSY" } else { "/Busy=" }]);
+        let mark = ram.mark();
+        self.discover_at_agent(index, &[mark]);
     }
 
     pub(super) fn image_dies(&mut self, index: usize) {
@@ -461,9 +479,21 @@ impl World {
             );
             self.check.fail(what);
         }
-        let Some(agent) = &self.machines[index].agent else {
+        let machine = &self.machines[index];
+        let (Some(agent), Some(ram)) = (&machine.agent, &machine.ram) else {
             return;
         };
+        let declared = self.set.mutations.iter();
+        let mut declared = declared.filter(|mutation| mutation.id == fire.mutation);
+        let spares_jobs = |mutation: &Mutation| {
+            let mut excludes = mutation.excludes.iter();
+            excludes.any(|condition| condition.url.as_str() == core::BUSY)
+        };
+        if ram.busy && declared.any(spares_jobs) {
+            // The job itself, whatever the engine was told of it.
+            let what = format!("I9: {} begins where a job runs", fire.mutation);
+            self.check.fail(what);
+        }
         let incarnation = agent.incarnation;
         if ["image", "tune"].contains(&fire.mutation.module()) {
             let slow = self.phase == Phase::Chaos && self.rng.permille(80);
@@ -518,10 +548,6 @@ impl World {
                 "/image/state=IDLE"
             }
         };
-        let adopted = fire.mutation.name() == "UKtoIDLE" && ram.image == Image::Active;
-        if adopted {
-            self.hit("image adopted");
-        }
         self.discover_at_agent(index, &[report]);
     }
 

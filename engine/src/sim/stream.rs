@@ -8,6 +8,7 @@ use proto::v1;
 
 use super::World;
 use super::check::Cause;
+use super::cluster::change;
 use super::happening::Happening;
 use super::net::Host;
 use super::world::{HEAD, Phase};
@@ -441,11 +442,16 @@ impl World {
             self.hit("re-join by certificate");
         }
         let machine = &mut self.machines[index];
+        let mut mark = "/Busy=";
         if let Some(ram) = &mut machine.ram {
             ram.certificate = true;
             ram.grant = None;
+            mark = ram.mark();
         }
-        self.feed_agent(index, Input::Attached(accept.into_attach(id)));
+        let mut attach = accept.into_attach(id);
+        // As the real agent does, whose modules speak in any order.
+        attach.dsc.push(change(mark));
+        self.feed_agent(index, Input::Attached(attach));
         self.announce(index);
     }
 
