@@ -47,9 +47,12 @@ fn python_module_waits_for_io_nodes() {
         cluster.add_node_to(io, "io").expect("a node");
         told("waits for @io: n2 not in SYNC");
         let until = Instant::now() + WATCHED;
-        while Instant::now() < until && cluster.known("n2", "/RunState").expect("a state") != "SYNC"
-        {
-            assert_eq!(known("/tuner/swappiness"), before, "it waits");
+        while Instant::now() < until {
+            let now = known("/tuner/swappiness");
+            if cluster.known("n2", "/RunState").expect("a state") == "SYNC" {
+                break;
+            }
+            assert_eq!(now, before, "it waits");
             thread::sleep(Duration::from_millis(200));
         }
 
