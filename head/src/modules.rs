@@ -22,8 +22,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use anyhow::Context as _;
 use engine::event::{Discovery, Fire, Input};
 use engine::extension::Schema;
+use engine::mutation::file::lint::Polled;
 use engine::mutation::graph::{GraphError, MutationGraph};
-use engine::mutation::lint::{Lint, Severity, lint};
+use engine::mutation::lint::{Lint, Severity};
 use engine::mutation::{Dependency, Mutation, MutationId, MutationSet, file};
 use engine::state::{Change, NodeId, StateUrl};
 use proto::v1;
@@ -159,6 +160,8 @@ struct Table {
     files: Declaration,
     /// Where, as `file:line`.
     places: BTreeMap<MutationId, String>,
+    /// What their polls find.
+    polled: Polled,
     modules: BTreeMap<String, Entry>,
     /// What is doubtful in the latest set, and was told.
     lints: Vec<Lint>,
@@ -208,6 +211,7 @@ impl Modules {
         let mut table = self.write();
         let loaded = load_files(folder, schema)?;
         (table.files, table.places) = (loaded.declared, loaded.places);
+        table.polled = Polled::new(&loaded.programs);
         self.files.put(loaded.programs, Arc::new(schema.clone()));
         table.generation += 1;
         let set = table.set();
@@ -245,8 +249,9 @@ impl Modules {
                 }
             };
             table.places = places;
+            table.polled = Polled::new(&programs);
+            table.tell_lints(&graph);
             (table.files != old).then(|| {
-                table.tell_lints(&graph);
                 table.generation = set.generation;
                 set
             })
@@ -426,7 +431,7 @@ impl Table {
 
     /// Logs what is doubtful in the set that is taken, unless it was so before.
     fn tell_lints(&mut self, graph: &MutationGraph) {
-        let lints = lint(graph);
+        let lints = self.polled.lint(graph);
         for lint in lints.iter().filter(|lint| !self.lints.contains(lint)) {
             match lint.severity {
                 Severity::Warn => warn!(lint = lint.kind.word(), "{}", lint.text),

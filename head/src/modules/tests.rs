@@ -265,7 +265,7 @@ fn the_declared_set_gives_no_warning() {
     let set = modules()
         .declared(Path::new("/no/such/folder"), &Schema::built_in())
         .unwrap();
-    let lints = lint(&MutationGraph::new(&set).unwrap());
+    let lints = engine::mutation::lint::lint(&MutationGraph::new(&set).unwrap());
     let told: Vec<String> = lints.iter().map(ToString::to_string).collect();
     assert_eq!(told, [""; 0]);
 }

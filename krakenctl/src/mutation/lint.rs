@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use engine::extension::Schema;
 use engine::mutation::MutationSet;
-use engine::mutation::file::{self, load_paths};
+use engine::mutation::file::lint::Polled;
+use engine::mutation::file::load_paths;
 use engine::mutation::graph::MutationGraph;
-use engine::mutation::lint::{Severity, lint};
+use engine::mutation::lint::Severity;
 use engine::wire::convert::mutation_set_from_proto;
 use proto::v1;
 use serde::Serialize;
@@ -44,18 +45,16 @@ struct LintView {
 }
 
 pub(super) async fn run(args: &LintArgs, context: &Context) -> Result<Exit, Failure> {
-    let (set, mut lints) = match &args.offline[..] {
-        [] => (of_head(context).await?, Vec::new()),
+    let (set, polled) = match &args.offline[..] {
+        [] => (of_head(context).await?, Polled::default()),
         paths => {
             let loaded = load_paths(paths, &Schema::built_in());
             let loaded = loaded.map_err(|error| Failure::usage(error.to_string()))?;
-            let of_polls = file::lint::lint(&loaded.programs);
-            (loaded.set, of_polls)
+            (loaded.set, Polled::new(&loaded.programs))
         }
     };
     let graph = MutationGraph::new(&set).map_err(|error| Failure::usage(error.to_string()))?;
-    lints.extend(lint(&graph));
-    lints.sort();
+    let lints = polled.lint(&graph);
     let views: Vec<LintView> = lints
         .iter()
         .map(|lint| LintView {

@@ -1,16 +1,55 @@
 //! What is doubtful in the polls of mutation files: two modules that look at the same nodes for the same value.
 //!
-//! Polls are no part of a [`MutationSet`](crate::mutation::MutationSet), so the lints of a set do not know them; these stand beside those. Pure.
+//! Polls are no part of a [`MutationSet`](crate::mutation::MutationSet), so the lints of a set do not know them; [`Polled`] stands beside those, and
+//! tells them which values polls find. Pure.
 
 use std::collections::BTreeMap;
 
+use super::output::Found;
 use super::program::{Poll, Program};
 use crate::mutation::Allowed;
-use crate::mutation::lint::{Lint, LintKind, MAX_OF_A_KIND, Severity};
+use crate::mutation::graph::MutationGraph;
+use crate::mutation::lint::{Finding, Lint, LintKind, MAX_OF_A_KIND, Severity, lint_beside};
 use crate::state::StateUrl;
 
+/// What the polls of some files mean for the lints of a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Polled {
+    lints: Vec<Lint>,
+    findings: Vec<Finding>,
+}
+
+impl Polled {
+    /// Of the programs of all files.
+    pub fn new(programs: &[Program]) -> Self {
+        let polls = programs.iter().flat_map(|program| &program.polls);
+        let readings = polls.flat_map(|poll| &poll.readings);
+        let found = readings.flat_map(|reading| &reading.discover);
+        let mut findings: Vec<Finding> = found
+            .map(|(url, found)| match found {
+                Found::Value(value) => (url.clone(), Some(value.clone())),
+                Found::Group(_) => (url.clone(), None),
+            })
+            .collect();
+        findings.sort();
+        findings.dedup();
+        Self {
+            lints: lint(programs),
+            findings,
+        }
+    }
+
+    /// All that is doubtful in a set and in these polls.
+    pub fn lint(&self, graph: &MutationGraph) -> Vec<Lint> {
+        let mut lints = lint_beside(graph, &self.findings);
+        lints.extend_from_slice(&self.lints);
+        lints.sort();
+        lints
+    }
+}
+
 /// All that is doubtful, ordered by url, at most [`MAX_OF_A_KIND`].
-pub fn lint(programs: &[Program]) -> Vec<Lint> {
+fn lint(programs: &[Program]) -> Vec<Lint> {
     let mut finders: BTreeMap<&StateUrl, Vec<(&Program, &Poll)>> = BTreeMap::new();
     for program in programs {
         for poll in &program.polls {
@@ -103,5 +142,38 @@ mod tests {
             [""; 0]
         );
         assert_eq!(told(program("a", ""), program("a", "")), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_poll_finds_need_not_be_set() {
+        let off = |map: &str| {
+            let text = format!(
+                r#"
+                module = "m"
+                [[poll]]
+                name = "look"
+                every = "30s"
+                command = ["true"]
+                map = [{map}]
+                [[mutation]]
+                name = "UP"
+                mutates = {{ "/PhysState" = {{ from = "POWER_OFF", to = "POWER_ON" }} }}
+                "#
+            );
+            let file = read("m.toml", &text, &Schema::built_in());
+            let file = file.unwrap_or_else(|error| panic!("{error}"));
+            let set = crate::mutation::MutationSet {
+                mutations: file.mutations.into_iter().map(|(_, m)| m).collect(),
+                ..crate::mutation::MutationSet::default()
+            };
+            let lints = Polled::new(&[file.program]).lint(&MutationGraph::new(&set).unwrap());
+            lints.iter().any(|lint| lint.kind == LintKind::NeverFires)
+        };
+        let found = |value: &str| {
+            format!("{{ regex = \"^is (.*)$\", discover = {{ \"/PhysState\" = \"{value}\" }} }}")
+        };
+        assert!(!off(&found("POWER_OFF")));
+        assert!(!off(&found("$1")), "whatever it says");
+        assert!(off(&found("POWER_ON")));
     }
 }

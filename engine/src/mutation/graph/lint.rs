@@ -123,7 +123,15 @@ impl fmt::Display for Lint {
 
 /// All that is doubtful, what matters most first, at most [`MAX_OF_A_KIND`] of each kind. Equal sets have equal lints.
 pub fn lint(graph: &MutationGraph) -> Vec<Lint> {
-    let possible = Possible::new(graph);
+    lint_beside(graph, &[])
+}
+
+/// A value that somebody finds who is no part of the set; `None`: any value of this url.
+pub(crate) type Finding = (StateUrl, Option<Option<Value>>);
+
+/// As [`lint`], where these values can occur as well.
+pub(crate) fn lint_beside(graph: &MutationGraph, findings: &[Finding]) -> Vec<Lint> {
+    let possible = Possible::new(graph, findings);
     let mut linter = Linter {
         graph,
         possible: &possible,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::MutationGraph;
 use super::super::compile::{Rule, UNKNOWN, Val, Variable};
-use super::shown;
+use super::{Finding, shown};
 use crate::extension::nearest;
 use crate::mutation::Condition;
 use crate::state::{StateUrl, Value, core};
@@ -29,7 +29,7 @@ pub(super) struct Stop {
 }
 
 impl Possible {
-    pub(super) fn new(graph: &MutationGraph) -> Self {
+    pub(super) fn new(graph: &MutationGraph, findings: &[Finding]) -> Self {
         let mut possible = Self {
             fires: vec![false; graph.rules.len()],
             occurs: Vec::with_capacity(graph.variables.len()),
@@ -50,6 +50,12 @@ impl Possible {
             occurs[UNKNOWN as usize] = true;
             for value in possible.failures.get(&variable.url).into_iter().flatten() {
                 occurs[variable.number(Some(value)) as usize] = true;
+            }
+            for (_, value) in findings.iter().filter(|(url, _)| *url == variable.url) {
+                match value {
+                    Some(value) => occurs[variable.number(value.as_ref()) as usize] = true,
+                    None => occurs.fill(true),
+                }
             }
             possible.occurs.push(occurs);
         }
