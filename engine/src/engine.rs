@@ -437,7 +437,7 @@ impl Engine {
                 }
                 // The agent tries anew, too: it joins again at once, and a join forgets its attempts.
                 if matches!(self.config.role, Role::Head { .. }) {
-                    self.end_session(*node, "an operator released the node");
+                    self.attach_anew(*node, "an operator released the node");
                 }
             }
         }
@@ -452,7 +452,7 @@ impl Engine {
             let node = self.tree.get(*id);
             if node.is_some_and(|node| node.dsc.get(core::PARKED).is_some()) {
                 // It is the agent that gave up: it joins again, and a join forgets its attempts.
-                self.end_session(*id, "an operator wants the node to try again");
+                self.attach_anew(*id, "an operator wants the node to try again");
             }
         }
     }

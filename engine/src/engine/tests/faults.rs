@@ -421,6 +421,18 @@ fn fetch(head: &mut Head, grant: GrantId) -> Result<String, String> {
 }
 
 #[test]
+fn an_agent_that_was_released_and_does_not_join_again_is_missed() {
+    let mut head = Head::new();
+    head.add(1, &["/RunState=SYNC"]);
+    join(&mut head, id(1), 1).unwrap();
+    head.input(Input::Release(vec![id(1)]));
+    assert_eq!(head.ended(), ["an operator released the node"]);
+    assert_eq!(head.dsc(1, core::RUN_STATE), Some(core::SYNC));
+    head.sleep(60);
+    assert_eq!(head.dsc(1, core::RUN_STATE), Some(core::ERROR));
+}
+
+#[test]
 fn f24_nodes_can_be_deleted_in_every_state_and_leave_nothing() {
     let mut head = Head::new();
     // Idle, mid-mutation, and with a session.
