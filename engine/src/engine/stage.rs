@@ -393,7 +393,7 @@ impl<'a> Stage<'a> {
             let child = self.nodes().find(|node| node.parent == Some(id));
             let child = child.map_or_else(|| "others".into(), |child| child.name.to_string());
             return Err(WriteError::Invalid(format!(
-                "node {name} is the parent of {child}: move or delete its children first"
+                "node {name} is the parent of {child}: move its children (krakenctl node set NODES --parent NODE) or delete them first"
             )));
         }
         for key in keys {

@@ -116,6 +116,13 @@ impl Tree {
         self.holders.get(key).copied()
     }
 
+    /// The parent of a node, the parent's parent, and so on.
+    pub fn above(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        let parent = |id: NodeId| self.get(id)?.parent;
+        // Nodes that are above each other cannot be written, but a database can be damaged.
+        std::iter::successors(parent(id), move |id| parent(*id)).take(self.nodes.len())
+    }
+
     /// Number of nodes whose parent is `id`.
     pub fn children(&self, id: NodeId) -> usize {
         self.children.get(&id).copied().unwrap_or_default()

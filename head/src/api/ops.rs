@@ -63,10 +63,14 @@ impl Admin {
         request: &v1::DeleteNodesRequest,
     ) -> Result<Vec<WriteOp>, Status> {
         let nodes = self.select_named(&request.nodes).await?;
-        Ok(nodes
-            .into_iter()
-            .map(|(_, id)| WriteOp::Delete(id))
-            .collect())
+        let asked = self.0.handle.query(move |engine, _| {
+            let mut ids: Vec<NodeId> = nodes.into_iter().map(|(_, id)| id).collect();
+            // Children go before their parents.
+            ids.sort_by_cached_key(|id| std::cmp::Reverse(engine.tree().above(*id).count()));
+            ids
+        });
+        let ids = asked.await.map_err(stopped)?;
+        Ok(ids.into_iter().map(WriteOp::Delete).collect())
     }
 
     /// What `Freeze` does.

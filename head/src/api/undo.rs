@@ -301,6 +301,12 @@ fn conflicts(
 
 /// What can be forced: nodes that are gone, or back, are left as they are.
 fn can_be_done(engine: &Engine, op: &WriteOp) -> bool {
+    if let WriteOp::Move { node, parent } = op {
+        // The old parent may be gone, or below its child by now.
+        let tree = engine.tree();
+        let is_gone = [node, parent].iter().any(|id| tree.get(**id).is_none());
+        return !is_gone && tree.above(*parent).all(|above| above != *node);
+    }
     let is_there = node_of(op).is_none_or(|node| engine.tree().get(node).is_some());
     is_there != matches!(op, WriteOp::Add(_))
 }
@@ -348,7 +354,11 @@ pub(super) fn what_still_stands(engine: &Engine, entry: &Entry) -> Vec<WriteOp> 
                 }
             }
             WriteOp::Freeze { node, .. } if stands(Cell::Frozen(node)) => ops.push(op),
-            WriteOp::Move { node, .. } if stands(Cell::Parent(node)) => ops.push(op),
+            WriteOp::Move { node, .. }
+                if stands(Cell::Parent(node)) && can_be_done(engine, &op) =>
+            {
+                ops.push(op);
+            }
             WriteOp::FreezeCluster(_) if stands(Cell::ClusterFrozen) => ops.push(op),
             WriteOp::FreezeGroup { ref group, .. } if stands(Cell::GroupFrozen(group.clone())) => {
                 ops.push(op)

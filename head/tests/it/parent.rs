@@ -9,7 +9,7 @@ use crate::child::{By, Credentials};
 use crate::history::{history, lines, undo};
 use crate::plan::what_if;
 use crate::plant::Plant;
-use crate::rig::{Client, WAIT, add, eventually, list, node, wait_dsc};
+use crate::rig::{Client, Rig, WAIT, add, eventually, list, node, wait_dsc};
 
 fn to(nodes: &str, parent: &str) -> v1::SetNodesRequest {
     v1::SetNodesRequest {
@@ -25,6 +25,15 @@ async fn give(
     parent: &str,
 ) -> Result<v1::WriteResponse, tonic::Status> {
     let written = client.set_nodes(to(nodes, parent)).await;
+    written.map(tonic::Response::into_inner)
+}
+
+async fn delete(client: &mut Client, nodes: &str) -> Result<v1::WriteResponse, tonic::Status> {
+    let request = v1::DeleteNodesRequest {
+        nodes: nodes.into(),
+        options: None,
+    };
+    let written = client.delete_nodes(request).await;
     written.map(tonic::Response::into_inner)
 }
 
@@ -155,11 +164,7 @@ async fn f23_a_node_is_given_another_parent_over_the_api() {
     .await;
 
     // A parent with a child stays; a restart keeps the tree; nothing was ever switched.
-    let refused = client.delete_nodes(v1::DeleteNodesRequest {
-        nodes: "r1".into(),
-        options: None,
-    });
-    let refused = refused.await.unwrap_err();
+    let refused = delete(&mut client, "r1").await.unwrap_err();
     assert!(refused.message().contains("node r1 is the parent of n1"));
     head.kill();
     let (_head, mut client) = plant.rig.start().await;
@@ -169,4 +174,58 @@ async fn f23_a_node_is_given_another_parent_over_the_api() {
     give(&mut client, "n1", &own).await.unwrap();
     assert_eq!(parent(&mut client, "n1").await, own);
     assert_eq!(plant.switched(), "on ");
+}
+
+#[tokio::test]
+async fn what_becomes_of_children_when_parents_go_and_come_back() {
+    let rig = Rig::new("");
+    let (_head, mut client) = rig.start().await;
+    let names = ["a1", "b1", "c1", "r1", "n1"];
+    add(&mut client, names.map(|name| node(name, &[])).into())
+        .await
+        .unwrap();
+    give(&mut client, "b1", "a1").await.unwrap();
+    give(&mut client, "c1", "b1").await.unwrap();
+
+    // Parents go with their children, in whatever order they are named, and come back with them.
+    let gone = delete(&mut client, "a1,b1,c1").await.unwrap();
+    undo(&mut client, gone.revision, false).await.unwrap();
+    assert_eq!(parent(&mut client, "b1").await, "a1");
+    assert_eq!(parent(&mut client, "c1").await, "b1");
+
+    // A trial whose old parent is gone is over all the same: its node stays where it is. One whose old parent is below it by now, too.
+    give(&mut client, "n1", "r1").await.unwrap();
+    for (old, write) in [("r1", None), ("c1", Some(("c1", "n1")))] {
+        let mut request = to("n1", "a1");
+        request.options = Some(v1::WriteOptions {
+            try_ms: 2_000,
+            ..v1::WriteOptions::default()
+        });
+        assert_eq!(parent(&mut client, "n1").await, old);
+        client.set_nodes(request).await.unwrap();
+        match write {
+            Some((node, parent)) => give(&mut client, node, parent).await.map(drop).unwrap(),
+            None => delete(&mut client, old).await.map(drop).unwrap(),
+        }
+        eventually("the end of the trial", || {
+            let mut client = client.clone();
+            async move {
+                let n1 = list(&mut client, "n1").await.ok()?.remove(0);
+                n1.trials.is_empty().then_some(())
+            }
+        })
+        .await;
+        assert_eq!(parent(&mut client, "n1").await, "a1");
+        // For the next round.
+        give(&mut client, "n1", "c1").await.map(drop).ok();
+    }
+    // What cannot be forced is left as it is.
+    add(&mut client, vec![node("d1", &[])]).await.unwrap();
+    give(&mut client, "n1", "d1").await.unwrap();
+    let moved = give(&mut client, "n1", "a1").await.unwrap();
+    delete(&mut client, "d1").await.unwrap();
+    let refused = undo(&mut client, moved.revision, false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    undo(&mut client, moved.revision, true).await.unwrap();
+    assert_eq!(parent(&mut client, "n1").await, "a1");
 }
