@@ -26,7 +26,6 @@ impl Engine {
         let mut engine = Self::new(self.config.clone(), Schema::default(), now);
         engine.schema = Arc::clone(&self.schema);
         engine.tree = self.tree.still();
-        engine.revision = self.revision;
         engine.frozen = self.frozen.clone();
         engine.started = self.started;
         engine.planner = Planner::new(Arc::clone(self.planner.graph()));
@@ -39,11 +38,6 @@ impl Engine {
 }
 
 impl Picture {
-    /// Revision of the last write that it shows.
-    pub fn revision(&self) -> u64 {
-        self.engine.revision
-    }
-
     /// Why each of its nodes is where it was, in the order in which they were asked for.
     pub fn reports(&self) -> impl Iterator<Item = Report> {
         let nodes = self.nodes.iter();

@@ -1,7 +1,10 @@
 //! `Explain`: why nodes are where they are, all of them as one revision left them.
 //!
-//! The engine only takes a picture, in some microseconds a node; what it says of each is worked out outside of it, on a thread that may take its time.
+//! Of many, the engine only takes a picture; what it says of each is worked out outside of it, on a thread that may take its time.
 
+use engine::engine::Picture;
+use engine::mutation::report::Report;
+use engine::state::NodeId;
 use proto::v1;
 use tonic::Response;
 
@@ -11,6 +14,24 @@ use super::select::TreeInventory;
 use super::snapshot::trials;
 use crate::nodeset::NodeSet;
 
+/// So few nodes are explained by the engine itself, in a millisecond or two: a picture of a large cluster takes longer.
+const FEW: usize = 64;
+
+/// What the engine says, or what to find it out from.
+enum Told {
+    Reports(Vec<Report>),
+    Picture(Box<Picture>),
+}
+
+impl Told {
+    fn reports(self) -> Vec<Report> {
+        match self {
+            Self::Reports(reports) => reports,
+            Self::Picture(picture) => picture.reports().collect(),
+        }
+    }
+}
+
 /// Answers a request.
 pub(super) async fn explain(
     admin: &Admin,
@@ -19,14 +40,24 @@ pub(super) async fn explain(
     let set = NodeSet::parse(&request.nodes).map_err(convert::no_nodes)?;
     let taken = admin.0.handle.query(move |engine, now| {
         let ids = TreeInventory(engine).select(&set)?.into_values();
-        let picture = engine.picture(ids.collect(), now);
-        Ok((picture, trials(engine), engine.shared_schema()))
+        let ids: Vec<NodeId> = ids.collect();
+        let told = match ids.len() <= FEW {
+            true => {
+                let reports = ids.iter().filter_map(|id| engine.report(*id, now));
+                Told::Reports(reports.collect())
+            }
+            false => Told::Picture(Box::new(engine.picture(ids, now))),
+        };
+        let revision = engine.revision();
+        Ok((told, revision, trials(engine), engine.shared_schema()))
     });
-    let (picture, trials, schema) = taken.await.map_err(stopped)?.map_err(convert::no_nodes)?;
+    let taken = taken.await.map_err(stopped)?.map_err(convert::no_nodes)?;
+    let (told, revision, trials, schema) = taken;
     let told = tokio::task::spawn_blocking(move || v1::ExplainResponse {
-        revision: picture.revision(),
-        reports: picture
+        revision,
+        reports: told
             .reports()
+            .into_iter()
             .map(|found| v1::Report {
                 trials: trials.get(&found.node).cloned().unwrap_or_default(),
                 ..convert::report(&schema, &found)

@@ -46,14 +46,11 @@ fn a_picture_says_what_the_engine_said_and_stays_as_it_was() {
     let held = live.iter().filter(|report| !report.holds.is_empty());
     assert!(held.count() >= 3, "{live:#?}");
 
-    let revision = head.engine.revision();
     head.discover(1, &["/PhysState=POWER_OFF"]);
     head.set(6, "/PhysState=POWER_OFF").unwrap();
     head.sleep(60);
-    assert_eq!(picture.revision(), revision);
     assert_eq!(picture.reports().collect::<Vec<_>>(), live);
     let later = head.engine.picture(asked, head.now);
-    assert_eq!(later.revision(), revision + 1);
     assert_ne!(later.reports().collect::<Vec<_>>(), live);
 }
 
