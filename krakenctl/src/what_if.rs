@@ -1,6 +1,7 @@
 //! A [`PlanResponse`](v1::PlanResponse) as people and programs read it: what a write would change and lead to. `plan` and every `--dry-run`
 //! end here. Nothing is decided here: the head checked, planned and grouped.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -435,6 +436,18 @@ fn estimate(group: &v1::PlanGroup) -> String {
     parts.join("; ")
 }
 
+/// How many of its nodes would not even begin: what holds them stands before the first step.
+fn held_at_once(group: &v1::PlanGroup) -> usize {
+    if group.outcome() == Outcome::Held {
+        return group.count as usize;
+    }
+    let first = group.steps.iter().find(|step| !step.in_flight);
+    let at_first = |held: &&v1::GroupHold| first.is_some_and(|step| step.mutation == held.mutation);
+    let sets = group.holds.iter().filter(at_first);
+    let names = sets.filter_map(|held| names::expand(&held.nodes).ok());
+    names.flatten().collect::<BTreeSet<String>>().len()
+}
+
 /// What comes to standard error behind a page.
 fn closing(response: &v1::PlanResponse, asked: Option<&Write>) -> String {
     let revision = response.revision;
@@ -453,16 +466,16 @@ fn closing(response: &v1::PlanResponse, asked: Option<&Write>) -> String {
         }
         _ => {}
     }
-    let count: usize = response
-        .groups
-        .iter()
-        .filter(|group| moves(group))
-        .map(|group| group.count as usize)
-        .sum();
-    let moves = match count {
+    let moving = || response.groups.iter().filter(|group| moves(group));
+    let count: usize = moving().map(|group| group.count as usize).sum();
+    let held: usize = moving().map(held_at_once).sum();
+    let mut moves = match count - held.min(count) {
         0 => "no mutation would fire".to_owned(),
         n => format!("{} would move", view::count(n, "node")),
     };
+    if held > 0 {
+        moves += &format!(", {} would be held", view::count(held, "node"));
+    }
     let changes = match (asked, response.changes.is_empty()) {
         (Some(Write::Lift(_)), _) => "nothing was lifted",
         (_, true) => "nothing is written",

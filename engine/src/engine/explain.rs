@@ -44,7 +44,7 @@ impl Engine {
         let mut report = Report::of_plan(id, node.name.clone(), plan, self.graph(), &node.dsc);
         self.mark_currents(&mut report, progress, now);
         let back = way_back(self.graph(), &node.cfg, &node.dsc, plan, find);
-        report.back = ReportStep::of_way(&back, self.graph());
+        report.back = ReportStep::of_way(&back.steps, self.graph());
         report.measure(&self.costs.measured);
         let ready = report.steps.iter();
         // What somebody else carries out may be under way, or held where nobody here sees it.
@@ -101,8 +101,7 @@ impl Engine {
                 node.name
             );
             let more = std::mem::take(&mut report.reason);
-            let between = if more.is_empty() { "" } else { "; " };
-            report.reason = format!("{text}{between}{more}");
+            report.reason = all_of([text, back.reason, more]);
         }
         report.waits_for = waits_for(&report);
         self.scrub(&mut report);
@@ -229,6 +228,12 @@ pub(super) fn after_job(
     free.set(core::BUSY.parse().ok()?, None);
     let later = find(&free, &wanted(cfg));
     matches!(later.plan, Plan::Path(_)).then_some(later)
+}
+
+/// What there is of these texts, in one.
+pub(super) fn all_of<const N: usize>(texts: [String; N]) -> String {
+    let texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+    texts.join("; ")
 }
 
 fn shown(attempt: &Attempt, now: Instant) -> ReportAttempt {

@@ -45,21 +45,29 @@ pub(super) fn wanted(cfg: &Values) -> Cow<'_, Values> {
     }
 }
 
-/// The way back of a node that `plan` leads off for its reboot: what its Cfg wants of it then, and how it gets there. `find` plans.
+/// What becomes of a node once it was off for its reboot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WayBack {
+    pub(super) steps: Vec<MutationId>,
+    /// Why it does not come back; empty if it does, and of nodes that are not to reboot.
+    pub(super) reason: String,
+}
+
+/// The way back of a node that `plan` leads off for its reboot, to where its Cfg wants it then. `find` plans.
 ///
-/// Empty for a node that is not to reboot, or cannot be led off.
+/// Nothing for a node that is not to reboot, or cannot be led off.
 pub(super) fn way_back(
     graph: &MutationGraph,
     cfg: &Values,
     dsc: &Values,
     plan: &PlanResult,
     find: impl FnOnce(&Values, &Values) -> Arc<PlanResult>,
-) -> Vec<MutationId> {
+) -> WayBack {
     let (true, Ok(url)) = (is_asked(cfg), REBOOT.parse::<StateUrl>()) else {
-        return Vec::new();
+        return WayBack::default();
     };
     if matches!(plan.plan, Plan::NoPath(_)) {
-        return Vec::new();
+        return WayBack::default();
     }
     let (off, mut dsc, mut cfg) = (wanted(cfg), dsc.clone(), cfg.clone());
     for step in plan.plan.steps().iter().filter_map(|id| graph.mutation(id)) {
@@ -70,7 +78,16 @@ pub(super) fn way_back(
         discover::apply(graph, &mut dsc, &off, changes.collect());
     }
     cfg.set(url, None);
-    find(&dsc, &cfg).plan.steps().to_vec()
+    let back = find(&dsc, &cfg);
+    let reason = match &back.plan {
+        Plan::Path(_) => String::new(),
+        Plan::Converged => "it stays off then: its Cfg asks for nothing else".to_owned(),
+        Plan::NoPath(none) => format!("it stays off then, for there is no way back: {none}"),
+    };
+    WayBack {
+        steps: back.plan.steps().to_vec(),
+        reason,
+    }
 }
 
 impl Engine {

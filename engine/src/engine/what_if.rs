@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 pub(super) use self::lift::kind as kind_of_lift;
 
-use super::explain::{Standing, after_job};
+use super::explain::{Standing, after_job, all_of};
 use super::rails::Rails;
-use super::reboot::{is_asked, way_back};
+use super::reboot::{WayBack, is_asked, way_back};
 use super::stage::Stage;
 use super::stagger::Crowd;
 use super::{Again, Engine, Runtime};
@@ -83,7 +83,7 @@ struct Manner {
     running: Vec<MutationId>,
     interrupts: Vec<MutationId>,
     /// The way back of those that reboot: equal ways off may lead to nodes that are to be different things.
-    back: Vec<MutationId>,
+    back: WayBack,
 }
 
 /// A group in the making.
@@ -341,9 +341,9 @@ impl<'e> Groups<'e> {
     }
 
     /// The way back of a node that is to reboot.
-    fn way_back(&mut self, node: &Node, dsc: &Values, plan: &PlanResult) -> Vec<MutationId> {
+    fn way_back(&mut self, node: &Node, dsc: &Values, plan: &PlanResult) -> WayBack {
         if !is_asked(&node.cfg) {
-            return Vec::new();
+            return WayBack::default();
         }
         let later = self.after_job(node, dsc, plan);
         let (graph, planner) = (self.engine.graph(), &mut self.planner);
@@ -398,7 +398,8 @@ impl<'e> Groups<'e> {
         for step in &mut report.steps {
             step.in_flight = manner.running.contains(&step.mutation);
         }
-        report.back = ReportStep::of_way(&manner.back, graph);
+        report.back = ReportStep::of_way(&manner.back.steps, graph);
+        report.reason = all_of([manner.back.reason.clone(), report.reason]);
         report.measure(&self.engine.costs.measured);
         if let Some(parked) = &manner.parked {
             report.outcome = Outcome::Parked;

@@ -240,7 +240,7 @@ n65 (1 node)  off already, and back from there
     );
     assert_eq!(
         run.err,
-        "61 nodes would move; nothing is written (revision 7)\n"
+        "58 nodes would move, 3 nodes would be held; nothing is written (revision 7)\n"
     );
     let json = head.run(&["plan", "n[1-64]", "-o", "json"]).ends(8).json();
     assert_eq!(json["groups"][0]["nodes"], "n[1-60]");

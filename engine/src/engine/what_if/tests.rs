@@ -216,6 +216,8 @@ fn a_reboot_is_told_with_its_way_back() {
             ("n6".into(), vec![], on, 10, 10, (0, 1)),
         ]
     );
+    let reason = &what.groups[2].report.reason;
+    assert!(reason.starts_with("it stays off then: its Cfg"), "{reason}");
     let busy = &what.groups[3];
     assert_eq!(busy.report.outcome, Outcome::Held, "{:?}", busy.holds);
 
