@@ -70,6 +70,20 @@ pub(super) fn mutation(
     }
 }
 
+/// Mutations of module `m`, one a line: `NAME /a:x|y>z /b:>w if CONDITIONS unless CONDITIONS cost N`, of which the last three may be left out.
+fn parsed(text: &str) -> Vec<Mutation> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let lines = lines.map(|line| {
+        let (rest, cost) = line.rsplit_once(" cost ").unwrap_or((line, "1"));
+        let (rest, excludes) = rest.split_once(" unless ").unwrap_or((rest, ""));
+        let (rest, requires) = rest.split_once(" if ").unwrap_or((rest, ""));
+        let (name, mutates) = rest.trim().split_once(' ').unwrap();
+        let id = format!("m/{name}");
+        mutation(&id, mutates, requires, excludes, cost.parse().unwrap())
+    });
+    lines.collect()
+}
+
 pub(super) fn set(mutations: Vec<Mutation>) -> MutationSet {
     MutationSet {
         mutations,

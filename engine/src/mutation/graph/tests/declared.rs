@@ -7,10 +7,12 @@ use crate::mutation::MAX_MUTATIONS;
 fn f29_careless_sets_are_refused_by_name() {
     let refuse =
         |mutations: Vec<Mutation>| MutationGraph::new(&set(mutations)).unwrap_err().to_string();
-    let twice = vec![
-        mutation("m/A", "/a:>1", "", "", 1),
-        mutation("m/A", "/b:>1", "", "", 1),
-    ];
+    let twice = parsed(
+        "
+        A /a:>1
+        A /b:>1
+        ",
+    );
     assert_eq!(refuse(twice), "mutation m/A is declared twice");
     assert_eq!(
         refuse(vec![mutation("m/A", "", "", "", 1)]),
@@ -122,12 +124,14 @@ fn declared_dependencies_replace_the_implied_ones() {
 
 #[test]
 fn forgetting_goes_on_from_what_was_forgotten() {
-    let graph = graph(vec![
-        mutation("m/ON", "/on:>yes", "/site=here", "", 1),
-        mutation("m/A", "/a:>1", "/on=yes", "", 1),
-        mutation("m/B", "/b:>1", "/a=1|2", "", 1),
-        mutation("m/C", "/c:>1", "/d=1", "", 1),
-    ]);
+    let graph = graph(parsed(
+        "
+        ON /on:>yes if /site=here
+        A /a:>1 if /on=yes
+        B /b:>1 if /a=1|2
+        C /c:>1 if /d=1
+        ",
+    ));
     let forget = |dsc: &str, cfg: &str, changed: &str| {
         let changed: Vec<StateUrl> = changed
             .split_whitespace()
@@ -204,12 +208,14 @@ fn goals_that_exclude_each_other_are_set_aside_for_live_nodes() {
 
 #[test]
 fn f29_cheaper_wins_then_shorter_then_the_first_by_id() {
-    let costs = graph(vec![
-        mutation("m/DIRECT", "/a:1>4", "", "", 4),
-        mutation("m/ONE", "/a:1>2", "", "", 1),
-        mutation("m/TWO", "/a:2>3", "", "", 1),
-        mutation("m/THREE", "/a:3>4", "", "", 1),
-    ]);
+    let costs = graph(parsed(
+        "
+        DIRECT /a:1>4 cost 4
+        ONE /a:1>2
+        TWO /a:2>3
+        THREE /a:3>4
+        ",
+    ));
     check(
         &costs,
         "/a=one",
@@ -225,13 +231,15 @@ fn f29_cheaper_wins_then_shorter_then_the_first_by_id() {
             .join(" ")
     };
     assert_eq!(plan(&costs), "ONE TWO THREE");
-    let free = graph(vec![
-        mutation("m/A", "/a:1>2", "", "", 0),
-        mutation("m/B", "/a:2>1", "", "", 0),
-        mutation("m/C", "/a:2>3", "", "", 0),
-        mutation("m/D", "/a:3>4", "", "", 0),
-        mutation("m/X", "/a:1>4", "", "", 0),
-    ]);
+    let free = graph(parsed(
+        "
+        A /a:1>2 cost 0
+        B /a:2>1 cost 0
+        C /a:2>3 cost 0
+        D /a:3>4 cost 0
+        X /a:1>4 cost 0
+        ",
+    ));
     assert_eq!(plan(&free), "X");
     let tie = graph(vec![
         mutation("m/B", "/a:1>4", "", "", 1),
@@ -243,12 +251,14 @@ fn f29_cheaper_wins_then_shorter_then_the_first_by_id() {
 
 #[test]
 fn independent_parts_interleave_by_id() {
-    let graph = graph(vec![
-        mutation("m/A", "/a:>1", "", "", 1),
-        mutation("m/D", "/a:1>2", "", "", 1),
-        mutation("m/B", "/b:>1", "", "", 1),
-        mutation("m/C", "/b:1>2", "", "", 1),
-    ]);
+    let graph = graph(parsed(
+        "
+        A /a:>1
+        D /a:1>2
+        B /b:>1
+        C /b:1>2
+        ",
+    ));
     let plan = graph.plan(&Values::default(), &texts("/a=2 /b=2"));
     let steps: Vec<&str> = plan.steps().iter().map(MutationId::name).collect();
     assert_eq!(steps, ["A", "B", "C", "D"]);
@@ -257,11 +267,13 @@ fn independent_parts_interleave_by_id() {
 #[test]
 fn one_mutation_may_change_several_urls_and_forget_its_own() {
     // After B, /x hangs on /p=1, which B itself ends.
-    let graph = graph(vec![
-        mutation("m/A", "/x:>1", "/p=1", "", 1),
-        mutation("m/B", "/p:1>2 /y:>1", "", "", 1),
-        mutation("m/C", "/p:>1", "", "", 1),
-    ]);
+    let graph = graph(parsed(
+        "
+        A /x:>1 if /p=1
+        B /p:1>2 /y:>1
+        C /p:>1
+        ",
+    ));
     let both = graph.plan(&texts("/p=1 /x=1"), &texts("/x=1 /y=1"));
     let Plan::NoPath(no_path) = both else {
         panic!("{both:?}")
@@ -272,10 +284,12 @@ fn one_mutation_may_change_several_urls_and_forget_its_own() {
 
 #[test]
 fn excludes_may_name_unknown() {
-    let graph = graph(vec![
-        mutation("m/A", "/a:>1", "", "/b=", 1),
-        mutation("m/B", "/b:>1", "", "", 1),
-    ]);
+    let graph = graph(parsed(
+        "
+        A /a:>1 unless /b=
+        B /b:>1
+        ",
+    ));
     let plan = graph.plan(&Values::default(), &texts("/a=1"));
     assert_eq!(
         plan.steps()
@@ -352,10 +366,12 @@ fn f28_ten_thousand_mutations_of_one_url_are_planned() {
 
 #[test]
 fn values_that_no_mutation_mentions_are_told_apart() {
-    let graph = graph(vec![
-        mutation("m/A", "/a:>1", "", "/b=x", 1),
-        mutation("m/B", "/b:x>y", "", "", 1),
-    ]);
+    let graph = graph(parsed(
+        "
+        A /a:>1 unless /b=x
+        B /b:x>y
+        ",
+    ));
     let plan = |dsc: &str, cfg: &str| graph.plan(&texts(dsc), &texts(cfg));
     assert_eq!(plan("/a=odd", "/a=odd"), Plan::Converged);
     assert!(matches!(plan("/a=odd", "/a=even"), Plan::NoPath(_)));
@@ -364,11 +380,13 @@ fn values_that_no_mutation_mentions_are_told_apart() {
 
 #[test]
 fn the_drawing_marks_start_goal_and_path() {
-    let graph = graph(vec![
-        mutation("m/A", "/a:>1", "", "", 1),
-        mutation("m/B", "/a:1>2", "", "", 1),
-        mutation("m/C", "/a:2>1", "", "", 1),
-    ]);
+    let graph = graph(parsed(
+        "
+        A /a:>1
+        B /a:1>2
+        C /a:2>1
+        ",
+    ));
     let cfg = texts("/a=2");
     let states = graph.states(&Values::default(), &cfg, &cfg);
     assert_eq!(states.path.len(), 3);

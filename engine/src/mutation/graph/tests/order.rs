@@ -18,34 +18,38 @@ fn drawn(graph: &MutationGraph, dsc: &str, cfg: &str) -> String {
 
 #[test]
 fn chains_that_share_nothing_run_side_by_side() {
-    let graph = graph(vec![
-        mutation("m/A1", "/a:>x", "", "", 1),
-        mutation("m/A2", "/a:x>y", "", "", 1),
-        mutation("m/B1", "/b:>x", "", "", 1),
-        mutation("m/B2", "/b:x>y", "", "", 1),
-        mutation("m/C", "/c:>x", "/a=y /b=y", "", 1),
-    ]);
+    let graph = graph(parsed(
+        "
+        A1 /a:>x
+        A2 /a:x>y
+        B1 /b:>x
+        B2 /b:x>y
+        C /c:>x if /a=y /b=y
+        ",
+    ));
     let expect = "A1: A2:0 B1: B2:2 C:1,3";
     assert_eq!(drawn(&graph, "", "/a=y /b=y /c=x"), expect);
 }
 
 #[test]
 fn requires_excludes_and_dependencies_tie() {
-    let required = mutation("m/B", "/b:>x", "/a=x", "", 1);
-    let excluded = mutation("m/C", "/c:>x", "", "/a=y", 1);
-    let ties = graph(vec![
-        mutation("m/A", "/a:>x", "", "", 1),
-        mutation("m/A2", "/a:x>y", "", "", 1),
-        required,
-        excluded,
-    ]);
+    let ties = graph(parsed(
+        "
+        A /a:>x
+        A2 /a:x>y
+        B /b:>x if /a=x
+        C /c:>x unless /a=y
+        ",
+    ));
     // B is known only while /a is x, and C must be through before /a becomes y.
     assert_eq!(drawn(&ties, "", "/a=x /b=x"), "A: B:0");
     assert_eq!(drawn(&ties, "/a=x", "/a=y /c=x"), "C: A2:0");
-    let mut declared = set(vec![
-        mutation("m/A", "/a:x>y", "", "", 1),
-        mutation("m/B", "/b:x>y", "", "", 1),
-    ]);
+    let mut declared = set(parsed(
+        "
+        A /a:x>y
+        B /b:x>y
+        ",
+    ));
     let free = MutationGraph::new(&declared).unwrap();
     assert_eq!(drawn(&free, "/a=x /b=x", "/a=y /b=y"), "A: B:");
     declared.dependencies = vec![Dependency {
@@ -59,11 +63,13 @@ fn requires_excludes_and_dependencies_tie() {
 #[test]
 fn disruptive_steps_and_a_careful_set_run_alone() {
     let mutations = || {
-        vec![
-            mutation("m/A", "/a:>x", "", "", 1),
-            mutation("m/B", "/b:>x", "", "", 1),
-            mutation("m/C", "/c:>x", "", "", 1),
-        ]
+        parsed(
+            "
+            A /a:>x
+            B /b:>x
+            C /c:>x
+            ",
+        )
     };
     let mut disruptive = mutations();
     disruptive[1].disruptive = true;
