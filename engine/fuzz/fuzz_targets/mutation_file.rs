@@ -2,7 +2,6 @@
 #![no_main]
 
 use engine::extension::Schema;
-use engine::mutation::MutationSet;
 use engine::mutation::file::read;
 use engine::mutation::graph::MutationGraph;
 use engine::state::Values;
@@ -11,20 +10,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     let Ok(file) = read("fuzz.toml", text, &Schema::default()) else {
         return;
     };
-    let set = MutationSet {
-        mutations: file
-            .mutations
-            .into_iter()
-            .map(|(_, mutation)| mutation)
-            .collect(),
-        dependencies: file
-            .dependencies
-            .into_iter()
-            .map(|(_, dependency)| dependency)
-            .collect(),
-        discoverables: file.discoverables,
-        ..MutationSet::default()
-    };
+    let set = file.into_set();
     let Ok(graph) = MutationGraph::new(&set) else {
         return;
     };

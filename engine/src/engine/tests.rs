@@ -83,15 +83,7 @@ fn a_step_that_always_fails_parks_the_node_until_released() {
     head.add(1, &["/RunState=SYNC"]);
     for _ in 0..200 {
         head.sleep(1);
-        let failing: Vec<Fire> = head.fired.drain(..).collect();
-        for fire in failing {
-            head.input(Input::MutationFailed {
-                node: fire.node,
-                mutation: fire.mutation,
-                attempt: fire.attempt,
-                text: "no answer".into(),
-            });
-        }
+        head.let_fail("no answer");
     }
     let parked = |head: &Head| {
         head.events

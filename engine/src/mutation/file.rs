@@ -36,7 +36,7 @@ use std::fmt;
 pub use directory::{Loaded, MAX_FILES, load, load_dir, load_paths};
 pub use program::Program;
 
-use super::{Dependency, Mutation};
+use super::{Dependency, Mutation, MutationSet};
 use crate::extension::{Kind, Schema, SchemaError, nearest};
 use crate::state::{StateUrl, Value};
 
@@ -56,6 +56,18 @@ pub struct MutationFile {
     pub discoverables: Vec<StateUrl>,
     /// What the head runs for it.
     pub program: Program,
+}
+
+impl MutationFile {
+    /// What it declares, as if there were no other file.
+    pub fn into_set(self) -> MutationSet {
+        MutationSet {
+            mutations: self.mutations.into_iter().map(|(_, one)| one).collect(),
+            dependencies: self.dependencies.into_iter().map(|(_, one)| one).collect(),
+            discoverables: self.discoverables,
+            ..MutationSet::default()
+        }
+    }
 }
 
 /// One thing wrong with a file.

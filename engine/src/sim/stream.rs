@@ -46,6 +46,16 @@ pub(super) struct Conn {
     stalled: Option<Instant>,
 }
 
+impl Conn {
+    /// Who is at the end that is not this one.
+    fn other_end(&self, host: Host) -> Host {
+        match host {
+            Host::Head => Host::Machine(self.machine),
+            Host::Machine(_) => Host::Head,
+        }
+    }
+}
+
 impl World {
     pub(super) fn send_datagram(&mut self, from: Host, to: Host, bytes: Vec<u8>) {
         self.check.sealed(&bytes, to);
@@ -239,11 +249,7 @@ impl World {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
-        let from = if to == Host::Head {
-            Host::Machine(conn.machine)
-        } else {
-            Host::Head
-        };
+        let from = conn.other_end(to);
         if self.net.is_cut(from, to, self.now) || self.net.is_cut(to, from, self.now) {
             let since = *conn.stalled.get_or_insert(self.now);
             if self.now.since(since) > STALL {
@@ -505,11 +511,7 @@ impl World {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
-        let other = if at == Host::Head {
-            Host::Machine(conn.machine)
-        } else {
-            Host::Head
-        };
+        let other = conn.other_end(at);
         if self.net.is_cut(other, at, self.now) && conn.stalled.is_none() {
             return self.after(Duration::from_secs(1), Happening::Closed { conn: id, at });
         }

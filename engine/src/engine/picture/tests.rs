@@ -1,8 +1,7 @@
 //! A picture says what the engine would have said, and goes on saying it.
 
 use super::*;
-use crate::engine::tests::{Head, id};
-use crate::engine::{Guards, Limit, Limits};
+use crate::engine::tests::{Head, id, one_at_once};
 
 /// Nodes on their way, at rest, held by a limit, and held by a job.
 fn head() -> Head {
@@ -16,16 +15,7 @@ fn head() -> Head {
         head.add(n, cfg);
         head.discover(n, &["/PhysState=POWER_ON"]);
     }
-    head.engine.set_guards(Guards {
-        limits: Limits {
-            cluster: Limit {
-                at_once: Some(1),
-                ..Limit::default()
-            },
-            ..Limits::default()
-        },
-        ..Guards::default()
-    });
+    head.engine.set_guards(one_at_once());
     head.discover(4, &["/RunState=SYNC", "/Busy=BUSY"]);
     for n in 1..=4 {
         head.set(n, "/PhysState=POWER_OFF").unwrap();

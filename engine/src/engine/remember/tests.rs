@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::governor::{Governor, Limit, Limits};
-use crate::engine::tests::{Head, change, id};
+use crate::engine::tests::{Head, change, id, one_at_once};
 use crate::engine::{Breaking, Guards};
 use crate::event::{Fire, Input, Lift, WriteOp};
 use crate::mutation::report::Outcome;
@@ -129,18 +129,8 @@ fn an_open_breaker_stays_open_until_its_time() {
 
 #[test]
 fn a_slot_is_held_over_a_restart() {
-    let guards = || Guards {
-        limits: Limits {
-            cluster: Limit {
-                at_once: Some(1),
-                ..Limit::default()
-            },
-            ..Limits::default()
-        },
-        ..Guards::default()
-    };
     let mut head = Head::new();
-    head.engine.set_guards(guards());
+    head.engine.set_guards(one_at_once());
     for n in [1, 2] {
         head.add(n, &[]);
         head.discover(n, &["/PhysState=POWER_ON"]);
@@ -150,7 +140,7 @@ fn a_slot_is_held_over_a_restart() {
     assert_eq!(fired(&mut head), ["n2 power/ONtoOFF"]);
     head.sleep(3);
 
-    let mut again = head.again(guards());
+    let mut again = head.again(one_at_once());
     again.fired.clear();
     // The one that has no slot is heard first.
     again.discover(1, &["/PhysState=POWER_ON"]);

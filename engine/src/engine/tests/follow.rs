@@ -9,21 +9,6 @@ impl Head {
         self.engine.report(id(n), self.now).unwrap()
     }
 
-    pub(in crate::engine) fn let_fail(&mut self, text: &str) -> Vec<String> {
-        let failing: Vec<Fire> = self.fired.drain(..).collect();
-        let names = failing.iter().map(|fire| fire.mutation.to_string());
-        let names = names.collect();
-        for fire in failing {
-            self.input(Input::MutationFailed {
-                node: fire.node,
-                mutation: fire.mutation,
-                attempt: fire.attempt,
-                text: text.into(),
-            });
-        }
-        names
-    }
-
     /// Sleeps until something fires, at most this long; how long it took.
     fn wait(&mut self, at_most: u64) -> Option<Duration> {
         let begun = self.now;

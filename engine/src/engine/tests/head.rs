@@ -119,6 +119,21 @@ pub(in crate::engine) fn set_b() -> MutationSet {
     }
 }
 
+/// One node may be disrupted at a time.
+pub(in crate::engine) fn one_at_once() -> Guards {
+    let cluster = Limit {
+        at_once: Some(1),
+        ..Limit::default()
+    };
+    Guards {
+        limits: Limits {
+            cluster,
+            ..Limits::default()
+        },
+        ..Guards::default()
+    }
+}
+
 /// An operator's write with this number.
 pub(in crate::engine) fn write(request: u64, ops: Vec<WriteOp>) -> Write {
     Write {
@@ -280,6 +295,22 @@ impl Head {
             .drain(..)
             .map(|fire| fire.mutation.to_string())
             .collect()
+    }
+
+    /// Lets modules fail at what they are told.
+    pub(in crate::engine) fn let_fail(&mut self, text: &str) -> Vec<String> {
+        let failing: Vec<Fire> = self.fired.drain(..).collect();
+        let names = failing.iter().map(|fire| fire.mutation.to_string());
+        let names = names.collect();
+        for fire in failing {
+            self.input(Input::MutationFailed {
+                node: fire.node,
+                mutation: fire.mutation,
+                attempt: fire.attempt,
+                text: text.into(),
+            });
+        }
+        names
     }
 
     /// Lets modules do at once what they are told.

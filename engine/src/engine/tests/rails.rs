@@ -49,17 +49,7 @@ impl Head {
     }
 
     fn fail(&mut self) -> usize {
-        let failing: Vec<Fire> = self.fired.drain(..).collect();
-        let count = failing.len();
-        for fire in failing {
-            self.input(Input::MutationFailed {
-                node: fire.node,
-                mutation: fire.mutation,
-                attempt: fire.attempt,
-                text: "no answer".into(),
-            });
-        }
-        count
+        self.let_fail("no answer").len()
     }
 
     fn holds(&self, n: u8) -> Vec<crate::mutation::report::Hold> {

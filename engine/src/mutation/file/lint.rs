@@ -162,11 +162,8 @@ mod tests {
             );
             let file = read("m.toml", &text, &Schema::built_in());
             let file = file.unwrap_or_else(|error| panic!("{error}"));
-            let set = crate::mutation::MutationSet {
-                mutations: file.mutations.into_iter().map(|(_, m)| m).collect(),
-                ..crate::mutation::MutationSet::default()
-            };
-            let lints = Polled::new(&[file.program]).lint(&MutationGraph::new(&set).unwrap());
+            let polled = Polled::new(std::slice::from_ref(&file.program));
+            let lints = polled.lint(&MutationGraph::new(&file.into_set()).unwrap());
             lints.iter().any(|lint| lint.kind == LintKind::NeverFires)
         };
         let found = |value: &str| {

@@ -443,20 +443,7 @@ fn the_corpus_is_read_without_a_panic() {
             let _ = read("fuzz.toml", &text[..cut], &schema());
         }
         if let Ok(file) = read("fuzz.toml", &text, &schema()) {
-            let set = crate::mutation::MutationSet {
-                mutations: file
-                    .mutations
-                    .into_iter()
-                    .map(|(_, mutation)| mutation)
-                    .collect(),
-                dependencies: file
-                    .dependencies
-                    .into_iter()
-                    .map(|(_, dependency)| dependency)
-                    .collect(),
-                ..crate::mutation::MutationSet::default()
-            };
-            let _ = crate::mutation::graph::MutationGraph::new(&set);
+            let _ = crate::mutation::graph::MutationGraph::new(&file.into_set());
         }
         seen += 1;
     }
