@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -35,7 +35,9 @@ pub(crate) struct Kind {
     machines: &'static [&'static str],
     /// The nodes that each claim finds, and leaves, in SYNC with their image.
     up: &'static [&'static str],
-    /// Makes them known to a new head.
+    /// Makes what takes long and needs no turn.
+    prepare: fn(&Artifacts),
+    /// Makes the nodes known to a new head.
     set_up: fn(&Cluster, &Artifacts),
 }
 
@@ -44,6 +46,7 @@ static DEMO: Kind = Kind {
     name: "claims",
     machines: &[NODES[0], NODES[1], STRANGER],
     up: &NODES,
+    prepare: |_| {},
     set_up: |cluster, artifacts| {
         let nodes = NODES.map(str::to_owned);
         cluster.enrol(&artifacts.demo, &nodes).expect("nodes");
@@ -55,6 +58,9 @@ pub(crate) static PYTHON: Kind = Kind {
     name: "python",
     machines: &NODES,
     up: &[NODES[0]],
+    prepare: |artifacts| {
+        python_image(artifacts);
+    },
     set_up: |cluster, artifacts| {
         let extension = python::examples().join("tuner.proto");
         let extension = extension.to_str().expect("a path");
@@ -64,12 +70,17 @@ pub(crate) static PYTHON: Kind = Kind {
         let file = python::examples().join("tuner.toml");
         let text = fs::read_to_string(file).expect("a file");
         declare(cluster, "tuner", &text, "tuner/TO_LATENCY");
-        let image = python::image(artifacts).expect("an image with Python");
         cluster
-            .enrol(&image, &[NODES[0].to_owned()])
+            .enrol(python_image(artifacts), &[NODES[0].to_owned()])
             .expect("a node");
     },
 };
+
+/// Made once, whoever asks first.
+fn python_image(artifacts: &Artifacts) -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| python::image(artifacts).expect("an image with Python"))
+}
 
 /// Gives the head the mutation file of a module, and waits until `krakenctl mutation show` of its mutations has this text.
 pub(crate) fn declare(cluster: &Cluster, module: &str, text: &str, shows: &str) {
@@ -171,6 +182,7 @@ pub(crate) fn claim_in(kind: &'static Kind, name: &str, body: impl FnOnce(&Clust
     let Some(artifacts) = artifacts(name) else {
         return;
     };
+    (kind.prepare)(&artifacts);
     let _turn = Turn::wait();
     let mut guard = shared();
     let whole = |cluster: &Cluster| {
