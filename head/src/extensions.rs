@@ -9,7 +9,7 @@ mod folder;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -66,6 +66,8 @@ struct State {
     /// By name.
     loaded: BTreeMap<String, Loaded>,
     problems: Vec<FileError>,
+    /// Patterns of the fields of files that are or were secret. History has their values, so they never become readable.
+    once_secret: BTreeSet<String>,
 }
 
 /// An extension of a file.
@@ -133,13 +135,21 @@ struct Reading {
     taken: Vec<(String, String)>,
     /// Last good forms of files that are gone with all values.
     gone: Vec<String>,
+    /// See [`State::once_secret`].
+    once_secret: BTreeSet<String>,
 }
 
 impl Extensions {
     /// Reads the folder. `nodes` are those of the store: a file that would strand their values is not taken in place of one that did not.
     pub(crate) fn load(path: &Path, nodes: &[Node]) -> Self {
         let (folder, built_in) = (Folder::new(path), Extension::built_in());
-        let reading = read(&built_in, folder.files(), folder.last_good(), nodes);
+        let noted = folder.once_secret();
+        let reading = read(&built_in, folder.files(), folder.last_good(), &noted, nodes);
+        if reading.once_secret != noted
+            && let Err(error) = folder.note_secret(&reading.once_secret)
+        {
+            error!(folder = %path.display(), %error, "cannot note which fields are secret: do not make one readable by hand");
+        }
         for problem in &reading.problems {
             metrics::counter!("kraken_extension_files_bad_total").increment(1);
             error!(
@@ -169,6 +179,7 @@ impl Extensions {
             state: Mutex::new(State {
                 loaded: reading.loaded,
                 problems: reading.problems,
+                once_secret: reading.once_secret,
             }),
             now: Arc::new(schema).into(),
             changing: tokio::sync::Mutex::default(),
@@ -235,6 +246,7 @@ impl Extensions {
             .as_ref()
             .map_or_else(|| file_of(&name), |old| old.file.clone());
         refuse_built_in(&self.built_in, shown, &extension)?;
+        refuse_readable(&after.once_secret, shown, &extension)?;
         if old.is_none()
             && let Some(other) = after.loaded.values().find(|other| other.file == file)
         {
@@ -271,6 +283,7 @@ impl Extensions {
         let had_problem = after.problems.iter().any(|problem| problem.file == file);
         let is_same = !had_problem && old.as_ref() == Some(&loaded);
         after.problems.retain(|problem| problem.file != file);
+        after.once_secret.extend(secrets(&loaded.extension));
         after.loaded.insert(name.clone(), loaded);
         let schema = Arc::new(schema_of(&self.built_in, &after.loaded));
         Ok(Prepared {
@@ -355,6 +368,9 @@ impl Extensions {
                 .into_iter()
                 .find_map(|(file, text)| (file == change.file).then_some(text.ok()).flatten()),
         };
+        if change.after.once_secret != before.state.once_secret {
+            self.folder.note_secret(&change.after.once_secret)?;
+        }
         match change.after.loaded.get(&change.name) {
             Some(loaded) => self.folder.write(&change.file, &loaded.source)?,
             None => self.folder.remove(&change.file)?,
@@ -377,12 +393,13 @@ impl Extensions {
 
     /// Undoes a change that the engine refused.
     pub(crate) fn take_back(&self, change: &Prepared, before: Before) {
-        *self.lock() = before.state;
-        self.now.set(before.schema);
         let undone = match &before.source {
             Some(source) => self.folder.write(&change.file, source),
             None => self.folder.remove(&change.file),
         };
+        let undone = undone.and_then(|()| self.folder.note_secret(&before.state.once_secret));
+        *self.lock() = before.state;
+        self.now.set(before.schema);
         if let Err(error) = undone {
             error!(file = change.file, %error, "cannot put an extension's file back: correct it before the next start");
         }
@@ -416,7 +433,8 @@ pub(crate) struct Before {
 /// What is wrong with the files of a folder, without starting anything.
 pub(crate) fn check(path: &Path) -> Vec<FileError> {
     let folder = Folder::new(path);
-    let problems = read(&Extension::built_in(), folder.files(), Vec::new(), &[]).problems;
+    let (built_in, noted) = (Extension::built_in(), folder.once_secret());
+    let problems = read(&built_in, folder.files(), Vec::new(), &noted, &[]).problems;
     let in_folder = |mut problem: FileError| {
         problem.file = path.join(problem.file).display().to_string();
         problem
@@ -429,9 +447,13 @@ fn read(
     built_in: &[Extension],
     files: Vec<folder::Entry>,
     last_good: Vec<folder::Entry>,
+    once_secret: &BTreeSet<String>,
     nodes: &[Node],
 ) -> Reading {
-    let mut reading = Reading::default();
+    let mut reading = Reading {
+        once_secret: once_secret.clone(),
+        ..Reading::default()
+    };
     let mut good: BTreeMap<String, (String, Extension)> = last_good
         .into_iter()
         .filter_map(|(file, text)| {
@@ -440,11 +462,15 @@ fn read(
             Some((file, (text, extension)))
         })
         .collect();
+    for (_, extension) in good.values() {
+        reading.once_secret.extend(secrets(extension));
+    }
     for (file, text) in files {
         let old = good.remove(&file);
         let candidate = text.and_then(|source| {
             let extension = compile(&file, &source)?;
             refuse_built_in(built_in, &file, &extension)?;
+            refuse_readable(&reading.once_secret, &file, &extension)?;
             if let Some(other) = reading.loaded.get(&extension.name) {
                 return Err(FileError::whole(
                     &file,
@@ -498,6 +524,7 @@ fn read(
 
 impl Reading {
     fn take(&mut self, file: String, source: String, extension: Extension) {
+        self.once_secret.extend(secrets(&extension));
         let name = extension.name.clone();
         let loaded = Loaded {
             file,
@@ -530,6 +557,43 @@ fn refuse_built_in(
         )),
         None => Ok(()),
     }
+}
+
+/// Patterns of an extension's secrets.
+fn secrets(extension: &Extension) -> impl Iterator<Item = String> {
+    let fields = extension.fields.iter();
+    fields
+        .filter(|(_, declared)| declared.field.secret)
+        .map(|(pattern, _)| pattern.clone())
+}
+
+/// Refuses what would make readable what was a secret once: history has its values, and undo would write them back.
+fn refuse_readable(
+    once_secret: &BTreeSet<String>,
+    file: &str,
+    extension: &Extension,
+) -> Result<(), FileError> {
+    let readable = extension
+        .fields
+        .iter()
+        .filter(|(_, declared)| !declared.field.secret)
+        .find(|(pattern, _)| once_secret.iter().any(|once| overlap(once, pattern)));
+    match readable {
+        Some((pattern, _)) => Err(FileError::whole(
+            file,
+            format!(
+                "{pattern} is or was a secret, and history has its values: keep (kraken.v1.secret) = true, or give what everybody may read another name"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether one url can fit both patterns.
+fn overlap(one: &str, other: &str) -> bool {
+    let same = |(one, other): (&str, &str)| one == other || one == "*" || other == "*";
+    let parts = |pattern: &str| pattern.split('/').count();
+    parts(one) == parts(other) && one.split('/').zip(other.split('/')).all(same)
 }
 
 /// Refuses what would leave values of `nodes` without a place, or numbers with another meaning.

@@ -313,9 +313,7 @@ fn can_be_done(engine: &Engine, op: &WriteOp) -> bool {
 
 fn word(schema: &Schema, cell: &Cell, value: Option<&Value>) -> String {
     match (cell, value) {
-        (Cell::Value(_, url), Some(_)) if schema.field(url).is_some_and(|field| field.secret) => {
-            REDACTED.to_owned()
-        }
+        (Cell::Value(_, url), Some(_)) if schema.hides(url) => REDACTED.to_owned(),
         (_, Some(Value::Bool(true))) => "yes".to_owned(),
         (Cell::Value(..) | Cell::Label(..), None) => "unset".to_owned(),
         (_, None) => "no".to_owned(),

@@ -1,8 +1,9 @@
 //! The folder of `.proto` files: what is in it, and changes to it that survive a power cut.
 //!
 //! Beside each file, in `.last-good`, lies its last form that this head took. A file that somebody broke while nodes have values of it then costs
-//! nothing: the head goes on with the form it knows.
+//! nothing: the head goes on with the form it knows. `.once-secret` has a line for each field that is or was secret.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,6 +15,8 @@ use super::compile::{FileError, MAX_FILE_BYTES};
 const MAX_FILES: usize = 256;
 
 const LAST_GOOD: &str = ".last-good";
+
+const ONCE_SECRET: &str = ".once-secret";
 
 /// A folder of `.proto` files.
 #[derive(Clone, Debug)]
@@ -55,6 +58,18 @@ impl Folder {
     /// Forgets a file's last good form.
     pub(super) fn forget_good(&self, file: &str) -> io::Result<()> {
         remove(&self.0.join(LAST_GOOD), file)
+    }
+
+    /// Patterns of the fields that are or were secret.
+    pub(super) fn once_secret(&self) -> BTreeSet<String> {
+        let text = fs::read_to_string(self.0.join(ONCE_SECRET)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Notes the patterns of the fields that are or were secret.
+    pub(super) fn note_secret(&self, patterns: &BTreeSet<String>) -> io::Result<()> {
+        let lines: String = patterns.iter().map(|one| format!("{one}\n")).collect();
+        write(&self.0, ONCE_SECRET, &lines)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Extensions of a running head: added, changed, refused, removed, and still there after a restart; and secrets, which nobody gets to see.
 
 mod hostile;
+mod secrets;
 mod undo;
 
 use std::fs;

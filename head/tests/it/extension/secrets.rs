@@ -1,0 +1,98 @@
+//! What was a secret once is one for ever: in history, in sums of changes and in what an undo would write, whatever becomes of its field.
+
+use super::*;
+
+const OLD: &str = "TopSecret555";
+
+/// Everything that people can read about the past of n1 and about what an undo would do.
+async fn told(client: &mut Client, revisions: std::ops::RangeInclusive<u64>) -> String {
+    let history = client.list_history(v1::ListHistoryRequest::default()).await;
+    let mut said = format!("{:?}", history.unwrap());
+    let request = v1::DiffRequest {
+        from: *revisions.start() - 1,
+        ..v1::DiffRequest::default()
+    };
+    said += &format!("{:?}", client.diff(request).await);
+    for revision in revisions {
+        let write = v1::plan_request::Write::Undo(v1::UndoRequest {
+            revision,
+            force: true,
+            ..v1::UndoRequest::default()
+        });
+        let request = v1::PlanRequest {
+            nodes: String::new(),
+            write: Some(write),
+        };
+        said += &format!("{:?}", client.plan(request).await);
+    }
+    said
+}
+
+#[tokio::test]
+async fn an_old_secret_stays_one_when_its_field_is_none_any_more() {
+    let rig = Rig::new("");
+    let (head, mut client) = rig.start().await;
+    let secret = proto(
+        "q5",
+        "  string pw = 1 [(kraken.v1.secret) = true];\n  map<string, string> keys = 2 [(kraken.v1.secret) = true];",
+    );
+    extend(&mut client, &secret).await.unwrap();
+    add(&mut client, vec![node("n1", &[])]).await.unwrap();
+    let first = change(&mut client, "n1", vec![set("/q5/pw", OLD)])
+        .await
+        .unwrap()
+        .revision;
+    let unset = v1::ValueChange {
+        url: "/q5/pw".into(),
+        value: None,
+    };
+    let last = change(&mut client, "n1", vec![unset])
+        .await
+        .unwrap()
+        .revision;
+
+    // Neither as it is, nor by force, nor after the extension went, nor under a key of a map.
+    let clear = proto("q5", "  string pw = 1;");
+    let keyed = proto("q5", "  Keys keys = 2;\n  message Keys { string a = 1; }");
+    for (file, force) in [(&clear, false), (&clear, true), (&keyed, true)] {
+        let refused = extend_by(&mut client, file, force).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(
+            refused.message().contains("is or was a secret")
+                && refused.message().contains("another name"),
+            "{refused}"
+        );
+    }
+    remove(&mut client, "q5", false).await.unwrap();
+    extend(&mut client, &clear).await.unwrap_err();
+    let said = told(&mut client, first..=last).await;
+    assert!(said.contains("(secret)") && !said.contains(OLD), "{said}");
+
+    // By hand, while the head is away.
+    drop(client);
+    head.terminate();
+    fs::write(rig.path("state/extensions/q5.proto"), &clear).unwrap();
+    let (head, mut client) = rig.start().await;
+    let listed = extensions(&mut client).await;
+    let listed = listed.iter().find(|one| one.name == "q5").unwrap();
+    assert!(
+        listed.problem.contains("is or was a secret"),
+        "{}",
+        listed.problem
+    );
+    let said = told(&mut client, first..=last).await;
+    assert!(!said.contains(OLD), "{said}");
+
+    // Another name is free, and the old one as a secret.
+    let renamed = proto(
+        "q5",
+        "  string pw = 1 [(kraken.v1.secret) = true];\n  string banner = 3;",
+    );
+    extend(&mut client, &renamed).await.unwrap();
+    let said = told(&mut client, first..=last).await;
+    assert!(!said.contains(OLD), "{said}");
+    assert!(!head.log().contains(OLD));
+    drop(client);
+    head.terminate();
+    private(&rig.path("state"));
+}
