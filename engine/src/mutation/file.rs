@@ -33,7 +33,7 @@ pub mod template;
 
 use std::fmt;
 
-pub use directory::{Loaded, MAX_FILES, load, load_dir, load_paths};
+pub use directory::{FileRead, Loaded, MAX_FILES, Together, load, load_dir, load_paths, read_each};
 pub use program::Program;
 
 use super::{Dependency, Mutation, MutationSet};
@@ -142,7 +142,8 @@ impl Problem {
 }
 
 impl FileError {
-    fn whole(file: &str, text: impl Into<String>) -> Self {
+    /// One problem of a file as a whole.
+    pub fn whole(file: &str, text: impl Into<String>) -> Self {
         Self {
             problems: vec![Problem {
                 file: file.to_owned(),

@@ -48,22 +48,64 @@ pub fn load_paths(paths: &[PathBuf], schema: &Schema) -> Result<Loaded, FileErro
     let mut all = Vec::new();
     for path in paths {
         match path.is_dir() {
-            true => all.extend(files(path)?),
+            true => {
+                let files = files(path)?;
+                if files.is_empty() {
+                    let shown = path.display().to_string();
+                    return Err(FileError::whole(&shown, "holds no mutation file (*.toml)"));
+                }
+                all.extend(files);
+            }
             false => all.push(path.clone()),
         }
     }
-    let mut set = Merged::default();
-    for path in all {
-        let name = path.display().to_string();
-        match open(&path, &name).and_then(|text| read(&name, &text, schema)) {
-            Ok(file) => set.add(&name, file),
-            Err(error) => set.problems.extend(error.problems),
-        }
-        if set.problems.len() >= MAX_PROBLEMS {
+    let mut together = Together::default();
+    let mut problems = Vec::new();
+    for FileRead { name, said } in all.iter().map(|path| FileRead::new(path, schema)) {
+        let added = said.and_then(|file| together.add(&name, &file));
+        problems.extend(added.err().into_iter().flat_map(|error| error.problems));
+        if problems.len() >= MAX_PROBLEMS {
             break;
         }
     }
-    set.finish()
+    if !problems.is_empty() {
+        problems.truncate(MAX_PROBLEMS);
+        return Err(FileError { problems });
+    }
+    Ok(together.finish())
+}
+
+/// One file, and what it says or what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRead {
+    /// The file, as it is named in problems.
+    pub name: String,
+    /// What it declares.
+    pub said: Result<MutationFile, FileError>,
+}
+
+impl FileRead {
+    fn new(path: &Path, schema: &Schema) -> Self {
+        let name = path.display().to_string();
+        let said = open(path, &name).and_then(|text| read(&name, &text, schema));
+        Self { name, said }
+    }
+}
+
+/// Reads every `*.toml` of `directory` by itself, in the order of their names, for those who can do without a bad one. A directory that is not there
+/// holds none.
+///
+/// # Errors
+/// The directory cannot be read or holds too many.
+pub fn read_each(directory: &Path, schema: &Schema) -> Result<Vec<FileRead>, FileError> {
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let files = files(directory)?;
+    Ok(files
+        .iter()
+        .map(|path| FileRead::new(path, schema))
+        .collect())
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
@@ -87,9 +129,6 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
                 format!("holds more than {MAX_FILES} mutation files"),
             ));
         }
-    }
-    if files.is_empty() {
-        return Err(FileError::whole(&shown, "holds no mutation file (*.toml)"));
     }
     files.sort();
     Ok(files)
@@ -125,68 +164,76 @@ fn open(path: &Path, name: &str) -> Result<String, FileError> {
     })
 }
 
-/// What the files declare together, and where.
-#[derive(Default)]
-struct Merged {
-    set: MutationSet,
-    programs: Vec<Program>,
-    mutations: BTreeMap<MutationId, String>,
+/// Files put together one by one: what they declare, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Together {
+    loaded: Loaded,
     dependencies: BTreeMap<StateUrl, String>,
-    problems: Vec<Problem>,
 }
 
-impl Merged {
-    fn add(&mut self, name: &str, file: MutationFile) {
-        for (line, mutation) in file.mutations {
-            match self.mutations.get(&mutation.id) {
-                Some(first) => {
-                    let text = format!("mutation {} is declared already, at {first}", mutation.id);
-                    self.problems.push(Problem::at(name, line, text));
-                }
-                None => {
-                    self.mutations
-                        .insert(mutation.id.clone(), format!("{name}:{line}"));
-                    self.set.mutations.push(mutation);
-                }
-            }
-        }
-        for (line, dependency) in file.dependencies {
-            match self.dependencies.get(&dependency.url) {
+impl Together {
+    /// Adds a file.
+    ///
+    /// # Errors
+    /// It declares what is declared already, by itself or by a file before it, with both places. Nothing is added then.
+    pub fn add(&mut self, name: &str, file: &MutationFile) -> Result<(), FileError> {
+        let mut problems = Vec::new();
+        let (mut mutations, mut dependencies) = (BTreeMap::new(), BTreeMap::new());
+        for (line, mutation) in &file.mutations {
+            let known = self.loaded.places.get(&mutation.id);
+            match known.or_else(|| mutations.get(&mutation.id)) {
                 Some(first) => {
                     let text = format!(
-                        "what {} depends on is declared already, at {first}",
-                        dependency.url
+                        "mutation {} is declared already, at {first}: give one of them another name, or take it out",
+                        mutation.id
                     );
-                    self.problems.push(Problem::at(name, line, text));
+                    problems.push(Problem::at(name, *line, text));
                 }
                 None => {
-                    self.dependencies
-                        .insert(dependency.url.clone(), format!("{name}:{line}"));
-                    self.set.dependencies.push(dependency);
+                    mutations.insert(mutation.id.clone(), format!("{name}:{line}"));
                 }
             }
         }
-        self.set.discoverables.extend(file.discoverables);
-        if !file.program.runs.is_empty() || !file.program.polls.is_empty() {
-            self.programs.push(file.program);
+        for (line, dependency) in &file.dependencies {
+            let known = self.dependencies.get(&dependency.url);
+            match known.or_else(|| dependencies.get(&dependency.url)) {
+                Some(first) => {
+                    let text = format!(
+                        "what {} depends on is declared already, at {first}: take one of them out",
+                        dependency.url
+                    );
+                    problems.push(Problem::at(name, *line, text));
+                }
+                None => {
+                    dependencies.insert(dependency.url.clone(), format!("{name}:{line}"));
+                }
+            }
         }
+        if !problems.is_empty() {
+            problems.truncate(MAX_PROBLEMS);
+            return Err(FileError { problems });
+        }
+        self.loaded.places.append(&mut mutations);
+        self.dependencies.append(&mut dependencies);
+        let set = &mut self.loaded.set;
+        set.mutations
+            .extend(file.mutations.iter().map(|(_, one)| one.clone()));
+        set.dependencies
+            .extend(file.dependencies.iter().map(|(_, one)| one.clone()));
+        set.discoverables.extend_from_slice(&file.discoverables);
+        if !file.program.runs.is_empty() || !file.program.polls.is_empty() {
+            self.loaded.programs.push(file.program.clone());
+        }
+        Ok(())
     }
 
-    fn finish(mut self) -> Result<Loaded, FileError> {
-        if !self.problems.is_empty() {
-            self.problems.truncate(MAX_PROBLEMS);
-            return Err(FileError {
-                problems: self.problems,
-            });
-        }
-        self.set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
-        self.set.dependencies.sort();
-        self.set.discoverables.sort();
-        self.set.discoverables.dedup();
-        Ok(Loaded {
-            set: self.set,
-            programs: self.programs,
-            places: self.mutations,
-        })
+    /// What they say together.
+    pub fn finish(self) -> Loaded {
+        let mut loaded = self.loaded;
+        loaded.set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
+        loaded.set.dependencies.sort();
+        loaded.set.discoverables.sort();
+        loaded.set.discoverables.dedup();
+        loaded
     }
 }

@@ -2,7 +2,8 @@
 
 mod run;
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn line(&self, span: &Range<usize>) -> usize {
+        #[cfg(test)]
+        super::tests::LINES_SOUGHT.with(|sought| sought.set(sought.get() + 1));
         self.lines.partition_point(|end| *end < span.start) + 1
     }
 
@@ -84,13 +87,15 @@ impl Reader<'_> {
                 None
             }
         };
-        for item in self.list(document, "mutation") {
+        let mut places = Vec::new();
+        for (at, item) in self.list(document, "mutation").iter().enumerate() {
             let Some(table) = self.table(item, "mutation") else {
                 continue;
             };
             let line = self.line(&item.span());
             if let Some(mutation) = self.mutation(table, item, module.as_deref().unwrap_or("?")) {
                 result.mutations.push((line, mutation));
+                places.push(at);
             }
         }
         for item in self.list(document, "depends") {
@@ -109,7 +114,7 @@ impl Reader<'_> {
                 result.discoverables.push(url);
             }
         }
-        self.program(document, &mut result);
+        self.program(document, &mut result, &places);
         result
     }
 
@@ -343,18 +348,21 @@ impl Reader<'_> {
 
     /// The entries of a table whose keys are urls, ordered by url.
     fn urls<'t, 'i>(&mut self, table: &'t Table<'i>) -> Vec<(StateUrl, &'t Item<'i>)> {
-        let mut urls: Vec<(StateUrl, &Item<'i>)> = Vec::with_capacity(table.len());
+        let mut urls: BTreeMap<StateUrl, &Item<'i>> = BTreeMap::new();
         for (key, item) in table {
             if let Some(url) = self.url(key.get_ref(), &key.span()) {
-                if urls.iter().any(|(known, _)| *known == url) {
-                    self.complain(&key.span(), format!("{url} is named twice"));
-                } else {
-                    urls.push((url, item));
+                match urls.entry(url) {
+                    Entry::Occupied(known) => {
+                        let text = format!("{} is named twice", known.key());
+                        self.complain(&key.span(), text);
+                    }
+                    Entry::Vacant(place) => {
+                        place.insert(item);
+                    }
                 }
             }
         }
-        urls.sort_by(|(a, _), (b, _)| a.cmp(b));
-        urls
+        urls.into_iter().collect()
     }
 
     fn values(&mut self, url: &StateUrl, item: &Item<'_>) -> Vec<Option<Value>> {

@@ -380,7 +380,7 @@ fn a_directory_is_read_in_the_order_of_names() {
     assert_eq!(
         error,
         format!(
-            "{}:3: mutation b/B is declared already, at {}:2",
+            "{}:3: mutation b/B is declared already, at {}:2: give one of them another name, or take it out",
             path("c.toml"),
             path("b.toml")
         )
@@ -394,7 +394,7 @@ fn a_directory_is_read_in_the_order_of_names() {
     assert_eq!(
         error,
         format!(
-            "{0}:4: what /a depends on is declared already, at {0}:2",
+            "{0}:4: what /a depends on is declared already, at {0}:2: take one of them out",
             path("c.toml")
         )
     );
@@ -463,4 +463,27 @@ fn conditions_on_other_nodes_name_a_parent_or_a_group() {
     );
     assert!(wrong(r#"[{ who = "@io", url = "/RunState" }]"#)[0].contains("any_of = [\"SYNC\"]"));
     assert!(wrong(r#"{ who = "@io" }"#)[0].starts_with(":5: requires_of must be a list"));
+}
+
+thread_local! {
+    /// Lines that the reader looked up.
+    pub(super) static LINES_SOUGHT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[test]
+fn a_file_of_twice_the_mutations_is_twice_the_work() {
+    let sought = |count: usize| {
+        let one = |at: usize| {
+            format!(
+                "[[mutation]]\nname = \"M{at}\"\nmutates = {{ \"/site/u{at}\" = {{ to = \"on\" }} }}\ncommand = [\"true\"]\n"
+            )
+        };
+        let text: String = (0..count).map(one).collect();
+        LINES_SOUGHT.with(|sought| sought.set(0));
+        let file = read("m.toml", &format!("module = \"m\"\n{text}"), &schema()).unwrap();
+        assert_eq!(file.program.runs.len(), count);
+        LINES_SOUGHT.with(std::cell::Cell::get)
+    };
+    let (some, twice) = (sought(200), sought(400));
+    assert!(twice <= 2 * some, "{some} lines sought, then {twice}");
 }

@@ -129,7 +129,7 @@ pub fn lint(graph: &MutationGraph) -> Vec<Lint> {
 /// A value that somebody finds who is no part of the set; `None`: any value of this url.
 pub(crate) type Finding = (StateUrl, Option<Option<Value>>);
 
-/// As [`lint`], where these values can occur as well.
+/// As [`lint`], where these values, ordered by url, can occur as well.
 pub(crate) fn lint_beside(graph: &MutationGraph, findings: &[Finding]) -> Vec<Lint> {
     let possible = Possible::new(graph, findings);
     let mut linter = Linter {

@@ -46,8 +46,14 @@ enum Of {
 }
 
 impl Reader<'_> {
-    /// Reads how mutations are carried out and what is polled. What the file declares is known by now, so that urls can be checked.
-    pub(super) fn program(&mut self, document: &Table<'_>, result: &mut MutationFile) {
+    /// Reads how mutations are carried out and what is polled. What the file declares is known by now, so that urls can be checked;
+    /// `places` says which of the document's mutations each of them is.
+    pub(super) fn program(
+        &mut self,
+        document: &Table<'_>,
+        result: &mut MutationFile,
+        places: &[usize],
+    ) {
         let mut program = std::mem::take(&mut result.program);
         if let Some(module) = document
             .get("module")
@@ -81,16 +87,8 @@ impl Reader<'_> {
             .get("mutation")
             .and_then(|item| item.get_ref().as_array());
         let tables: &[Item<'_>] = tables.map_or(&[], |tables| tables);
-        for (line, mutation) in &result.mutations {
-            let of = |item: &Item<'_>| {
-                let table = item.get_ref().as_table()?;
-                let name = table.get("name")?.get_ref().as_str()?;
-                let same = self.line(&item.span()) == *line && name == mutation.id.name();
-                same.then_some(())
-            };
-            let place = tables.iter().position(|item| of(item).is_some());
-            if let Some(item) = place.and_then(|at| tables.get(at))
-                && let Some(table) = item.get_ref().as_table()
+        for ((_, mutation), at) in result.mutations.iter().zip(places) {
+            if let Some(table) = tables.get(*at).and_then(|item| item.get_ref().as_table())
                 && let Some(run) = self.run(table, mutation, &program.polls)
             {
                 program.runs.insert(mutation.id.clone(), run);

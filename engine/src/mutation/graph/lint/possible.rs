@@ -51,7 +51,9 @@ impl Possible {
             for value in possible.failures.get(&variable.url).into_iter().flatten() {
                 occurs[variable.number(Some(value)) as usize] = true;
             }
-            for (_, value) in findings.iter().filter(|(url, _)| *url == variable.url) {
+            let from = findings.partition_point(|(url, _)| *url < variable.url);
+            let found = findings[from..].iter();
+            for (_, value) in found.take_while(|(url, _)| *url == variable.url) {
                 match value {
                     Some(value) => occurs[variable.number(value.as_ref()) as usize] = true,
                     None => occurs.fill(true),
