@@ -5,7 +5,7 @@ use tonic::Code;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Endpoint;
 
-use crate::rig::{Client, Rig, add, change, get, list, node, set, text, wait_dsc};
+use crate::rig::{Client, Rig, add, change, delete, get, list, node, set, text, version, wait_dsc};
 
 #[tokio::test]
 async fn writes_are_all_or_nothing_and_rise() {
@@ -117,21 +117,9 @@ async fn writes_are_all_or_nothing_and_rise() {
         ),
         None
     );
-    let deleted = client
-        .delete_nodes(v1::DeleteNodesRequest {
-            nodes: "n[1-2]".into(),
-            options: None,
-        })
-        .await
-        .unwrap();
-    assert_eq!(deleted.into_inner().nodes, ["n1", "n2"]);
-    let head = client
-        .delete_nodes(v1::DeleteNodesRequest {
-            nodes: "head".into(),
-            options: None,
-        })
-        .await
-        .unwrap_err();
+    let deleted = delete(&mut client, "n[1-2]").await.unwrap();
+    assert_eq!(deleted.nodes, ["n1", "n2"]);
+    let head = delete(&mut client, "head").await.unwrap_err();
     assert_eq!(head.code(), Code::InvalidArgument);
     assert_eq!(list(&mut client, "").await.unwrap().len(), 2);
 }
@@ -210,14 +198,7 @@ async fn freezing_holds_and_explain_says_so() {
         options: None,
     };
     client.freeze(freeze("", true)).await.unwrap();
-    assert!(
-        client
-            .get_version(v1::GetVersionRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .frozen
-    );
+    assert!(version(&mut client).await.frozen);
     add(
         &mut client,
         vec![node(

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use crate::child::Child;
 use crate::plant::{Plant, hello, metric, page};
-use crate::rig::{Client, Rig, change, eventually, list, set, text, wait_dsc};
+use crate::rig::{Client, Rig, change, eventually, list, set, text, version, wait_dsc};
 
 /// A machine whose head's disk fails on demand.
 struct Faulty {
@@ -163,8 +163,7 @@ async fn check_failure(fault: &str) {
     let (_head, mut client) = faulty.rig().start_with(faulty.command()).await;
     let found = platform(&mut client).await;
     assert!(["kept", "lost"].contains(&found.as_str()), "{found:?}");
-    let version = client.get_version(v1::GetVersionRequest {}).await.unwrap();
-    let revision = version.into_inner().revision;
+    let revision = version(&mut client).await.revision;
     assert_eq!(revision - acked, u64::from(found == "lost"));
     assert!(set_platform(&mut client, "again").await.unwrap() > revision);
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::v1;
-
-use crate::rig::{Client, Rig, add, change, list, node, set, text, wait_dsc};
+use crate::rig::{Client, Rig, add, change, list, node, set, text, version, wait_dsc};
 
 /// Kills, unless somebody wants more.
 const CYCLES: u64 = 50;
@@ -142,11 +140,7 @@ async fn f01_every_acknowledged_write_survives_kills_and_nothing_is_switched() {
 }
 
 async fn check(client: &mut Client, ledgers: &[Arc<Ledger>], revision: u64) -> u64 {
-    let version = client
-        .get_version(v1::GetVersionRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let version = version(client).await;
     assert!(
         version.revision >= revision,
         "revision {} after {revision}",

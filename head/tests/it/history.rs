@@ -6,7 +6,7 @@ use proto::v1::plan_request::Write;
 use tonic::Code;
 
 use crate::plan::what_if;
-use crate::rig::{Client, Rig, add, change, eventually, list, node, set, text};
+use crate::rig::{Client, Rig, add, change, delete, eventually, list, node, set, text, version};
 
 pub(crate) async fn history(client: &mut Client, nodes: &str) -> Vec<v1::Revision> {
     let request = v1::ListHistoryRequest {
@@ -91,11 +91,7 @@ async fn writes_are_shown_compared_and_taken_back() {
             .revision,
         3
     );
-    let request = v1::DeleteNodesRequest {
-        nodes: "n3".into(),
-        options: None,
-    };
-    client.delete_nodes(request).await.unwrap();
+    delete(&mut client, "n3").await.unwrap();
 
     // A restart changes nothing of it.
     head.kill();
@@ -358,7 +354,7 @@ async fn a_trial_ends_by_itself_over_a_restart_unless_it_is_confirmed() {
         options: None,
     };
     // Beforehand: what would stay of it, and nothing is written.
-    let asked = revision(&mut client).await;
+    let asked = version(&mut client).await.revision;
     let told = what_if(&mut client, Write::Confirm(confirm(long.revision)));
     let told = told.await.unwrap();
     assert_eq!(lines(&told.stays), ["n3 /Platform old->new"]);
@@ -369,7 +365,7 @@ async fn a_trial_ends_by_itself_over_a_restart_unless_it_is_confirmed() {
     assert!(told.changes.is_empty() && told.groups.is_empty());
     let over = what_if(&mut client, Write::Confirm(confirm(short.revision)));
     assert_eq!(over.await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(revision(&mut client).await, asked);
+    assert_eq!(version(&mut client).await.revision, asked);
 
     client.confirm(confirm(long.revision)).await.unwrap();
     assert!(list(&mut client, "n3").await.unwrap()[0].trials.is_empty());
@@ -477,28 +473,19 @@ async fn f57_a_repeated_key_gets_the_same_answer() {
             .contains("was used for another write, revision 3"),
         "{other}"
     );
-    let version = client
-        .get_version(v1::GetVersionRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let version = version(&mut client).await;
     assert_eq!(version.revision, 3);
 }
 
 /// Nodes as they are between two writes: many nodes are read in parts, and a write may fall between them.
 async fn list_unwritten(client: &mut Client, nodes: &str) -> Vec<v1::Node> {
     loop {
-        let before = revision(client).await;
+        let before = version(client).await.revision;
         let listed = list(client, nodes).await.unwrap();
-        if revision(client).await == before {
+        if version(client).await.revision == before {
             return listed;
         }
     }
-}
-
-async fn revision(client: &mut Client) -> u64 {
-    let version = client.get_version(v1::GetVersionRequest {}).await;
-    version.unwrap().into_inner().revision
 }
 
 #[tokio::test]

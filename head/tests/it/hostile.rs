@@ -14,7 +14,7 @@ use crate::child::{By, Credentials};
 use crate::modules::{example, wait_module};
 use crate::plant::{Plant, metric};
 use crate::rig::{
-    Head, Rig, WAIT, add, change, connect, eventually, list, node, set, text, wait_dsc,
+    Head, Rig, WAIT, add, change, connect, delete, eventually, list, node, set, text, wait_dsc,
 };
 
 /// What a child says of itself.
@@ -239,11 +239,7 @@ async fn s25_a_node_neither_forges_nor_fills_the_log() {
     })
     .await;
     // The log is behind the tree: it has it all when it has what came after.
-    let gone = v1::DeleteNodesRequest {
-        nodes: "n1".into(),
-        options: None,
-    };
-    client.delete_nodes(gone).await.unwrap();
+    delete(&mut client, "n1").await.unwrap();
     head.logged("node deleted").await;
     let log = head.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(url)).collect();

@@ -8,7 +8,7 @@ use proto::v1;
 
 use crate::child::{By, Child, Credentials};
 use crate::plant::{Plant, hello, metric};
-use crate::rig::{Rig, WAIT, change, eventually, list, set, wait_dsc};
+use crate::rig::{Rig, WAIT, change, delete, eventually, list, set, wait_dsc};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_switched_on_joins_and_is_adopted_after_a_crash() {
@@ -181,13 +181,7 @@ async fn a_node_is_switched_on_joins_and_is_adopted_after_a_crash() {
 
     // A node that is deleted loses its session.
     let mut again = again;
-    client
-        .delete_nodes(v1::DeleteNodesRequest {
-            nodes: "n1".into(),
-            options: None,
-        })
-        .await
-        .unwrap();
+    delete(&mut client, "n1").await.unwrap();
     let ended =
         tokio::time::timeout(WAIT, async { while again.stream_frame().await.is_ok() {} }).await;
     assert!(ended.is_ok());

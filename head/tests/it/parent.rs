@@ -9,7 +9,7 @@ use crate::child::{By, Credentials};
 use crate::history::{history, lines, undo};
 use crate::plan::what_if;
 use crate::plant::Plant;
-use crate::rig::{Client, Rig, WAIT, add, eventually, list, node, wait_dsc};
+use crate::rig::{Client, Rig, WAIT, add, delete, eventually, list, node, wait_dsc};
 
 fn to(nodes: &str, parent: &str) -> v1::SetNodesRequest {
     v1::SetNodesRequest {
@@ -25,15 +25,6 @@ async fn give(
     parent: &str,
 ) -> Result<v1::WriteResponse, tonic::Status> {
     let written = client.set_nodes(to(nodes, parent)).await;
-    written.map(tonic::Response::into_inner)
-}
-
-async fn delete(client: &mut Client, nodes: &str) -> Result<v1::WriteResponse, tonic::Status> {
-    let request = v1::DeleteNodesRequest {
-        nodes: nodes.into(),
-        options: None,
-    };
-    let written = client.delete_nodes(request).await;
     written.map(tonic::Response::into_inner)
 }
 

@@ -6,7 +6,7 @@ use proto::v1::plan_request::Write;
 use tonic::Code;
 
 use crate::memory;
-use crate::rig::{Client, Rig, add, change, eventually, list, node, set};
+use crate::rig::{Client, Rig, add, change, eventually, list, node, set, version};
 
 /// Power control that is never used: the cluster is frozen.
 const POWER: &str =
@@ -100,11 +100,7 @@ async fn a_plan_writes_nothing_and_comes_true() {
     );
 
     assert_eq!(list(&mut client, "@*").await.unwrap(), before);
-    let version = client
-        .get_version(v1::GetVersionRequest {})
-        .await
-        .unwrap()
-        .into_inner();
+    let version = version(&mut client).await;
     assert_eq!(version.revision, 3);
 
     change(&mut client, "n[1-4]", wanted()).await.unwrap();

@@ -278,6 +278,25 @@ pub(crate) async fn change(
         .map(tonic::Response::into_inner)
 }
 
+/// Deletes nodes.
+pub(crate) async fn delete(
+    client: &mut Client,
+    nodes: &str,
+) -> Result<v1::WriteResponse, tonic::Status> {
+    let request = v1::DeleteNodesRequest {
+        nodes: nodes.into(),
+        options: None,
+    };
+    let written = client.delete_nodes(request).await;
+    written.map(tonic::Response::into_inner)
+}
+
+/// What the head says of itself.
+pub(crate) async fn version(client: &mut Client) -> v1::GetVersionResponse {
+    let version = client.get_version(v1::GetVersionRequest {}).await;
+    version.expect("the head answers").into_inner()
+}
+
 /// Lists nodes.
 pub(crate) async fn list(client: &mut Client, nodes: &str) -> Result<Vec<v1::Node>, tonic::Status> {
     let request = v1::ListNodesRequest {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proto::v1;
 
-use crate::rig::{Rig, WAIT, add, connect, eventually, list, node, text};
+use crate::rig::{Rig, WAIT, add, connect, eventually, list, node, text, version};
 
 #[tokio::test]
 async fn f07_a_second_head_is_refused_and_the_first_goes_on() {
@@ -27,13 +27,8 @@ async fn f07_a_second_head_is_refused_and_the_first_goes_on() {
 async fn a_head_keeps_its_nodes_its_identity_and_its_name() {
     let rig = Rig::new("");
     let (head, mut client) = rig.start().await;
-    let version = client
-        .get_version(v1::GetVersionRequest {})
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!((version.cluster.as_str(), version.revision), ("test", 1));
-    let epoch = version.epoch;
+    let first = version(&mut client).await;
+    assert_eq!((first.cluster.as_str(), first.revision), ("test", 1));
     add(&mut client, vec![node("n1", &[("/RunState", "SYNC")])])
         .await
         .unwrap();
@@ -58,13 +53,9 @@ async fn a_head_keeps_its_nodes_its_identity_and_its_name() {
             .collect::<Vec<_>>()
     };
     assert_eq!(names(&before), names(&after));
-    let version = client
-        .get_version(v1::GetVersionRequest {})
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(version.revision, 2);
-    assert!(version.epoch > epoch);
+    let second = version(&mut client).await;
+    assert_eq!(second.revision, 2);
+    assert!(second.epoch > first.epoch);
     head.kill();
 
     let other_name = "name = \"other\"\n";

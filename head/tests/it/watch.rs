@@ -4,7 +4,7 @@ use proto::v1::watch_event::Kind;
 use proto::v1::{self, WatchEvent};
 use tonic::Streaming;
 
-use crate::rig::{Client, Rig, WAIT, add, change, node, set};
+use crate::rig::{Client, Rig, WAIT, add, change, delete, node, set};
 
 async fn watch(client: &mut Client, nodes: &str, after: u64) -> Streaming<WatchEvent> {
     client
@@ -85,13 +85,7 @@ async fn a_watcher_sees_all_and_resumes_where_it_stopped() {
     )
     .await
     .unwrap();
-    client
-        .delete_nodes(v1::DeleteNodesRequest {
-            nodes: "n1".into(),
-            options: None,
-        })
-        .await
-        .unwrap();
+    delete(&mut client, "n1").await.unwrap();
     let mut stream = watch(&mut client, "", first).await;
     let (second, what) = next_cfg(&mut stream).await;
     assert_eq!(what, "n2 /Platform /power/password");

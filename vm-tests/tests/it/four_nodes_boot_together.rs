@@ -12,15 +12,7 @@ fn four_nodes_boot_together() {
     let _turn = lab::turn();
     let cluster = Cluster::start(&lab::options("four", 4), Some(&artifacts)).expect("a cluster");
     lab::prove("four_nodes_boot_together", &cluster, || {
-        let names: Vec<String> = cluster
-            .spec
-            .machines
-            .iter()
-            .map(|machine| machine.name.clone())
-            .collect();
-        cluster.enrol(&artifacts.demo, &names).expect("nodes");
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        lab::wait_up(&cluster, &names);
+        let names = lab::bring_up(&cluster, &artifacts);
         let status = cluster.status().expect("status");
         for machine in &status.machines {
             let resets: Vec<_> = machine

@@ -82,6 +82,16 @@ fn python_image(artifacts: &Artifacts) -> &'static Path {
     IMAGE.get_or_init(|| python::image(artifacts).expect("an image with Python"))
 }
 
+/// Makes every machine of a cluster a node that runs the demo image, and waits until all are up. Their names.
+pub(crate) fn bring_up<'c>(cluster: &'c Cluster, artifacts: &Artifacts) -> Vec<&'c str> {
+    let machines = cluster.spec.machines.iter();
+    let names: Vec<&str> = machines.map(|machine| machine.name.as_str()).collect();
+    let owned: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    cluster.enrol(&artifacts.demo, &owned).expect("nodes");
+    wait_up(cluster, &names);
+    names
+}
+
 /// Gives the head the mutation file of a module, and waits until `krakenctl mutation show` of its mutations has this text.
 pub(crate) fn declare(cluster: &Cluster, module: &str, text: &str, shows: &str) {
     let folder = cluster.files.head_state().join("mutations");

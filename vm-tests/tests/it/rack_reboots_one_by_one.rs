@@ -19,15 +19,7 @@ fn rack_reboots_one_by_one() {
     };
     let cluster = Cluster::start(&options, Some(&artifacts)).expect("a cluster");
     lab::prove("rack_reboots_one_by_one", &cluster, || {
-        let names: Vec<String> = cluster
-            .spec
-            .machines
-            .iter()
-            .map(|machine| machine.name.clone())
-            .collect();
-        cluster.enrol(&artifacts.demo, &names).expect("nodes");
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        lab::wait_up(&cluster, &names);
+        let names = lab::bring_up(&cluster, &artifacts);
         let before = cluster.head_log().len();
         cluster
             .ctl(&["node", "reboot", "n[1-4]", "--reason", "claim"])
