@@ -88,6 +88,9 @@ pub struct EngineConfig {
     pub seed: u64,
 }
 
+/// What searches may look at in one turn, in mutations and states: some 0.3 s. Real sets need a hundred for a search, and a search for a class of nodes.
+const MAX_TURN: usize = 1 << 18;
+
 /// What the engine knows of one node beyond the tree.
 #[derive(Clone, Default)]
 struct Runtime {
@@ -296,8 +299,8 @@ impl Engine {
                 Timer::Step(node) => self.step_due(node),
                 Timer::Neighbor(node) => self.neighbor_due(node),
                 Timer::Attach => self.attach_due(),
-                // Whoever waits is woken by what follows.
-                Timer::Rails => {}
+                // Whoever waits is woken, and whoever is left is planned, by what follows.
+                Timer::Rails | Timer::Plan => {}
                 Timer::Costs => self.learn(),
                 Timer::Remember => self.tell(),
             }
@@ -374,11 +377,20 @@ impl Engine {
 
     /// Starts the next commit if none is under way, then plans every touched node anew.
     fn settle(&mut self) {
+        let mut explored = 0;
         loop {
-            while let Some(node) = self.dirty.pop_first() {
+            while explored < MAX_TURN
+                && let Some(node) = self.dirty.pop_first()
+            {
                 self.advance(node);
+                explored += self.planner.take_explored();
             }
             self.start_commit();
+            if explored >= MAX_TURN && !self.dirty.is_empty() {
+                // At once, but after whatever else there is to do: agents are heard while a careless set is searched for a thousand nodes.
+                self.timers.set(Timer::Plan, Some(self.now));
+                break;
+            }
             if self.dirty.is_empty() && !self.wake_waiting() {
                 break;
             }

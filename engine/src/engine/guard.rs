@@ -12,7 +12,7 @@ use super::rails::Rails;
 use super::{Engine, Role};
 use crate::mutation::Mutation;
 use crate::mutation::progress::Healing;
-use crate::mutation::report::Hold;
+use crate::mutation::report::{Hold, time};
 use crate::state::{Frozen, Node, Value, core};
 use crate::time::Instant;
 
@@ -132,16 +132,17 @@ impl Guard<'_> {
             } else {
                 view.dead
             };
-        let asks_only = mutation
-            .mutates
-            .iter()
-            .all(|change| change.url.as_str() == core::PHYS_STATE && change.from.contains(&None));
+        let mut changes = mutation.mutates.iter();
+        let asks_only = !mutation.disruptive
+            && changes.all(|change| {
+                change.url.as_str() == core::PHYS_STATE && change.from.contains(&None)
+            });
         if view.now < settles && (mutation.disruptive || was_in_sync) && !asks_only {
             let text =
                 "this head has just started and waits for the node's agent to come back".to_owned();
             let lift = format!(
-                "its agent's join, or {:?} after the start",
-                settles.since(view.started)
+                "its agent's join, or time: {}",
+                time(settles.since(view.now))
             );
             held.push(Held::new("unconfirmed", text, lift).until(settles));
         }
@@ -151,17 +152,28 @@ impl Guard<'_> {
     fn running(&self, held: &mut Vec<Held>) {
         let (view, name, release) = (&self.engine, &self.node.name, self.release());
         if self.node.is_busy() {
-            let text = format!("node {name} is BUSY: a job runs on it");
-            let lift = format!("the end of the job, or {release}");
+            let (text, lift) = if self.node.says_busy() {
+                let text = format!("node {name} is BUSY: a job runs on it");
+                (text, "the end of the job".to_owned())
+            } else {
+                let text =
+                    format!("node {name} was BUSY when it was last heard: a job may run on it");
+                (text, format!("its return, power found off, or {release}"))
+            };
             held.push(Held::new("busy", text, lift));
         }
         if let Some(since) = self.silent_since {
             let until = since + view.healing.silent_hold;
             if view.now < until {
-                let text = format!("node {name} fell silent while in SYNC and may still run");
+                let text = match since == view.started {
+                    true => {
+                        format!("node {name} was not heard since this head started, and may run")
+                    }
+                    false => format!("node {name} fell silent while in SYNC and may still run"),
+                };
                 let lift = format!(
-                    "its return, power found off, {release}, or {:?}",
-                    until.since(view.now)
+                    "its return, power found off, {release}, or time: {}",
+                    time(until.since(view.now))
                 );
                 held.push(Held::new("silent", text, lift).until(until));
             }
@@ -183,7 +195,7 @@ impl Guard<'_> {
         };
         let text = self.rails.breaker_text(&mutation.id);
         let by_itself = match retry {
-            Some(at) => format!("one try of a node in {:.0?}", at.since(now)),
+            Some(at) => format!("one try of a node in {}", time(at.since(now))),
             None => "the success of the one node that tries it".to_owned(),
         };
         let lift = format!("krakenctl thaw --mutation {}, or {by_itself}", mutation.id);
@@ -236,11 +248,11 @@ impl Guard<'_> {
             }
             Shut::Rate { of, opens } => (
                 format!("{whose} lets {} be disrupted a minute", nodes(*of)),
-                format!("time: the next may go in {:.0?}", opens.since(now)),
+                format!("time: the next may go in {}", time(opens.since(now))),
             ),
             Shut::Gap { opens } => (
                 "machines are switched on one after the other".to_owned(),
-                format!("time: the next is due in {:.0?}", opens.since(now)),
+                format!("time: the next is due in {}", time(opens.since(now))),
             ),
         };
         let lift = match governor.ahead(self.node.id) {

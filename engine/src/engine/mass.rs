@@ -1,6 +1,6 @@
 //! A parent that loses many children at once suspects itself: its link, its switch, its clock (DESIGN 3, mass-failure guard).
 //!
-//! More than a share of the children, and at least a handful, silent within one dead interval: from there on nothing disruptive fires, until
+//! More than a share of the children, and at least three, silent within one dead interval: from there on nothing disruptive fires, until
 //! enough of them are accounted for: they join again, are found switched off, are released by an operator or deleted; or until an operator says that
 //! the children are at fault.
 
@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::state::NodeId;
 use crate::time::Instant;
 
-/// Fewer lost children than this are their own fault: two of four is a common Monday.
-const HANDFUL: usize = 5;
+/// Fewer lost children than this are their own fault: one machine that dies, or two that share a chassis, are to be healed without anybody being asked.
+const FEW: usize = 3;
 
 /// Percent of the children.
 pub(super) const PERCENT: u32 = 20;
@@ -50,7 +50,7 @@ impl MassGuard {
     }
 
     fn is_many(&self, lost: usize, of: usize) -> bool {
-        lost >= HANDFUL && lost * 100 > of * self.percent as usize
+        lost >= FEW && lost * 100 > of * self.percent as usize
     }
 
     /// A child fell silent while `alive` others are heard. True when that makes the parent suspect itself.
@@ -67,6 +67,7 @@ impl MassGuard {
         self.recent.push_back((now, child));
         if let Some(suspect) = &mut self.suspect {
             suspect.lost.insert(child);
+            suspect.of = suspect.of.max(alive + suspect.lost.len());
             return false;
         }
         let lost: BTreeSet<NodeId> = self.recent.iter().map(|(_, child)| *child).collect();

@@ -2,6 +2,7 @@
 
 mod extensions;
 mod faults;
+mod firing;
 mod follow;
 mod freeze;
 mod full_disk;

@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Attach,
     /// A guard rail at which nodes wait opens.
     Rails,
+    /// More nodes are to be planned than one turn has time for.
+    Plan,
     /// Costs are learned from what was measured.
     Costs,
     /// The store is told what to remember.

@@ -4,14 +4,20 @@
 //! planner then puts the way out of SYNC before it, and with it whatever that requires, such as the image's end. It is part of the declared set, so
 //! that plans, `explain` and agents agree.
 //!
+//! What cuts power is disruptive, whether its module says so or not: what takes `/PhysState` from a known value but `POWER_OFF` to anything but
+//! `POWER_ON`. A mutation from unknown alone is a question to the machine; one that is not must be declared disruptive, and files with a command for it are.
+//!
 //! Left alone are mutations that say something about `/RunState` themselves, and sets in which nothing leaves SYNC: power could not be cut at all.
 
 use super::{Condition, Mutation, MutationSet, UrlChange};
 use crate::state::{StateUrl, Value, core};
 
 impl MutationSet {
-    /// This set with a drain before every power-off. Doing it twice changes nothing.
+    /// This set with every power-off marked disruptive and a drain before it. Doing it twice changes nothing.
     pub fn with_drain(mut self) -> Self {
+        for mutation in &mut self.mutations {
+            mutation.disruptive |= may_cut_power(&mutation.mutates);
+        }
         let Ok(run_state) = core::RUN_STATE.parse::<StateUrl>() else {
             return self;
         };
@@ -51,6 +57,21 @@ impl Mutation {
     pub(crate) fn switches_off(&self) -> bool {
         cuts_power(&self.mutates)
     }
+}
+
+/// Whether these changes may take the power from a machine of which something is known.
+pub(crate) fn may_cut_power(changes: &[UrlChange]) -> bool {
+    let is_off = |value: &Value| value.as_text() == Some(core::POWER_OFF);
+    let may_run = |from: &Option<Value>| from.as_ref().is_some_and(|value| !is_off(value));
+    let mut changes = changes.iter();
+    changes.any(|change| is_power(change) && change.from.iter().any(may_run) && !is_on(&change.to))
+}
+
+/// Whether these changes take the power from a machine of which nothing is known.
+#[cfg(feature = "files")]
+pub(crate) fn may_find_power_on(changes: &[UrlChange]) -> bool {
+    let mut changes = changes.iter();
+    changes.any(|change| is_power(change) && change.from.contains(&None) && !is_on(&change.to))
 }
 
 /// Whether these changes take a node from `POWER_ON`.
@@ -105,14 +126,35 @@ mod tests {
     }
 
     #[test]
+    fn what_cuts_power_is_disruptive_though_nobody_said_so() {
+        let is_disruptive = |from: &[&str], to: &str| {
+            let mut cuts = mutation("cut", core::PHYS_STATE, "", "");
+            let value = |text: &&str| (!text.is_empty()).then(|| Value::from(*text));
+            cuts.mutates[0].from = from.iter().map(value).collect();
+            cuts.mutates[0].to = value(&to);
+            let mut set = MutationSet::default();
+            set.mutations.push(cuts);
+            set.with_drain().mutations[0].disruptive
+        };
+        assert!(is_disruptive(&["POWER_ON"], "POWER_OFF"));
+        assert!(is_disruptive(&["POWER_ON"], ""));
+        assert!(is_disruptive(&["POWER_ON"], "PHYS_HANG"));
+        assert!(is_disruptive(&["PHYS_HANG"], "POWER_OFF"));
+        assert!(is_disruptive(&["", "POWER_OFF", "PHYS_HANG"], "POWER_OFF"));
+        assert!(!is_disruptive(&[""], "POWER_OFF"), "a question");
+        assert!(!is_disruptive(&["", "POWER_OFF"], "POWER_ON"));
+        assert!(!is_disruptive(&["PHYS_HANG"], "POWER_ON"));
+    }
+
+    #[test]
     fn power_off_waits_for_the_way_out_of_sync() {
         let off = || mutation("off", core::PHYS_STATE, "POWER_ON", "POWER_OFF");
         let leave = [mutation("leave", core::RUN_STATE, "SYNC", "INIT")];
         assert_eq!(excludes(off(), &leave), ["/RunState=SYNC"]);
         assert!(excludes(off(), &[]).is_empty(), "nothing leaves SYNC");
-        let mut gentle = off();
-        gentle.disruptive = false;
-        assert!(excludes(gentle, &leave).is_empty());
+        let mut forgot = off();
+        forgot.disruptive = false;
+        assert_eq!(excludes(forgot, &leave), ["/RunState=SYNC"], "it is one");
         let hang = mutation("off", core::PHYS_STATE, "PHYS_HANG", "POWER_OFF");
         assert!(excludes(hang, &leave).is_empty());
         let mut knows = off();

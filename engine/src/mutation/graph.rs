@@ -222,12 +222,24 @@ impl MutationGraph {
     ///
     /// Values of urls that are not discoverable come from `cfg`; goals for urls that nothing mutates are ignored.
     pub fn plan_to(&self, dsc: &Values, cfg: &Values, goal: &Values) -> Plan {
+        self.plan_and_count(dsc, cfg, goal, &mut 0)
+    }
+
+    /// The same; adds what the search looked at, in mutations and states.
+    pub(super) fn plan_and_count(
+        &self,
+        dsc: &Values,
+        cfg: &Values,
+        goal: &Values,
+        explored: &mut usize,
+    ) -> Plan {
+        *explored += self.rules.len();
         let question = Question::new(self, dsc, cfg, goal);
         if question.is_answered() {
             return Plan::Converged;
         }
         match relax::relax(self, &question) {
-            Ok(problems) => search::solve_all(self, &question, problems),
+            Ok(problems) => search::solve_all(self, &question, problems, explored),
             Err(unreachable) => Plan::NoPath(why::unreachable(self, &question, &unreachable)),
         }
     }

@@ -22,6 +22,8 @@ pub mod progress;
 pub mod report;
 
 pub use condition::{Allowed, Condition, NumberRange};
+#[cfg(feature = "files")]
+pub(crate) use drain::may_find_power_on;
 pub(crate) use drain::{cuts_power, switches_on};
 pub use graph::lint;
 

@@ -126,8 +126,13 @@ pub struct PlanResult {
 impl PlanResult {
     /// The plan from `dsc` to the effective goal of `cfg`.
     pub fn new(graph: &MutationGraph, dsc: &Values, cfg: &Values) -> Self {
+        Self::and_count(graph, dsc, cfg, &mut 0)
+    }
+
+    /// The same; adds what the search looked at.
+    fn and_count(graph: &MutationGraph, dsc: &Values, cfg: &Values, explored: &mut usize) -> Self {
         let Goal { goal, suspended } = graph.effective_goal(cfg);
-        let plan = graph.plan_to(dsc, cfg, &goal);
+        let plan = graph.plan_and_count(dsc, cfg, &goal, explored);
         Self::of(graph, plan, Goal { goal, suspended })
     }
 
@@ -173,6 +178,7 @@ pub struct Planner {
     graph: Arc<MutationGraph>,
     plans: BTreeMap<Class, Arc<PlanResult>>,
     searches: u64,
+    explored: usize,
 }
 
 /// All that a plan can depend on: for each variable its value and its goal as numbers, then the values that have no number.
@@ -189,12 +195,18 @@ impl Planner {
             graph,
             plans: BTreeMap::new(),
             searches: 0,
+            explored: 0,
         }
     }
 
     /// The graph it plans over.
     pub fn graph(&self) -> &Arc<MutationGraph> {
         &self.graph
+    }
+
+    /// What searches have looked at since the last call, in mutations and states: hardly more than they take time.
+    pub(crate) fn take_explored(&mut self) -> usize {
+        std::mem::take(&mut self.explored)
     }
 
     /// Searches made so far, the rest having come from the cache.
@@ -209,7 +221,8 @@ impl Planner {
             return known.clone();
         }
         self.searches += 1;
-        let result = Arc::new(PlanResult::new(&self.graph, dsc, cfg));
+        let result = PlanResult::and_count(&self.graph, dsc, cfg, &mut self.explored);
+        let result = Arc::new(result);
         if self.plans.len() >= MAX_CACHED_PLANS {
             self.plans.clear();
         }

@@ -446,7 +446,7 @@ fn remarks(step: &ReportStep, order: Option<&String>) -> String {
 }
 
 /// A duration as people say it: `850 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.
-pub(super) fn time(duration: Duration) -> String {
+pub(crate) fn time(duration: Duration) -> String {
     match duration.as_secs() {
         0 => format!("{} ms", duration.as_millis()),
         secs @ 1..=119 => format!("{secs} s"),

@@ -81,7 +81,15 @@ impl Node {
 
     /// True while a job is known, or was last known, to run here.
     pub fn is_busy(&self) -> bool {
-        let busy = |values: &Values| values.text(core::BUSY) == Some(core::BUSY_BUSY);
-        busy(&self.dsc) || busy(&self.last_known.dsc)
+        self.says_busy() || has_job(&self.last_known.dsc)
     }
+
+    /// True while its agent says that a job runs here.
+    pub fn says_busy(&self) -> bool {
+        has_job(&self.dsc)
+    }
+}
+
+fn has_job(values: &Values) -> bool {
+    values.text(core::BUSY) == Some(core::BUSY_BUSY)
 }

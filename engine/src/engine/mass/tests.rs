@@ -18,13 +18,16 @@ fn lose(guard: &mut MassGuard, lost: usize, of: usize, gap: u64) -> Option<usize
 }
 
 #[test]
-fn more_than_a_fifth_and_a_handful_within_a_dead_interval() {
+fn more_than_a_fifth_and_at_least_three_within_a_dead_interval() {
     let check = |lost, of, gap, expected| {
         let found = lose(&mut MassGuard::default(), lost, of, gap);
         assert_eq!(found, expected, "{lost} of {of}, one in {gap} s");
     };
-    check(4, 4, 0, None);
-    check(5, 5, 0, Some(5));
+    check(2, 2, 0, None);
+    check(2, 4, 0, None);
+    check(3, 4, 0, Some(3));
+    check(3, 14, 0, Some(3));
+    check(3, 15, 0, None);
     check(5, 24, 0, Some(5));
     check(5, 25, 0, None);
     check(100, 100, 1, Some(57));

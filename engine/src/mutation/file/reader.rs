@@ -14,7 +14,7 @@ use super::{FileError, MAX_PROBLEMS, MutationFile, Problem};
 use crate::extension::{Field, Kind, Schema, nearest, parse_duration};
 use crate::mutation::{
     Condition, Dependency, Mutation, MutationContext, MutationId, NumberRange, Others,
-    OthersCondition, UrlChange,
+    OthersCondition, UrlChange, may_find_power_on,
 };
 use crate::state::{Change, Float, MAX_VALUE_BYTES, Number, StateUrl, Value};
 
@@ -150,6 +150,8 @@ impl Reader<'_> {
                 Vec::new()
             }
         };
+        // A command that starts from unknown power acts without knowing whether the machine runs; a question does not.
+        let acts_blindly = table.contains_key("command") && may_find_power_on(&mutates);
         let mutation = Mutation {
             id: MutationId::new(module, name.as_deref().unwrap_or("?")),
             context: table
@@ -164,7 +166,7 @@ impl Reader<'_> {
                 .get("fail_to")
                 .map_or(Vec::new(), |item| self.fail_to(item)),
             cost: table.get("cost").map_or(1, |item| self.cost(item)),
-            disruptive: table.get("disruptive").is_some_and(|item| self.bool(item)),
+            disruptive: table.get("disruptive").is_some_and(|item| self.bool(item)) || acts_blindly,
         };
         name.map(|_| mutation)
     }

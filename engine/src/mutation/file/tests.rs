@@ -113,6 +113,30 @@ conditions = { "/PhysState" = "POWER_ON" }
 }
 
 #[test]
+fn a_command_on_unknown_power_is_disruptive_and_a_question_is_not() {
+    let poll = r#"
+[[poll]]
+name = "status"
+every = "10s"
+command = ["true"]
+map = [{ line = "on", discover = { "/PhysState" = "POWER_ON" } }]
+"#;
+    let is_disruptive = |run: &str, to: &str| {
+        one(&format!(
+            "context = \"CHILD\"\nmutates = {{ \"/PhysState\" = {{ to = \"{to}\" }} }}\n{run}\n{poll}"
+        ))
+        .disruptive
+    };
+    assert!(is_disruptive("command = [\"off\"]", "POWER_OFF"));
+    assert!(is_disruptive(
+        "command = [\"off\"]\nask = \"status\"",
+        "POWER_OFF"
+    ));
+    assert!(!is_disruptive("ask = \"status\"", "POWER_OFF"));
+    assert!(!is_disruptive("command = [\"on\"]", "POWER_ON"));
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let mutation = one(r#"mutates = { "/a" = { to = "x" } }"#);
     assert_eq!(mutation.context, MutationContext::SelfNode);

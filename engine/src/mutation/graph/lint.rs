@@ -211,7 +211,7 @@ impl<'a> Linter<'a> {
         if leaves_power_on(mutation) && !mutation.disruptive {
             self.tell(Severity::Warn, LintKind::NotDisruptive, || {
                 format!(
-                    "{} takes {} away from {} but is not marked disruptive, so a running job would not hold it: add disruptive = true",
+                    "{} takes {} away from {} but is not marked disruptive; it counts as such all the same, so say it: add disruptive = true",
                     mutation.id,
                     core::PHYS_STATE,
                     core::POWER_ON

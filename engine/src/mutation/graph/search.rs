@@ -35,11 +35,23 @@ pub(super) fn solve_all(
     graph: &MutationGraph,
     question: &Question<'_>,
     mut problems: Vec<Problem>,
+    explored: &mut usize,
 ) -> Plan {
     let mut budget = MAX_EXPLORED;
+    let plan = solve_within(graph, question, &mut problems, &mut budget);
+    *explored += MAX_EXPLORED - budget;
+    plan
+}
+
+fn solve_within(
+    graph: &MutationGraph,
+    question: &Question<'_>,
+    problems: &mut [Problem],
+    budget: &mut usize,
+) -> Plan {
     let mut paths = Vec::with_capacity(problems.len());
-    for problem in &mut problems {
-        match solve(problem, &mut budget) {
+    for problem in problems {
+        match solve(problem, budget) {
             Found::Path(path) => paths.push(path),
             Found::Exhausted => return Plan::NoPath(why::exhausted(graph, question, problem)),
             Found::OverBudget => return Plan::NoPath(why::over_budget(graph, question)),

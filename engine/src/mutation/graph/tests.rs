@@ -9,6 +9,8 @@ mod order;
 pub(crate) mod random;
 mod shapes;
 
+pub(crate) use declared::hopeless;
+
 /// `/a=1 /b=x` into values; whole numbers become numbers.
 fn values(text: &str) -> Values {
     text.split_whitespace()

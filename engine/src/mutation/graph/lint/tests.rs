@@ -178,7 +178,7 @@ fn what_ends_jobs_must_be_marked() {
     check(
         power(false),
         &[
-            "warn: p/OFF takes /PhysState away from POWER_ON but is not marked disruptive, so a running job would not hold it: add disruptive = true [not-disruptive]",
+            "warn: p/OFF takes /PhysState away from POWER_ON but is not marked disruptive; it counts as such all the same, so say it: add disruptive = true [not-disruptive]",
         ],
     );
 }

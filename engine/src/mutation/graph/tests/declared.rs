@@ -300,9 +300,8 @@ fn excludes_may_name_unknown() {
     );
 }
 
-#[test]
-fn f28_a_hopeless_search_ends_and_says_so() {
-    // Forty switches that all must be on at once, except that the last needs the first off again.
+/// Forty switches that all must be on at once, except that the last needs the first off again.
+pub(crate) fn hopeless() -> Vec<Mutation> {
     let mut mutations = Vec::new();
     let mut all = String::new();
     for at in 0..40 {
@@ -327,7 +326,12 @@ fn f28_a_hopeless_search_ends_and_says_so() {
     mutations.push(mutation("m/GOAL", "/goal:>1", &all, "", 1));
     mutations.push(mutation("m/LAST", "/last:>1", "/goal=1", "", 1));
     mutations.push(mutation("m/SPOIL", "/last:1>2 /goal:1>", "/s00=off", "", 1));
-    let graph = graph(mutations);
+    mutations
+}
+
+#[test]
+fn f28_a_hopeless_search_ends_and_says_so() {
+    let graph = graph(hopeless());
     let plan = graph.plan(&Values::default(), &texts("/last=2 /goal=1"));
     let Plan::NoPath(no_path) = plan else {
         panic!("{plan:?}")
