@@ -22,7 +22,7 @@ pub(crate) enum Command {
     List(list::ListArgs),
     /// Show all values of nodes: intent (Cfg) beside observation (Dsc)
     Show(show::ShowArgs),
-    /// Set values, groups: all nodes of the set or none
+    /// Set values, groups, the parent: all nodes of the set or none
     Set(set::SetArgs),
     /// Unset values: "don't care" from then on
     Unset(set::UnsetArgs),

@@ -53,7 +53,7 @@ pub(crate) struct SetArgs {
     /// Take the nodes out of this group
     #[arg(long, value_name = "GROUP")]
     remove_group: Vec<String>,
-    /// Put the nodes below this one, which serves and mutates them from then on; the head's own name: below the head itself
+    /// Put the nodes below this one (the head's own name: below the head itself); their agents join again, and nothing is switched
     #[arg(long, value_name = "NODE", add = complete::nodes())]
     parent: Option<String>,
     #[command(flatten)]
