@@ -16,6 +16,7 @@ mod groups;
 mod guard;
 mod heal;
 mod ledger;
+mod look;
 mod mass;
 mod others;
 mod permits;

@@ -1,6 +1,6 @@
 //! What must be durable before it counts: one commit under way, everything else waits for the next (group commit).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Engine;
@@ -282,13 +282,7 @@ impl Engine {
             self.dirty.extend(self.runtimes.keys());
             return;
         }
-        let (old, new) = (&before.groups, &self.frozen.groups);
-        let turned = old.keys().chain(new.keys());
-        let turned = turned.filter(|group| old.contains_key(*group) != new.contains_key(*group));
-        let members: BTreeSet<NodeId> = turned
-            .flat_map(|group| self.rails.groups.members(group))
-            .collect();
-        for member in members {
+        for member in self.rails.groups.concerned(before, &self.frozen) {
             self.push_cfg(member);
             self.dirty.insert(member);
         }

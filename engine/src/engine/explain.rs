@@ -1,10 +1,12 @@
 //! Reports: what the planner says of a node, and what the engine is doing about it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Engine;
 use super::guard::{FROZEN_HOLD, Guard, OTHER_NODES};
 use super::heal::carries_out;
+use super::others::View;
 use super::rails::Rails;
 use super::reboot::{is_asked, wanted, way_back};
 use crate::mutation::path::{Plan, PlanResult};
@@ -15,7 +17,7 @@ use crate::state::{Frozen, Node, NodeId, NodeName, Values, core};
 use crate::time::Instant;
 
 /// Kind of the hold of a job.
-const BUSY_HOLD: &str = "busy";
+pub(super) const BUSY_HOLD: &str = "busy";
 
 /// The holds that reach what somebody else carries out.
 const HOLDS_OF_OTHERS: [&str; 2] = [FROZEN_HOLD, OTHER_NODES];
@@ -26,6 +28,8 @@ pub(super) struct Standing<'a> {
     pub(super) confirmed: bool,
     pub(super) silent_since: Option<Instant>,
     pub(super) progress: Option<&'a Progress>,
+    /// Other nodes as a write would leave them.
+    pub(super) staged: Option<&'a BTreeMap<NodeId, Option<Node>>>,
     /// What is frozen beyond single nodes.
     pub(super) frozen: &'a Frozen,
     /// The guard rails that look beyond one node.
@@ -63,9 +67,10 @@ impl Engine {
         if after_job.is_some() && report.holds.iter().all(|hold| hold.kind != BUSY_HOLD) {
             report.holds.insert(0, job_hold(&node.name));
         }
-        if let (true, Some(end)) = (report.holds.is_empty(), self.withheld_end(id)) {
+        let end = self.rails.withheld_end(node, &runtime.plan, self.graph());
+        if let (true, Some(end)) = (report.holds.is_empty(), end) {
             // What the node is on its way to is not let through yet, so it was not told.
-            report.holds = self.holds(id, &end, now);
+            report.holds = self.holds(id, &end.id, now);
         }
         if let Some(parked) = progress.parked() {
             report.outcome = Outcome::Parked;
@@ -163,14 +168,11 @@ impl Engine {
             confirmed: runtime.confirmed,
             silent_since: runtime.silent_since,
             progress: Some(&runtime.progress),
+            staged: None,
             frozen: &self.frozen,
             rails: &self.rails,
         };
-        let mut holds = self.holds_of(&standing, declared, now);
-        if !carries_out(id == self.config.me, declared) {
-            holds.retain(|hold| HOLDS_OF_OTHERS.contains(&hold.kind));
-        }
-        holds
+        self.holds_of(&standing, declared, now)
     }
 
     /// What keeps this mutation from firing, on a node that is, or would be, like this.
@@ -180,15 +182,16 @@ impl Engine {
         declared: &Mutation,
         now: Instant,
     ) -> Vec<Hold> {
-        let mut view = self.guard_view();
-        view.now = now;
         let guard = Guard {
-            engine: view,
+            engine: self.guard_view().at(now),
             node: standing.node,
             confirmed: standing.confirmed,
             silent_since: standing.silent_since,
             rails: standing.rails,
-            others: self.others_view(),
+            others: View {
+                staged: standing.staged,
+                ..self.others_view()
+            },
             frozen: standing.frozen,
         };
         let mut holds: Vec<Hold> = guard
@@ -209,6 +212,9 @@ impl Engine {
                 ),
                 lifted_by: format!("time, or krakenctl node retry {}", standing.node.name),
             });
+        }
+        if !carries_out(standing.node.id == self.config.me, declared) {
+            holds.retain(|hold| HOLDS_OF_OTHERS.contains(&hold.kind));
         }
         holds
     }

@@ -352,6 +352,11 @@ impl Governor {
         Some((gate, place.0))
     }
 
+    /// The gate at which `node` waits.
+    pub(super) fn waits_at(&self, node: NodeId) -> Option<&Gate> {
+        self.waiting.get(&node).map(|(gate, _)| gate)
+    }
+
     /// How many stand before `node` at the gate where it waits.
     pub(super) fn ahead(&self, node: NodeId) -> usize {
         let Some((gate, place)) = self.waiting.get(&node) else {

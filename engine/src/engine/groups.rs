@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::state::NodeId;
+use crate::state::{Frozen, NodeId};
 
 /// Members of all groups.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,14 @@ impl Groups {
     /// The members of `group`, ordered by id.
     pub(super) fn members(&self, group: &str) -> impl Iterator<Item = NodeId> {
         self.members.get(group).into_iter().flatten().copied()
+    }
+
+    /// The members of groups that were frozen or thawed.
+    pub(super) fn concerned(&self, before: &Frozen, after: &Frozen) -> BTreeSet<NodeId> {
+        let (old, new) = (&before.groups, &after.groups);
+        let turned = old.keys().chain(new.keys());
+        let turned = turned.filter(|group| old.contains_key(*group) != new.contains_key(*group));
+        turned.flat_map(|group| self.members(group)).collect()
     }
 
     /// How many nodes `group` has.

@@ -55,6 +55,12 @@ impl GuardView {
     pub(super) fn healing(&self) -> &Healing {
         &self.healing
     }
+
+    /// At another instant.
+    pub(super) fn at(mut self, now: Instant) -> Self {
+        self.now = now;
+        self
+    }
 }
 
 impl Engine {

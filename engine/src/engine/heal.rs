@@ -1,15 +1,12 @@
 //! Nodes on their paths: plan, hold or fire, time out (DESIGN 3). The rules of one path are in `mutation::progress`, the guard rails in
 //! `guard`, which is asked before an intent is logged and again at the instant of firing.
 
-use std::sync::Arc;
-
 use super::commit::Then;
-use super::guard::{Guard, OTHER_NODES, waits_at};
-use super::others;
-use super::{Engine, Role, Runtime, reboot};
+use super::guard::Guard;
+use super::look::Look;
+use super::{Engine, Role, others};
 use crate::event::{CommitError, Event, Fire, MutationEvent, Output, Record};
-use crate::mutation::path::Plan;
-use crate::mutation::progress::{Action, Current, Phase, View, timeout_text};
+use crate::mutation::progress::{Action, Current, Phase, timeout_text};
 use crate::mutation::{Mutation, MutationId};
 use crate::state::{Change, NodeId, Value, core};
 
@@ -31,92 +28,38 @@ impl Engine {
         let (Some(node), Some(runtime)) = (self.tree.get(id), self.runtimes.get_mut(&id)) else {
             return;
         };
-        let Runtime {
-            progress,
-            plan,
-            confirmed,
-            silent_since,
-            goes_on,
-            told_parked,
-        } = runtime;
-        let under_way = progress.currents().iter().map(|current| &current.mutation);
-        let before = goes_on.then(|| Arc::clone(plan));
-        let before = before.as_ref().map(|plan| &plan.goal);
-        *plan = self
-            .planner
-            .plan_on(&node.dsc, &reboot::wanted(&node.cfg), under_way, before);
-        *goes_on = before.is_some_and(|goal| plan.goal == *goal);
+        runtime.plan_anew(&mut self.planner, node);
         let own = id == self.config.me;
         let was_parked = self.rails.parked.contains(&id);
-        let (mut wake, mut gate, mut kinds) = (None, None, Vec::new());
         let guard = Guard {
             engine: view,
             node,
-            confirmed: *confirmed,
-            silent_since: *silent_since,
+            confirmed: runtime.confirmed,
+            silent_since: runtime.silent_since,
             rails: &self.rails,
             others: others::View {
                 me: self.config.me,
                 tree: &self.tree,
+                staged: None,
                 graph: self.planner.graph(),
                 groups: &self.rails.groups,
             },
             frozen: &self.frozen,
         };
-        let actions = progress.advance(
-            &View {
-                plan,
-                graph: self.planner.graph(),
-                dsc: &node.dsc,
-                healing: view.healing(),
-                now,
-            },
-            |mutation| carries_out(own, mutation),
-            |mutation| {
-                let held = guard.holds(mutation);
-                wake = held.iter().filter_map(|held| held.until).chain(wake).min();
-                if gate.is_none() {
-                    gate = waits_at(&held);
-                } else if waits_at(&held).is_some() {
-                    // It stands at one gate only; the other one is looked at again in a while.
-                    wake = wake.into_iter().chain([now + view.healing().backoff]).min();
-                }
-                kinds.extend(held.iter().map(|held| held.hold.kind));
-                held.is_empty()
-            },
-        );
-        let mut currents = progress.currents().iter();
-        *goes_on &= currents.any(|current| current.phase == Phase::Fired);
-        let to_tell = progress.is_untold() || progress.parked().is_some() != *told_parked;
-        let asked = guard.asked(plan, own);
-        for waits_at in asked.waits.values() {
-            kinds.push(OTHER_NODES);
-            if gate.is_none() {
-                gate = Some(waits_at.clone());
-            } else if gate.as_ref() != Some(waits_at) {
-                wake = wake.into_iter().chain([now + view.healing().backoff]).min();
-            }
-        }
-        if plan
-            .ready()
-            .any(|ready| progress.backs_off_until(ready, now).is_some())
-        {
-            kinds.push("backoff");
-        }
+        let Look {
+            actions,
+            asked,
+            gate,
+            kinds,
+            wake,
+            settled,
+            was_off,
+        } = guard.look(runtime, own);
+        let progress = &runtime.progress;
+        let to_tell = progress.is_untold() || progress.parked().is_some() != runtime.told_parked;
         let goes_on = was_parked && progress.parked().is_none();
-        let on_its_way = matches!(plan.plan, Plan::Path(_)) && progress.parked().is_none();
-        let reboots = reboot::is_asked(&node.cfg);
-        let was_off = reboots && node.dsc.text(core::PHYS_STATE) == Some(core::POWER_OFF);
-        let settled = !on_its_way && progress.currents().is_empty() && !was_off;
-        let wake = [wake, progress.next_timeout(plan, view.healing(), now)]
-            .into_iter()
-            .flatten()
-            .min();
         if let Some(gate) = gate {
-            // Looked at again for another reason, it keeps its place.
-            let since = waited.as_ref().filter(|(at, _)| *at == gate);
-            let since = since.map_or(now, |(_, since)| *since);
-            self.rails.governor.wait(gate, node, since);
+            self.rails.wait(gate, node, waited.as_ref(), now);
         }
         self.rails.note_held(id, kinds);
         if to_tell {
@@ -243,6 +186,7 @@ impl Engine {
             others: others::View {
                 me: self.config.me,
                 tree: &self.tree,
+                staged: None,
                 graph: self.planner.graph(),
                 groups: &self.rails.groups,
             },

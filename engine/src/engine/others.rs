@@ -35,6 +35,8 @@ enum Subject {
 pub(super) struct View<'a> {
     pub(super) me: NodeId,
     pub(super) tree: &'a Tree,
+    /// Nodes that a write would leave otherwise than in the tree; `None`: gone.
+    pub(super) staged: Option<&'a BTreeMap<NodeId, Option<Node>>>,
     pub(super) graph: &'a MutationGraph,
     pub(super) groups: &'a Groups,
 }
@@ -46,7 +48,14 @@ pub(super) struct OthersIndex {
     unmet: BTreeMap<OthersKey, BTreeSet<NodeId>>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    fn node(&self, id: NodeId) -> Option<&'a Node> {
+        match self.staged.and_then(|staged| staged.get(&id)) {
+            Some(node) => node.as_ref(),
+            None => self.tree.get(id),
+        }
+    }
+
     fn fulfils(&self, node: &Node, condition: &Condition) -> bool {
         let url = condition.url.as_str();
         if node.id == self.me && url == core::RUN_STATE {
@@ -61,7 +70,7 @@ impl View<'_> {
     }
 
     pub(super) fn name(&self, id: NodeId) -> String {
-        let node = self.tree.get(id);
+        let node = self.node(id);
         node.map_or_else(|| id.to_string(), |node| node.name.to_string())
     }
 }
@@ -83,7 +92,7 @@ impl OthersIndex {
                 continue;
             };
             let fails = |id: &NodeId| {
-                let node = view.tree.get(*id);
+                let node = view.node(*id);
                 node.is_some_and(|node| !view.fulfils(node, &key.condition))
             };
             unmet.extend(view.groups.members(group).filter(fails));
@@ -93,7 +102,7 @@ impl OthersIndex {
     /// A node came, went, or changed. True when a condition holds for others than before.
     pub(super) fn changed(&mut self, id: NodeId, view: View<'_>) -> bool {
         let mut turned = false;
-        let node = view.tree.get(id);
+        let node = view.node(id);
         for (key, unmet) in &mut self.unmet {
             let Subject::Group(group) = &key.subject else {
                 continue;
@@ -126,7 +135,7 @@ impl OthersIndex {
     /// Whether those who wait for a condition should try again.
     pub(super) fn opening(&self, key: &OthersKey, view: View<'_>) -> Opening {
         match &key.subject {
-            Subject::Node(id) => match view.tree.get(*id) {
+            Subject::Node(id) => match view.node(*id) {
                 Some(node) if !view.fulfils(node, &key.condition) => Opening::Shut,
                 _ => Opening::Open,
             },
@@ -153,7 +162,7 @@ impl OthersIndex {
         let wanted = wanted(&key.condition);
         let (text, lifted_by) = match &key.subject {
             Subject::Node(id) => {
-                let parent = view.tree.get(*id)?;
+                let parent = view.node(*id)?;
                 if view.fulfils(parent, &key.condition) {
                     return None;
                 }

@@ -115,8 +115,27 @@ impl Rails {
         opens.min()
     }
 
+    /// Lets a node wait at a gate; one that is looked at again for another reason keeps its place.
+    pub(super) fn wait(
+        &mut self,
+        gate: Gate,
+        node: &Node,
+        waited: Option<&(Gate, Instant)>,
+        now: Instant,
+    ) {
+        let since = waited.filter(|(at, _)| *at == gate);
+        let since = since.map_or(now, |(_, since)| *since);
+        self.governor.wait(gate, node, since);
+    }
+
+    /// The next one who waits at a gate that is open.
+    pub(super) fn next_in_line(&self, view: View<'_>, now: Instant) -> Option<NodeId> {
+        self.governor
+            .next_in_line(|gate| self.opening(gate, view, now))
+    }
+
     /// Forgets a node that is gone.
-    fn forget(&mut self, node: &Node, now: Instant) {
+    pub(super) fn forget(&mut self, node: &Node, now: Instant) {
         self.governor.leave(node.id);
         self.governor.release(node.id);
         self.breakers.forget(node.id, now);
@@ -224,6 +243,7 @@ impl Engine {
         View {
             me: self.config.me,
             tree: &self.tree,
+            staged: None,
             graph: self.planner.graph(),
             groups: &self.rails.groups,
         }
@@ -252,6 +272,7 @@ impl Engine {
         let view = View {
             me: self.config.me,
             tree: &self.tree,
+            staged: None,
             graph: self.planner.graph(),
             groups: &self.rails.groups,
         };
@@ -265,6 +286,7 @@ impl Engine {
         let view = View {
             me: self.config.me,
             tree: &self.tree,
+            staged: None,
             graph: &graph,
             groups: &self.rails.groups,
         };
@@ -348,15 +370,12 @@ impl Engine {
         let view = View {
             me: self.config.me,
             tree: &self.tree,
+            staged: None,
             graph: self.planner.graph(),
             groups: &self.rails.groups,
         };
         let now = self.now;
-        let rails = &self.rails;
-        match rails
-            .governor
-            .next_in_line(|gate| rails.opening(gate, view, now))
-        {
+        match self.rails.next_in_line(view, now) {
             Some(node) => {
                 self.rails.governor.leave(node);
                 self.woken += 1;

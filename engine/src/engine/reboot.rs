@@ -18,10 +18,11 @@ use super::Engine;
 use super::commit::OWN_REQUEST;
 use super::discover;
 use super::governor::Gate;
+use super::rails::Rails;
 use crate::event::{Write, WriteOp};
-use crate::mutation::MutationId;
 use crate::mutation::graph::MutationGraph;
 use crate::mutation::path::{Plan, PlanResult};
+use crate::mutation::{Mutation, MutationId};
 use crate::state::{Change, Node, NodeId, StateUrl, Value, Values, core};
 use crate::time::Instant;
 
@@ -90,41 +91,55 @@ pub(super) fn way_back(
     }
 }
 
-impl Engine {
+impl Rails {
     /// The disruptive mutation at whose end a node would drain itself, if the governor has not let it through: the node is not told to.
     ///
     /// A node that drains has stopped its image long before its power is cut, so it needs its slot before that.
-    pub(super) fn withheld_end(&self, id: NodeId) -> Option<MutationId> {
-        let end = self.runtimes.get(&id)?.plan.end_of_drain()?;
-        let (node, end) = (self.tree.get(id)?, self.mutation(end)?);
-        (!self.rails.governor.has_passed(node, end)).then(|| end.id.clone())
+    pub(super) fn withheld_end<'g>(
+        &self,
+        node: &Node,
+        plan: &PlanResult,
+        graph: &'g MutationGraph,
+    ) -> Option<&'g Mutation> {
+        let end = graph.mutation(plan.end_of_drain()?)?;
+        (!self.governor.has_passed(node, end)).then_some(end)
     }
 
+    /// Lets a node through for its drain, or lets it wait where it waited before; whether it may begin just now.
+    pub(super) fn let_drain(
+        &mut self,
+        node: &Node,
+        plan: &PlanResult,
+        graph: &MutationGraph,
+        waited: Option<(Gate, Instant)>,
+        now: Instant,
+    ) -> bool {
+        let Some(end) = self.withheld_end(node, plan, graph) else {
+            return false;
+        };
+        if let Some((gate, _)) = self.governor.refusal(node, end, self, now) {
+            self.wait(gate, node, waited.as_ref(), now);
+            self.note_held(node.id, vec!["governor"]);
+            return false;
+        }
+        self.governor.pass(node, end, now);
+        self.governor.fired(node.id, &end.id);
+        true
+    }
+}
+
+impl Engine {
     /// Lets a node begin its drain, or lets it wait for its slot at the gate where it waited before.
     pub(super) fn let_drain(&mut self, id: NodeId, waited: Option<(Gate, Instant)>) {
-        let Some(end) = self.withheld_end(id) else {
+        let (Some(node), Some(runtime)) = (self.tree.get(id), self.runtimes.get(&id)) else {
             return;
         };
-        let (Some(node), Some(end)) = (self.tree.get(id), self.planner.graph().mutation(&end))
-        else {
-            return;
-        };
-        match self
+        let graph = self.planner.graph();
+        if self
             .rails
-            .governor
-            .refusal(node, end, &self.rails, self.now)
+            .let_drain(node, &runtime.plan, graph, waited, self.now)
         {
-            Some((gate, _)) => {
-                let since = waited.filter(|(at, _)| *at == gate);
-                let since = since.map_or(self.now, |(_, since)| since);
-                self.rails.governor.wait(gate, node, since);
-                self.rails.note_held(id, vec!["governor"]);
-            }
-            None => {
-                self.rails.governor.pass(node, end, self.now);
-                self.rails.governor.fired(id, &end.id);
-                self.push_cfg(id);
-            }
+            self.push_cfg(id);
         }
     }
 

@@ -31,45 +31,96 @@ impl Crowd {
         }
     }
 
-    /// How long all of them take to carry out `steps`, if one takes `one`.
+    /// How many of them come to which gate when they carry out `steps`.
+    fn gates<'m>(&self, steps: impl Iterator<Item = &'m Mutation>) -> BTreeMap<Gate, usize> {
+        let mut gates = BTreeMap::new();
+        for step in steps {
+            gates.insert(Gate::Mutation(step.id.clone()), self.nodes);
+            if switches_on(&step.mutates) {
+                gates.insert(Gate::PowerOn, self.nodes);
+            }
+            if step.disruptive {
+                gates.insert(Gate::Cluster, self.nodes);
+                let groups = self.in_groups.iter();
+                gates.extend(
+                    groups.map(|(group, count)| (Gate::Group(group.as_str().into()), *count)),
+                );
+            }
+        }
+        gates
+    }
+}
+
+/// What has to pass one gate.
+#[derive(Default)]
+struct Load {
+    nodes: usize,
+    /// What the slowest takes.
+    longest: Duration,
+    /// What all take, one after the other.
+    work: Duration,
+}
+
+/// All who go at the same time and meet at gates.
+#[derive(Default)]
+pub(super) struct Crowds {
+    loads: BTreeMap<Gate, Load>,
+}
+
+impl Crowds {
+    /// A crowd that carries out `steps`; one of it takes `one`.
+    pub(super) fn add<'m>(
+        &mut self,
+        crowd: &Crowd,
+        steps: impl Iterator<Item = &'m Mutation>,
+        one: Duration,
+    ) {
+        for (gate, nodes) in crowd.gates(steps) {
+            let load = self.loads.entry(gate).or_default();
+            load.nodes += nodes;
+            load.longest = load.longest.max(one);
+            load.work = load.work.saturating_add(times(one, nodes));
+        }
+    }
+
+    /// How long all of one of the crowds take, while the others go, too.
     pub(super) fn takes<'m>(
         &self,
+        crowd: &Crowd,
         governor: &Governor,
         sizes: &dyn Sizes,
         steps: impl Iterator<Item = &'m Mutation>,
         one: Duration,
     ) -> Duration {
         let mut all = one;
-        let mut behind = |gate: &Gate, nodes: usize| {
-            let Some(limit) = governor.limit_of(gate) else {
-                return;
+        for gate in crowd.gates(steps).into_keys() {
+            let Some(load) = self.loads.get(&gate) else {
+                continue;
             };
-            let last = nodes.saturating_sub(1);
+            let before = load.nodes.saturating_sub(1);
+            if gate == Gate::PowerOn {
+                all = all.max(one.saturating_add(times(governor.power_on_gap(), before)));
+            }
+            let Some(limit) = governor.limit_of(&gate) else {
+                continue;
+            };
             if let Some(at_once) = limit.at_once {
-                let waves = nodes.div_ceil(at_once.max(1) as usize);
-                all = all.max(times(one, waves));
+                all = all.max(load.behind(at_once.max(1)));
             }
-            if let Some(rate) = limit.rate(sizes.behind(gate)) {
-                let minutes = times(MINUTE, last / rate.max(1));
-                all = all.max(one.saturating_add(minutes));
-            }
-        };
-        let mut gaps = Duration::ZERO;
-        let mut is_disruptive = false;
-        for step in steps {
-            behind(&Gate::Mutation(step.id.clone()), self.nodes);
-            is_disruptive |= step.disruptive;
-            if switches_on(&step.mutates) {
-                gaps = times(governor.power_on_gap(), self.nodes.saturating_sub(1));
+            if let Some(rate) = limit.rate(sizes.behind(&gate)) {
+                all = all.max(one.saturating_add(times(MINUTE, before / rate.max(1))));
             }
         }
-        if is_disruptive {
-            behind(&Gate::Cluster, self.nodes);
-            for (group, nodes) in &self.in_groups {
-                behind(&Gate::Group(group.as_str().into()), *nodes);
-            }
-        }
-        all.max(one.saturating_add(gaps))
+        all
+    }
+}
+
+impl Load {
+    /// How long it takes with so many at once, each beginning as soon as there is a slot: two bounds, the better one.
+    fn behind(&self, at_once: u32) -> Duration {
+        let waves = times(self.longest, self.nodes.div_ceil(at_once as usize));
+        let others = self.work.saturating_sub(self.longest) / at_once;
+        waves.min(others.saturating_add(self.longest))
     }
 }
 

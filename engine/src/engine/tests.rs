@@ -4,7 +4,7 @@ mod extensions;
 mod faults;
 mod firing;
 mod follow;
-mod freeze;
+pub(super) mod freeze;
 mod full_disk;
 mod head;
 mod permits;

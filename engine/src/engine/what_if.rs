@@ -1,30 +1,33 @@
 //! What a write would lead to, without making it (DESIGN 3, "Explain"): the plan that every node would follow, nodes with equal plans
 //! together, and what would hold them.
 //!
-//! A pure question: the writes are staged as a real one would be, and the staged nodes are planned by a planner of its own, so nothing of the
-//! engine can change. Without operations it tells the present plans. Leaves out what only time tells: discoveries on the way may re-plan.
+//! A pure question: the writes are staged as a real one would be, and played to copies of the guard rails and of the nodes, see [`rehearsal`], so
+//! nothing of the engine can change. Without operations it tells the present plans. Leaves out what only time tells: discoveries on the way may
+//! re-plan, and whom a limit lets through first of those that come to a later step.
 
 mod lift;
+mod rehearsal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) use self::lift::kind as kind_of_lift;
 
-use super::explain::{Standing, after_job, all_of};
+use self::rehearsal::{Rehearsal, Rehearsed};
+use super::explain::{BUSY_HOLD, Standing, after_job, all_of};
 use super::rails::Rails;
 use super::reboot::{WayBack, is_asked, way_back};
-use super::stage::Stage;
-use super::stagger::Crowd;
-use super::{Again, Engine, Runtime};
+use super::stage::{Stage, Staged};
+use super::stagger::{Crowd, Crowds};
+use super::{Again, Engine};
 use crate::event::{WriteError, WriteOp};
 use crate::history::{self, Cells};
 use crate::mutation::estimate::{Estimate, TimeEstimate};
 use crate::mutation::path::{PlanResult, Planner};
-use crate::mutation::progress::{Action, Phase, View};
+use crate::mutation::progress::Phase;
 use crate::mutation::report::{Hold, Outcome, Report, ReportStep};
 use crate::mutation::{Mutation, MutationId};
-use crate::state::{Frozen, Node, NodeId, NodeName, Values};
+use crate::state::{Node, NodeId, NodeName};
 use crate::time::Instant;
 
 /// Stands for a node's name in the texts of [`GroupHold`].
@@ -59,7 +62,7 @@ pub struct PlanGroup {
     pub interrupts: Vec<MutationId>,
     /// What each of them would take.
     pub estimate: Estimate,
-    /// How long all of them together would take: limits may let them go one after the other.
+    /// How long all of them together would take, while the other groups go, too: limits may let them go one after the other.
     pub all: Option<TimeEstimate>,
     /// Nodes with a running job among those whose plan has a disruptive step.
     pub busy: Vec<NodeName>,
@@ -130,236 +133,123 @@ impl Engine {
             names.extend(parents.map(|node| (node.id, node.name.clone())));
             (changes, names)
         };
-        let staged = stage.finish();
-        let mut groups = Groups::new(self, &staged.frozen, &self.rails, now);
-        let mut order: BTreeMap<&NodeName, NodeId> = BTreeMap::new();
-        let untouched = nodes.iter().filter_map(|node| self.tree.get(*node));
-        let untouched = untouched.filter(|node| !staged.touched.contains_key(&node.id));
-        for node in untouched.chain(staged.touched.values().flatten()) {
-            order.insert(&node.name, node.id);
-        }
-        for id in order.into_values() {
-            match staged.touched.get(&id) {
-                Some(Some(node)) => groups.add_written(node),
-                Some(None) => {}
-                None => groups.add_present(id),
-            }
-        }
+        let Staged {
+            touched, frozen, ..
+        } = stage.finish();
+        let mut rehearsal = Rehearsal::new(self, &frozen, self.rails.clone(), now);
+        rehearsal.write(touched);
+        rehearsal.play();
+        let touched = rehearsal.staged().keys().copied();
+        let about = nodes.iter().copied().chain(touched);
+        let about: Vec<NodeId> = about.collect();
         Ok(WhatIf {
             revision: self.revision,
             changes,
             names,
             lifts: Vec::new(),
-            groups: groups.finish(),
+            groups: Groups::of(&rehearsal, about),
         })
     }
 
-    /// What would follow if these nodes were told to go on. What that lifts for others, such as a mass failure, is not told.
+    /// What would follow if these nodes were told to go on.
     pub fn what_if_again(&self, how: Again, nodes: &[NodeId], now: Instant) -> WhatIf {
-        let nodes = nodes.iter().filter_map(|node| self.tree.get(*node));
-        let order: BTreeMap<&NodeName, NodeId> = nodes.map(|node| (&node.name, node.id)).collect();
-        let mut groups = Groups::new(self, &self.frozen, &self.rails, now);
-        for id in order.into_values() {
-            groups.add_again(id, how);
+        let mut rehearsal = Rehearsal::new(self, &self.frozen, self.rails.clone(), now);
+        for id in nodes {
+            rehearsal.again(*id, how);
         }
+        rehearsal.play();
         WhatIf {
             revision: self.revision,
-            groups: groups.finish(),
+            groups: Groups::of(&rehearsal, nodes.iter().copied()),
             ..WhatIf::default()
         }
     }
-
-    /// Dsc as it is once a new Cfg has counted: without what can no longer be known.
-    fn dsc_after_cfg(&self, node: &Node) -> Option<Values> {
-        let forgotten = self.forgotten_by_cfg(node);
-        if forgotten.is_empty() {
-            return None;
-        }
-        let mut dsc = node.dsc.clone();
-        super::discover::apply(self.graph(), &mut dsc, &node.cfg, forgotten);
-        Some(dsc)
-    }
 }
 
-struct Groups<'e> {
-    engine: &'e Engine,
+struct Groups<'r, 'e> {
+    rehearsal: &'r Rehearsal<'e>,
     planner: Planner,
-    frozen: &'e Frozen,
-    rails: &'e Rails,
-    now: Instant,
+    /// The guard rails as nodes would find them that come to a later step, if all came now: each that passes takes its slots there.
+    later: Rails,
     making: Vec<Making>,
     /// Where nodes with this very plan and manner go: equal plans of one class are one value, so most nodes need no comparison.
     known: BTreeMap<(*const PlanResult, Manner), usize>,
 }
 
-impl<'e> Groups<'e> {
-    fn new(engine: &'e Engine, frozen: &'e Frozen, rails: &'e Rails, now: Instant) -> Self {
-        Self {
-            engine,
-            planner: Planner::new(Arc::clone(engine.planner.graph())),
-            frozen,
-            rails,
-            now,
+impl<'r, 'e> Groups<'r, 'e> {
+    /// The nodes, as far as they would be there, by what they would do.
+    fn of(rehearsal: &'r Rehearsal<'e>, nodes: impl IntoIterator<Item = NodeId>) -> Vec<PlanGroup> {
+        let mut groups = Self {
+            rehearsal,
+            planner: Planner::new(Arc::clone(rehearsal.engine.planner.graph())),
+            later: rehearsal.rails.clone(),
             making: Vec::new(),
             known: BTreeMap::new(),
-        }
-    }
-
-    /// A node that nothing is written to.
-    fn add_present(&mut self, id: NodeId) {
-        let engine = self.engine;
-        if let (Some(node), Some(runtime)) = (engine.tree.get(id), engine.runtimes.get(&id)) {
-            let plan = Arc::clone(&runtime.plan);
-            self.add(node, &node.dsc, plan, runtime, Vec::new());
-        }
-    }
-
-    /// A node that is told to go on.
-    fn add_again(&mut self, id: NodeId, how: Again) {
-        let engine = self.engine;
-        let (Some(node), Some(runtime)) = (engine.tree.get(id), engine.runtimes.get(&id)) else {
-            return;
         };
-        let mut runtime = runtime.clone();
-        runtime.again(how);
-        if how == Again::Release && !node.last_known.dsc.is_empty() {
-            let mut node = node.clone();
-            node.last_known.dsc = Values::default();
-            self.add_changed(&node, &node.dsc, runtime);
-        } else {
-            self.add_changed(node, &node.dsc, runtime);
+        let nodes = nodes.into_iter().filter_map(|id| rehearsal.node(id));
+        let order: BTreeMap<&NodeName, &Node> = nodes.map(|node| (&node.name, node)).collect();
+        for node in order.into_values() {
+            groups.add(node);
         }
+        groups.finish()
     }
 
-    /// A node as a write would leave it. The write forgets its attempts, and stops what is no longer wanted.
-    fn add_written(&mut self, node: &Node) {
-        let engine = self.engine;
-        let new_dsc = engine.dsc_after_cfg(node);
-        let dsc = new_dsc.as_ref().unwrap_or(&node.dsc);
-        let mut runtime = engine.runtimes.get(&node.id).cloned().unwrap_or_default();
-        runtime.again(Again::Retry);
-        self.add_changed(node, dsc, runtime);
-    }
-
-    /// A node that would be planned anew, for something of it changes.
-    fn add_changed(&mut self, node: &Node, dsc: &Values, mut runtime: Runtime) {
-        let engine = self.engine;
-        let progress = &mut runtime.progress;
-        let under_way = progress.currents().iter().map(|current| &current.mutation);
-        let before = runtime.goes_on.then_some(&runtime.plan.goal);
-        let plan = self
-            .planner
-            .plan_on(dsc, &super::reboot::wanted(&node.cfg), under_way, before);
-        let own = node.id == engine.config.me;
-        let view = View {
-            plan: &plan,
-            graph: engine.graph(),
-            dsc,
-            healing: &engine.config.healing,
-            now: self.now,
-        };
-        let ours = |mutation: &Mutation| super::heal::carries_out(own, mutation);
-        let actions = progress.advance(&view, ours, |_| false);
-        let stopped = actions.into_iter().filter_map(|action| match action {
-            Action::Stop(current) if current.phase == Phase::Fired => Some(current.mutation),
-            _ => None,
-        });
-        let stopped: Vec<MutationId> = stopped.collect();
-        self.add(node, dsc, plan, &runtime, stopped);
-    }
-
-    fn add(
-        &mut self,
-        node: &Node,
-        dsc: &Values,
-        plan: Arc<PlanResult>,
-        runtime: &Runtime,
-        interrupts: Vec<MutationId>,
-    ) {
-        let (engine, progress) = (self.engine, &runtime.progress);
+    fn add(&mut self, node: &Node) {
+        let rehearsal = self.rehearsal;
+        let rehearsed = rehearsal.rehearsed(node.id);
+        let (runtime, progress) = (&rehearsed.runtime, &rehearsed.runtime.progress);
         let currents = progress.currents().iter();
         let running = currents.filter(|current| current.phase != Phase::Intent);
         let manner = Manner {
             parked: progress.parked().map(str::to_owned),
             running: running.map(|current| current.mutation.clone()).collect(),
-            interrupts,
-            back: self.way_back(node, dsc, &plan),
+            interrupts: rehearsed.interrupts.clone(),
+            back: self.way_back(node, &runtime.plan),
         };
-        let index = self.group_of(node, dsc, plan, manner);
+        let index = self.group_of(node, Arc::clone(&runtime.plan), manner);
         let making = &mut self.making[index];
         making.nodes.push(node.name.clone());
-        making.crowd.add(node, &engine.rails.governor);
+        making.crowd.add(node, &rehearsal.rails.governor);
         if node.is_busy() && making.report.steps.iter().any(|step| step.disruptive) {
             making.busy.push(node.name.clone());
         }
-        let standing = Standing {
-            node,
-            confirmed: runtime.confirmed,
-            silent_since: runtime.silent_since,
-            progress: Some(progress),
-            frozen: self.frozen,
-            rails: self.rails,
-        };
-        let steps: Vec<(usize, &Mutation)> = making
-            .report
-            .steps
-            .iter()
-            .enumerate()
-            .filter(|(_, step)| !step.in_flight)
-            .filter_map(|(at, step)| Some((at, engine.mutation(&step.mutation)?)))
-            .collect();
-        let mut met: Vec<Hold> = Vec::new();
-        let first = steps.first().map(|(_, mutation)| *mutation);
-        for (at, mutation) in steps {
-            for hold in engine.holds_of(&standing, mutation, self.now) {
-                if at == 0 && met.is_empty() {
-                    making.held_at_once += 1;
-                }
-                if !met.contains(&hold) {
-                    met.push(hold.clone());
-                    note_hold(&mut making.holds, hold, &mutation.id, &node.name);
-                }
-            }
-        }
-        if let (true, Some(first)) = (making.after_job, first) {
+        let mut met = met(rehearsal, &mut self.later, node, &rehearsed, &making.report);
+        if making.after_job && met.now.iter().all(|(hold, _)| hold.kind != BUSY_HOLD) {
+            let first = making.report.steps.first();
             let hold = super::explain::job_hold(&node.name);
-            if met.iter().all(|other| other.kind != hold.kind) {
-                note_hold(&mut making.holds, hold, &first.id, &node.name);
-            }
+            let first = first.map(|step| (hold, step.mutation.clone()));
+            met.now.extend(first);
+        }
+        if !met.now.is_empty() && !rehearsed.moves {
+            making.held_at_once += 1;
+        }
+        for (hold, mutation) in met.now.into_iter().chain(met.later) {
+            note_hold(&mut making.holds, hold, &mutation, &node.name);
         }
     }
 
     /// The way that a busy node without one will have once its job has ended.
-    fn after_job(
-        &mut self,
-        node: &Node,
-        dsc: &Values,
-        plan: &PlanResult,
-    ) -> Option<Arc<PlanResult>> {
+    fn after_job(&mut self, node: &Node, plan: &PlanResult) -> Option<Arc<PlanResult>> {
         let planner = &mut self.planner;
-        after_job(plan, dsc, &node.cfg, |dsc, cfg| planner.plan(dsc, cfg))
-    }
-
-    /// The way back of a node that is to reboot.
-    fn way_back(&mut self, node: &Node, dsc: &Values, plan: &PlanResult) -> WayBack {
-        if !is_asked(&node.cfg) {
-            return WayBack::default();
-        }
-        let later = self.after_job(node, dsc, plan);
-        let (graph, planner) = (self.engine.graph(), &mut self.planner);
-        let plan = later.as_deref().unwrap_or(plan);
-        way_back(graph, &node.cfg, dsc, plan, |dsc, cfg| {
+        after_job(plan, &node.dsc, &node.cfg, |dsc, cfg| {
             planner.plan(dsc, cfg)
         })
     }
 
-    fn group_of(
-        &mut self,
-        node: &Node,
-        dsc: &Values,
-        plan: Arc<PlanResult>,
-        manner: Manner,
-    ) -> usize {
+    /// The way back of a node that is to reboot.
+    fn way_back(&mut self, node: &Node, plan: &PlanResult) -> WayBack {
+        if !is_asked(&node.cfg) {
+            return WayBack::default();
+        }
+        let later = self.after_job(node, plan);
+        let (graph, planner) = (self.rehearsal.engine.graph(), &mut self.planner);
+        let plan = later.as_deref().unwrap_or(plan);
+        way_back(graph, &node.cfg, &node.dsc, plan, |dsc, cfg| {
+            planner.plan(dsc, cfg)
+        })
+    }
+
+    fn group_of(&mut self, node: &Node, plan: Arc<PlanResult>, manner: Manner) -> usize {
         let key = (Arc::as_ptr(&plan), manner);
         if let Some(index) = self.known.get(&key) {
             return *index;
@@ -371,9 +261,9 @@ impl<'e> Groups<'e> {
         };
         let known = self.making.iter().position(alike);
         let index = known.unwrap_or_else(|| {
-            let after_job = self.after_job(node, dsc, &plan);
+            let after_job = self.after_job(node, &plan);
             let shown = after_job.as_ref().unwrap_or(&plan);
-            let report = self.report(node, dsc, shown, &key.1);
+            let report = self.report(node, shown, &key.1);
             self.making.push(Making {
                 after_job: after_job.is_some(),
                 plan: Arc::clone(&plan),
@@ -391,16 +281,17 @@ impl<'e> Groups<'e> {
         index
     }
 
-    fn report(&self, node: &Node, dsc: &Values, plan: &PlanResult, manner: &Manner) -> Report {
-        let graph = self.engine.graph();
-        let mut report = Report::of_plan(node.id, node.name.clone(), plan, graph, dsc);
+    fn report(&self, node: &Node, plan: &PlanResult, manner: &Manner) -> Report {
+        let engine = self.rehearsal.engine;
+        let graph = engine.graph();
+        let mut report = Report::of_plan(node.id, node.name.clone(), plan, graph, &node.dsc);
         report.lead_with(&manner.running, graph);
         for step in &mut report.steps {
             step.in_flight = manner.running.contains(&step.mutation);
         }
         report.back = ReportStep::of_way(&manner.back.steps, graph);
         report.reason = all_of([manner.back.reason.clone(), report.reason]);
-        report.measure(&self.engine.costs.measured);
+        report.measure(&engine.costs.measured);
         if let Some(parked) = &manner.parked {
             report.outcome = Outcome::Parked;
             report.reason = parked.clone();
@@ -409,19 +300,30 @@ impl<'e> Groups<'e> {
     }
 
     fn finish(self) -> Vec<PlanGroup> {
-        let engine = self.engine;
+        let engine = self.rehearsal.engine;
+        let rails = &self.rehearsal.rails;
+        let steps = |report: &Report| -> Vec<&'e Mutation> {
+            let steps = report.steps.iter().chain(&report.back);
+            let steps = steps.filter_map(|step| engine.mutation(&step.mutation));
+            steps.collect()
+        };
+        let mut crowds = Crowds::default();
+        for making in &self.making {
+            if let Some(one) = making.report.estimate().time {
+                let steps = steps(&making.report).into_iter();
+                crowds.add(&making.crowd, steps, one.time);
+            }
+        }
         let groups = self.making.into_iter().map(|making| {
             let mut report = making.report;
-            let all_held = making.after_job || making.held_at_once == making.nodes.len();
+            let all_held = making.held_at_once == making.nodes.len();
             if report.outcome == Outcome::Path && all_held {
                 report.outcome = Outcome::Held;
             }
             let estimate = report.estimate();
             let all = estimate.time.map(|one| {
-                let steps = report.steps.iter().chain(&report.back);
-                let steps = steps.filter_map(|step| engine.mutation(&step.mutation));
-                let (rails, crowd) = (&engine.rails, &making.crowd);
-                let time = crowd.takes(&rails.governor, rails, steps, one.time);
+                let (steps, governor) = (steps(&report).into_iter(), &rails.governor);
+                let time = crowds.takes(&making.crowd, governor, rails, steps, one.time);
                 TimeEstimate { time, ..one }
             });
             PlanGroup {
@@ -436,6 +338,73 @@ impl<'e> Groups<'e> {
         });
         groups.collect()
     }
+}
+
+/// What keeps a node from firing, and the first mutation that it keeps.
+#[derive(Default)]
+struct Met {
+    /// Its next steps.
+    now: Vec<(Hold, MutationId)>,
+    /// Steps behind them.
+    later: Vec<(Hold, MutationId)>,
+}
+
+/// What a node meets. It passes on its later steps.
+fn met(
+    rehearsal: &Rehearsal<'_>,
+    later: &mut Rails,
+    node: &Node,
+    rehearsed: &Rehearsed,
+    report: &Report,
+) -> Met {
+    let (engine, now) = (rehearsal.engine, rehearsal.now);
+    let (runtime, graph) = (&rehearsed.runtime, engine.graph());
+    let end = rehearsal.rails.withheld_end(node, &runtime.plan, graph);
+    let holds = |rails: &Rails, mutation: &Mutation| {
+        let standing = Standing {
+            node,
+            confirmed: runtime.confirmed,
+            silent_since: runtime.silent_since,
+            progress: Some(&runtime.progress),
+            staged: Some(rehearsal.staged()),
+            frozen: rehearsal.frozen,
+            rails,
+        };
+        engine.holds_of(&standing, mutation, now)
+    };
+    let is_ours = |step: &ReportStep| {
+        let mut currents = runtime.progress.currents().iter();
+        currents.any(|current| current.mutation == step.mutation && current.phase != Phase::Awaited)
+    };
+    let steps = report.steps.iter().filter(|step| !is_ours(step));
+    let steps = steps.filter_map(|step| Some((step, graph.mutation(&step.mutation)?)));
+    let mut met = Met::default();
+    later.governor.leave(node.id);
+    for (step, mutation) in steps {
+        let is_next = step.after.is_empty();
+        let is_end = end.is_some_and(|end| end.id == mutation.id);
+        let rails = if is_next || is_end {
+            &rehearsal.rails
+        } else {
+            &*later
+        };
+        for hold in holds(rails, mutation) {
+            let mut told = met.now.iter().chain(&met.later);
+            if told.all(|(known, _)| *known != hold) {
+                let at = if is_next || is_end && met.now.is_empty() {
+                    &mut met.now
+                } else {
+                    &mut met.later
+                };
+                at.push((hold, mutation.id.clone()));
+            }
+        }
+        let governor = &later.governor;
+        if !is_next && governor.refusal(node, mutation, later, now).is_none() {
+            later.governor.pass(node, mutation, now);
+        }
+    }
+    met
 }
 
 /// Puts a hold with those of the same words.

@@ -33,7 +33,9 @@ fn check(limits: Limits, count: u8, steps: &[Mutation], seconds: u64) {
         crowd.add(&node, &governor);
     }
     let one = Duration::from_secs(30);
-    let takes = crowd.takes(&governor, &Size(100), steps.iter(), one);
+    let mut crowds = Crowds::default();
+    crowds.add(&crowd, steps.iter(), one);
+    let takes = crowds.takes(&crowd, &governor, &Size(100), steps.iter(), one);
     assert_eq!(takes, Duration::from_secs(seconds));
 }
 
@@ -86,4 +88,31 @@ fn machines_are_switched_on_one_after_the_other() {
         ..Limits::default()
     };
     check(limits, 11, &[power("POWER_ON", false)], 50);
+}
+
+#[test]
+fn crowds_share_the_limits_that_they_meet_at() {
+    let mut governor = Governor::default();
+    governor.limit(Limits {
+        cluster: limit(2, 0),
+        power_on_gap: Duration::from_secs(2),
+        ..Limits::default()
+    });
+    let off = [power("POWER_OFF", true)];
+    let off_and_on = [power("POWER_OFF", true), power("POWER_ON", false)];
+    let seconds = Duration::from_secs;
+    // Five that go off in ten seconds, and four that come back after a minute.
+    let (five, four) = [5, 4]
+        .map(|nodes| Crowd {
+            nodes,
+            ..Crowd::default()
+        })
+        .into();
+    let mut crowds = Crowds::default();
+    crowds.add(&five, off.iter(), seconds(10));
+    let takes = |crowds: &Crowds| crowds.takes(&five, &governor, &Size(9), off.iter(), seconds(10));
+    assert_eq!(takes(&crowds), seconds(30));
+    crowds.add(&four, off_and_on.iter(), seconds(60));
+    // 290 seconds of work for two slots, of which the last minute may begin when all else is done.
+    assert_eq!(takes(&crowds), seconds(175));
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::state::{Freezer, MAX_FROZEN_GROUPS};
 
-fn freeze(group: &str, frozen: bool) -> WriteOp {
+pub(in crate::engine) fn freeze(group: &str, frozen: bool) -> WriteOp {
     let by = Freezer {
         by: "alice".into(),
         reason: "cooling failed".into(),
@@ -14,7 +14,7 @@ fn freeze(group: &str, frozen: bool) -> WriteOp {
     }
 }
 
-fn groups(n: u8, add: &[&str], remove: &[&str]) -> WriteOp {
+pub(in crate::engine) fn groups(n: u8, add: &[&str], remove: &[&str]) -> WriteOp {
     let all = |groups: &[&str]| groups.iter().map(|group| (*group).to_owned()).collect();
     WriteOp::Groups {
         node: id(n),

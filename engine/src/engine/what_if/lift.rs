@@ -1,7 +1,8 @@
 //! What would follow if an operator lifted a guard rail of the whole cluster: who waits there, and what they would do, or wait for, then.
 //!
-//! Plans stay as they are, for guard rails hold firings only; the rail is lifted in a copy of all of them.
+//! Plans stay as they are, for guard rails hold firings only; the rail is lifted in a copy of all of them, where those who wait go on.
 
+use super::rehearsal::Rehearsal;
 use super::{Groups, WhatIf, note_hold};
 use crate::engine::explain::Standing;
 use crate::engine::{Engine, Runtime};
@@ -18,13 +19,14 @@ impl Engine {
         let mut rails = self.rails.clone();
         let rail = rails.words(lift);
         rails.lift(lift);
-        let mut groups = Groups::new(self, &self.frozen, &rails, now);
-        let mut lifts = Vec::new();
+        let mut rehearsal = Rehearsal::new(self, &self.frozen, rails, now);
+        rehearsal.play();
+        let (mut lifts, mut waiting) = (Vec::new(), Vec::new());
         if let Some(rail) = rail {
             for node in self.tree.iter_by_name() {
                 if let Some((mutation, hold)) = self.held_by(node, lift, now) {
                     note_hold(&mut lifts, hold, &mutation, &node.name);
-                    groups.add_present(node.id);
+                    waiting.push(node.id);
                 }
             }
             if lifts.is_empty() {
@@ -34,7 +36,7 @@ impl Engine {
         WhatIf {
             revision: self.revision,
             lifts,
-            groups: groups.finish(),
+            groups: Groups::of(&rehearsal, waiting),
             ..WhatIf::default()
         }
     }
@@ -47,6 +49,7 @@ impl Engine {
             confirmed: runtime.confirmed,
             silent_since: runtime.silent_since,
             progress: Some(&runtime.progress),
+            staged: None,
             frozen: &self.frozen,
             rails: &self.rails,
         };

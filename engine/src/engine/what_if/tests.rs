@@ -1,55 +1,28 @@
-//! A dry run changes nothing and tells what the write then does, for random trees and writes; and what it says in plain cases.
+//! What a dry run says in plain cases; [`properties`] has the random ones.
 
+mod properties;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use proptest::prelude::*;
-
 use super::*;
+use crate::engine::tests::freeze::groups;
 use crate::engine::tests::{Head, change, id};
-use crate::engine::{Guards, Runtime};
-use crate::event::Input;
+use crate::engine::{Guards, Limit, Limits};
 use crate::history::Cell;
 use crate::state::{Change, Value};
-
-/// Everything of an engine that anybody can notice, as text.
-fn seen(engine: &Engine) -> String {
-    let runtimes = engine.runtimes.iter().map(|(id, runtime)| {
-        let Runtime {
-            progress,
-            plan,
-            confirmed,
-            silent_since,
-            goes_on,
-            ..
-        } = runtime;
-        (
-            *id,
-            format!("{progress:?} {plan:?} {confirmed} {silent_since:?} {goes_on}"),
-        )
-    });
-    let runtimes: Vec<_> = runtimes.collect();
-    let nodes: Vec<&Node> = engine.tree.iter().collect();
-    let counters = (
-        engine.revision,
-        engine.frozen.clone(),
-        engine.last_attempt,
-        engine.frozen_revision,
-        engine.now,
-    );
-    let plans = engine.planner.searches();
-    format!(
-        "{nodes:?} {counters:?} {runtimes:?} {:?} {:?} {:?} {:?} {plans}",
-        engine.costs,
-        engine.dirty,
-        engine.timers.next(),
-        engine.outputs
-    )
-}
 
 fn set(n: u8, texts: &[&str]) -> WriteOp {
     WriteOp::Set {
         node: id(n),
         changes: texts.iter().map(|text| change(text)).collect(),
+    }
+}
+
+fn reboot(n: u8) -> WriteOp {
+    WriteOp::Set {
+        node: id(n),
+        changes: vec![Change::set("/Reboot".parse().unwrap(), Value::Bool(true))],
     }
 }
 
@@ -159,10 +132,6 @@ fn a_reboot_is_told_with_its_way_back() {
         },
         ..Guards::default()
     });
-    let reboot = |n| WriteOp::Set {
-        node: id(n),
-        changes: vec![Change::set("/Reboot".parse().unwrap(), Value::Bool(true))],
-    };
     let up = ["/PhysState=POWER_ON", "/pxe/state=INIT", "/RunState=SYNC"];
     // Two that come back into sync, one that is to be on, one that stays off, one with a job, one that is off.
     for (n, cfg) in [
@@ -208,11 +177,11 @@ fn a_reboot_is_told_with_its_way_back() {
     assert_eq!(
         told.collect::<Vec<_>>(),
         [
-            // Six steps of at most ten seconds; one after the other.
-            ("n1,n2".into(), off.clone(), sync.clone(), 60, 120, (1, 1)),
-            ("n3".into(), off.clone(), on.clone(), 30, 30, (1, 1)),
-            ("n4".into(), off.clone(), String::new(), 20, 20, (1, 0)),
-            ("n5".into(), off, sync, 60, 60, (1, 1)),
+            // Steps of at most ten seconds; with one slot, everybody's time adds up.
+            ("n1,n2".into(), off.clone(), sync.clone(), 60, 230, (1, 1)),
+            ("n3".into(), off.clone(), on.clone(), 30, 230, (1, 1)),
+            ("n4".into(), off.clone(), String::new(), 20, 230, (1, 0)),
+            ("n5".into(), off, sync, 60, 230, (1, 1)),
             ("n6".into(), vec![], on, 10, 10, (0, 1)),
         ]
     );
@@ -241,6 +210,79 @@ fn a_reboot_is_told_with_its_way_back() {
     );
     let report = head.engine.report(id(1), head.now).unwrap();
     assert!(report.back.is_empty(), "{report}");
+}
+
+/// The first of them take the slots that hold the others.
+#[test]
+fn holds_are_those_that_the_nodes_will_meet() {
+    let off = |nodes: std::ops::RangeInclusive<u8>| -> Vec<WriteOp> {
+        let nodes = nodes.map(|n| set(n, &["/PhysState=POWER_OFF"]));
+        nodes.collect()
+    };
+    let on = |limits, count| {
+        let mut head = Head::new();
+        let guards = Guards {
+            limits,
+            ..Guards::default()
+        };
+        head.engine.set_guards(guards);
+        for n in 1..=count {
+            head.add(n, &[]);
+            head.write(vec![groups(n, &["rack"], &[])]).unwrap();
+            head.discover(n, &["/PhysState=POWER_ON"]);
+        }
+        head
+    };
+    let mut limits = Limits::default();
+    limits.cluster.percent_per_minute = Some(27);
+    let head = on(limits, 100);
+    let what = head.engine.what_if(&off(1..=100), &[], head.now).unwrap();
+    let group = &what.groups[0];
+    let held: BTreeSet<&NodeName> = group.holds.iter().flat_map(|hold| &hold.nodes).collect();
+    assert_eq!((what.groups.len(), held.len()), (1, 73));
+    assert_eq!(group.report.outcome, Outcome::Path);
+
+    let mut limits = Limits::default();
+    let rack = Limit {
+        at_once: Some(1),
+        ..Limit::default()
+    };
+    limits.groups.insert("rack".into(), rack);
+    let mut head = on(limits, 8);
+    let what = head.engine.what_if(&off(3..=8), &[], head.now).unwrap();
+    let held = what.groups[0].holds.iter().flat_map(|hold| &hold.nodes);
+    assert_eq!(
+        held.map(NodeName::as_str).collect::<Vec<_>>(),
+        ["n4", "n5", "n6", "n7", "n8"]
+    );
+    // Two groups go through one gate: a node of the second stands behind the first.
+    head.discover(8, &["/PhysState=PHYS_HANG"]);
+    let what = head.engine.what_if(&off(7..=8), &[], head.now).unwrap();
+    let told = what.groups.iter().map(|group| {
+        (
+            nodes(&group.nodes),
+            group.holds.len(),
+            group.all.unwrap().time.as_secs(),
+        )
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [("n7".into(), 0, 20), ("n8".into(), 1, 20)]
+    );
+    // A node that goes its way lets the next in line take its place.
+    head.write(off(7..=8)).unwrap();
+    let what = head
+        .engine
+        .what_if(&[set(7, &["/PhysState=POWER_ON"])], &[id(8)], head.now)
+        .unwrap();
+    let told = what
+        .groups
+        .iter()
+        .map(|group| (nodes(&group.nodes), group.holds.len()));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [("n7".into(), 0), ("n8".into(), 0)]
+    );
 }
 
 #[test]
@@ -380,181 +422,22 @@ fn nodes_of_one_class_share_a_search() {
         head.add(n, &[]);
     }
     let ops: Vec<WriteOp> = (1..=100).map(|n| set(n, &["/RunState=SYNC"])).collect();
-    let mut groups = Groups::new(
+    let mut rehearsal = Rehearsal::new(
         &head.engine,
         &head.engine.frozen,
-        &head.engine.rails,
+        head.engine.rails.clone(),
         head.now,
     );
-    for op in &ops {
+    let touched = ops.iter().map(|op| {
         let WriteOp::Set { node, changes } = op else {
             unreachable!()
         };
         let mut node = head.engine.tree.get(*node).unwrap().clone();
         node.cfg.apply(changes.iter().cloned());
-        groups.add_written(&node);
-    }
-    assert_eq!((groups.planner.searches(), groups.making.len()), (1, 1));
-}
-
-const VALUES: [&str; 12] = [
-    "/PhysState=",
-    "/PhysState=POWER_OFF",
-    "/PhysState=POWER_ON",
-    "/PhysState=PHYS_HANG",
-    "/RunState=",
-    "/RunState=INIT",
-    "/RunState=SYNC",
-    "/pxe/state=",
-    "/pxe/state=WAIT",
-    "/pxe/state=INIT",
-    "/Busy=BUSY",
-    "/Busy=",
-];
-
-#[derive(Clone, Debug)]
-enum Deed {
-    Discover(u8, usize),
-    Set(u8, usize),
-    Freeze(u8, bool),
-    FreezeAll(bool),
-    Delete(u8),
-    Add(u8, usize),
-    Sleep(u64),
-    Obey,
-}
-
-fn any_deed() -> impl Strategy<Value = Deed> {
-    let value = 0..VALUES.len();
-    prop_oneof![
-        4 => (1..5_u8, value.clone()).prop_map(|(n, at)| Deed::Discover(n, at)),
-        4 => (1..5_u8, 0..10_usize).prop_map(|(n, at)| Deed::Set(n, at)),
-        1 => (1..5_u8, any::<bool>()).prop_map(|(n, frozen)| Deed::Freeze(n, frozen)),
-        1 => any::<bool>().prop_map(Deed::FreezeAll),
-        1 => (1..5_u8).prop_map(Deed::Delete),
-        1 => (1..7_u8, value).prop_map(|(n, at)| Deed::Add(n, at)),
-        1 => (1..40_u64).prop_map(Deed::Sleep),
-        1 => Just(Deed::Obey),
-    ]
-}
-
-impl Deed {
-    fn as_op(&self) -> Option<WriteOp> {
-        match self {
-            Self::Set(n, at) => Some(set(*n, &[VALUES[*at]])),
-            Self::Freeze(n, frozen) => Some(WriteOp::Freeze {
-                node: id(*n),
-                frozen: *frozen,
-            }),
-            Self::FreezeAll(frozen) => Some(WriteOp::FreezeCluster(*frozen)),
-            Self::Delete(n) => Some(WriteOp::Delete(id(*n))),
-            Self::Add(n, at) => {
-                let mut node = Node::new(id(*n), format!("n{n}").parse().unwrap(), None);
-                node.cfg.apply([change(VALUES[*at])]);
-                Some(WriteOp::Add(Box::new(node)))
-            }
-            Self::Discover(..) | Self::Sleep(_) | Self::Obey => None,
-        }
-    }
-
-    fn act(&self, head: &mut Head) {
-        match self {
-            Self::Discover(n, at) => head.discover(*n, &[VALUES[*at]]),
-            Self::Sleep(seconds) => head.sleep(*seconds),
-            Self::Obey => {
-                head.obey();
-            }
-            // A write that is refused is as good a case as one that is not.
-            deed => drop(deed.as_op().map(|op| head.write(vec![op]))),
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    #[test]
-    fn a_dry_run_changes_nothing_and_comes_true(
-        past in prop::collection::vec(any_deed(), 0..20),
-        deeds in prop::collection::vec(any_deed(), 1..6),
-    ) {
-        let mut head = Head::new();
-        for n in 1..=4 {
-            head.add(n, &[]);
-        }
-        past.iter().for_each(|deed| deed.act(&mut head));
-        let ops: Vec<WriteOp> = deeds.iter().filter_map(Deed::as_op).collect();
-        prop_assume!(!ops.is_empty());
-        let all: Vec<NodeId> = (1..=6).map(id).collect();
-
-        let before = seen(&head.engine);
-        let what = head.engine.what_if(&ops, &all, head.now);
-        prop_assert_eq!(&seen(&head.engine), &before);
-        // Asked twice, answered alike.
-        prop_assert_eq!(&head.engine.what_if(&ops, &all, head.now), &what);
-
-        head.interrupted.clear();
-        let really = head.write(ops);
-        let what = match (what, really) {
-            (Ok(what), Ok(_)) => what,
-            (what, really) => {
-                prop_assert_eq!(what.err(), really.err());
-                return Ok(());
-            }
-        };
-        let planned: usize = what.groups.iter().map(|group| group.nodes.len()).sum();
-        prop_assert_eq!(planned, head.engine.tree.len() - 1);
-        let mut interrupts = 0;
-        for group in &what.groups {
-            interrupts += group.interrupts.len() * group.nodes.len();
-            for name in &group.nodes {
-                let node = head.engine.tree.by_name(name).unwrap().id;
-                let report = head.engine.report(node, head.now).unwrap();
-                let real: Vec<String> = report.steps.iter().map(|step| step.mutation.to_string()).collect();
-                prop_assert_eq!((name, steps(group)), (name, real));
-                if matches!(group.report.outcome, Outcome::NoPath | Outcome::Converged) {
-                    prop_assert_eq!((group.report.outcome, &group.report.reason), (report.outcome, &report.reason));
-                }
-            }
-        }
-        // A deleted node's running step is interrupted, too, and has no plan to be told with.
-        prop_assert!(head.interrupted.len() >= interrupts);
-        for (cell, (_, is)) in &what.changes {
-            prop_assert_eq!(&cell.get(&head.engine.tree, &head.engine.frozen), is);
-        }
-    }
-    #[test]
-    fn a_dry_run_of_a_retry_or_release_changes_nothing_and_comes_true(
-        past in prop::collection::vec(any_deed(), 0..30),
-        release in any::<bool>(),
-        chosen in prop::collection::btree_set(1..5_u8, 1..4),
-    ) {
-        let mut head = Head::new();
-        for n in 1..=4 {
-            head.add(n, &[]);
-        }
-        for deed in &past {
-            deed.act(&mut head);
-            head.let_fail("no answer");
-        }
-        let nodes: Vec<NodeId> = chosen.into_iter().map(id).collect();
-        let how = if release { Again::Release } else { Again::Retry };
-
-        let before = seen(&head.engine);
-        let what = head.engine.what_if_again(how, &nodes, head.now);
-        prop_assert_eq!(&seen(&head.engine), &before);
-
-        head.input(if release { Input::Release(nodes) } else { Input::Retry(nodes) });
-        for group in &what.groups {
-            for name in &group.nodes {
-                let node = head.engine.tree.by_name(name).unwrap().id;
-                let report = head.engine.report(node, head.now).unwrap();
-                let real: Vec<String> = report.steps.iter().map(|step| step.mutation.to_string()).collect();
-                prop_assert_eq!((name, steps(group)), (name, real));
-                if matches!(group.report.outcome, Outcome::Held | Outcome::NoPath | Outcome::Converged | Outcome::Parked) {
-                    prop_assert_eq!((name, group.report.outcome), (name, report.outcome));
-                }
-            }
-        }
-    }
+        (node.id, Some(node))
+    });
+    rehearsal.write(touched.collect());
+    rehearsal.play();
+    let groups = Groups::of(&rehearsal, (1..=100).map(id));
+    assert_eq!((rehearsal.planner.searches(), groups.len()), (1, 1));
 }
