@@ -2,8 +2,8 @@
 //!
 //! A value counts as reached when the node's Dsc shows it. Values that no mutation changes are waited for only where the node reports
 //! them (an image's name while an image runs); the others hold from the moment they are written. A node fails when the head says twice in a row that
-//! it cannot go on (no path, parked), when somebody else sets another value meanwhile, or when it is deleted; it may recover until
-//! the wait ends.
+//! it cannot go on (no path, parked), when somebody else sets another value meanwhile, when the write was on trial and is taken back, or when it is
+//! deleted; it may recover until the wait ends.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +41,8 @@ struct Entry {
     reason: String,
     strikes: u8,
     announced: bool,
+    /// Its Cfg is not what was set: the reason says why, and stays.
+    overwritten: bool,
 }
 
 /// All nodes that are waited for.
@@ -49,6 +51,7 @@ pub(crate) struct Waiting {
     goals: Vec<Goal>,
     nodes: BTreeMap<String, Entry>,
     counts: Counts,
+    trial_is_over: bool,
 }
 
 /// How many nodes stand where.
@@ -80,6 +83,7 @@ impl Waiting {
             reason: String::new(),
             strikes: 0,
             announced: false,
+            overwritten: false,
         };
         let nodes: BTreeMap<String, Entry> = nodes
             .into_iter()
@@ -92,7 +96,17 @@ impl Waiting {
                 ..Counts::default()
             },
             nodes,
+            trial_is_over: false,
         }
+    }
+
+    /// The write was on trial, and its time is over: the head takes back what was not confirmed.
+    pub(crate) fn end_trial(&mut self) {
+        self.trial_is_over = true;
+    }
+
+    pub(crate) fn is_trial_over(&self) -> bool {
+        self.trial_is_over
     }
 
     /// Looks at one node again after something changed. Returns true when it is done for the first time.
@@ -101,7 +115,7 @@ impl Waiting {
             return false;
         };
         let before = entry.standing;
-        entry.look(name, &self.goals, mirror);
+        entry.look(name, &self.goals, mirror, self.trial_is_over);
         let after = entry.standing;
         let first = after == Standing::Done && !std::mem::replace(&mut entry.announced, true);
         self.counts.shift(before, after);
@@ -195,7 +209,7 @@ impl Counts {
 }
 
 impl Entry {
-    fn look(&mut self, name: &str, goals: &[Goal], mirror: &Mirror) {
+    fn look(&mut self, name: &str, goals: &[Goal], mirror: &Mirror, trial_is_over: bool) {
         let Some(seen) = mirror.get(name) else {
             if mirror.is_synced() {
                 self.fail("it was deleted".to_owned());
@@ -206,9 +220,17 @@ impl Entry {
             .iter()
             .find(|goal| seen.cfg.get(&goal.url) != Some(&goal.value));
         if let Some(goal) = other {
-            self.fail(format!("somebody else has set {} since", goal.url));
+            if self.overwritten {
+                return;
+            }
+            self.overwritten = true;
+            self.fail(match trial_is_over {
+                true => format!("the trial ended, and {} is as it was before", goal.url),
+                false => format!("somebody else has set {} since", goal.url),
+            });
             return;
         }
+        self.overwritten = false;
         let missing = goals.iter().find(|goal| match seen.dsc.get(&goal.url) {
             Some(known) => *known != goal.value,
             None => goal.mutated,
@@ -238,7 +260,7 @@ impl Entry {
     }
 
     fn handle_report(&mut self, report: &v1::Report) {
-        if self.standing == Standing::Done {
+        if self.standing == Standing::Done || self.overwritten {
             return;
         }
         match report.outcome() {

@@ -242,6 +242,9 @@ pub(crate) struct Written {
     /// Milliseconds since the Unix epoch; absent: the write stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) trial_until_ms: Option<u64>,
+    /// The changes as the head keeps them.
+    #[serde(skip)]
+    pub(crate) kept: Vec<v1::ValueChange>,
 }
 
 impl From<v1::WriteResponse> for Written {
@@ -250,6 +253,7 @@ impl From<v1::WriteResponse> for Written {
             revision: response.revision,
             nodes: response.nodes,
             groups: response.groups,
+            kept: response.kept,
             trial_until_ms: (response.trial_until_ms != 0).then_some(response.trial_until_ms),
         }
     }

@@ -238,7 +238,9 @@ impl AdminService for Admin {
     async fn set_nodes(&self, request: Request<v1::SetNodesRequest>) -> Answer<WriteResponse> {
         let (author, request) = (author(&request), request.into_inner());
         let by = By::new(author, &request, &request.options)?;
-        self.write_once(by, self.set_ops(&request)).await
+        let mut written = self.write_once(by, self.set_ops(&request)).await?;
+        written.get_mut().kept = self.kept(request.changes);
+        Ok(written)
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Self::WatchStream> {

@@ -43,6 +43,14 @@ impl Admin {
         Ok(ops)
     }
 
+    /// The changes of a write that was made, as they are in Cfg.
+    pub(super) fn kept(&self, changes: Vec<v1::ValueChange>) -> Vec<v1::ValueChange> {
+        let schema = self.0.extensions.schema();
+        // They were good a moment ago; if the schema is another one since, nothing is said of them.
+        let written = convert::all_written(&schema, changes).unwrap_or_default();
+        convert::cfg_changes(&schema, &written)
+    }
+
     /// The one node of this name.
     async fn node_called(&self, name: &str) -> Result<NodeId, Status> {
         let wanted: NodeName = name.parse().map_err(convert::invalid)?;

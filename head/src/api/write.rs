@@ -207,6 +207,6 @@ fn response(done: WriteDone, trial_until_ms: u64) -> WriteResponse {
         revision: done.revision,
         nodes: done.nodes.iter().map(ToString::to_string).collect(),
         trial_until_ms,
-        groups: Vec::new(),
+        ..WriteResponse::default()
     }
 }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::v1;
 use serde::Serialize;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
 use crate::connect::Head;
 use crate::exit::{Exit, Failure};
@@ -47,12 +47,12 @@ enum End {
     Interrupted,
 }
 
-/// Waits until each of `names` shows `goals`, and says how it went.
+/// Waits until each of `names` shows `goals`, and says how it went. A write on trial is taken back from `trial_ends` on.
 pub(crate) async fn wait(
     head: Head,
     names: Vec<String>,
     goals: Vec<Goal>,
-    timeout: Duration,
+    (timeout, trial_ends): (Duration, Option<Instant>),
     written: &Written,
     format: Format,
     context: &Context,
@@ -75,6 +75,7 @@ pub(crate) async fn wait(
         tokio::select! {
             biased;
             end = &mut given_up => break end,
+            () = sleep_until(trial_ends.unwrap_or(started)), if trial_ends.is_some() && !waiting.is_trial_over() => waiting.end_trial(),
             _ = ask.tick(), if answers.is_empty() => {
                 let rest: Vec<&str> = waiting.unfinished().collect();
                 let some: Vec<&str> = rest.iter().cycle().skip(asked).take(rest.len().min(ASK_AT_ONCE)).copied().collect();
@@ -139,7 +140,7 @@ async fn given_up(until: Instant) -> End {
     tokio::select! {
         biased;
         Ok(()) = tokio::signal::ctrl_c() => End::Interrupted,
-        () = tokio::time::sleep_until(until) => End::Timeout,
+        () = sleep_until(until) => End::Timeout,
     }
 }
 

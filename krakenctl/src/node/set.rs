@@ -8,6 +8,8 @@ use engine::state::StateUrl;
 use proto::v1;
 use proto::v1::plan_request::Write;
 
+use tokio::time::Instant;
+
 use super::progress;
 use crate::exit::{Exit, Failure};
 use crate::value;
@@ -192,22 +194,20 @@ async fn apply(
         names = approved.await?;
         request.nodes = names::fold(&names);
     }
-    let goals = if how.wait {
-        goals(&mut head, &request.changes).await?
-    } else {
-        Vec::new()
-    };
     write::check_size(&request)?;
+    // Counted from before the write, so that a trial is not over here later than it is there.
+    let trial_ends = how.trial.trial.map(|trial| Instant::now() + trial);
     let written = Written::from(head.set_nodes(request).await?.into_inner());
     if !how.wait {
         written.print(context, how.write.output, verb)?;
         return Ok(Exit::Ok);
     }
+    let goals = goals(&mut head, &written.kept).await?;
     progress::wait(
         head,
         names,
         goals,
-        how.timeout,
+        (how.timeout, trial_ends),
         &written,
         how.write.output,
         context,
@@ -220,11 +220,9 @@ fn is_disruptive(url: &str) -> bool {
     url == "/PhysState" || url == "/RunState" || url.starts_with("/image/")
 }
 
-/// What can be waited for: values that mutations change, or that nodes report.
-async fn goals(
-    head: &mut connect::Head,
-    changes: &[v1::ValueChange],
-) -> Result<Vec<Goal>, Failure> {
+/// What can be waited for: values that mutations change, or that nodes report. `kept` are the changes as the head keeps them: what was typed may be
+/// written in another way, and secrets are not told.
+async fn goals(head: &mut connect::Head, kept: &[v1::ValueChange]) -> Result<Vec<Goal>, Failure> {
     let mutations = head
         .list_mutations(v1::ListMutationsRequest {})
         .await?
@@ -236,7 +234,7 @@ async fn goals(
             .flat_map(|mutation| &mutation.mutates)
             .any(|change| change.url == url)
     };
-    let set = changes
+    let set = kept
         .iter()
         .filter_map(|change| Some((&change.url, change.value.clone()?)));
     Ok(set

@@ -184,3 +184,22 @@ fn what_no_mutation_changes_is_waited_for_where_it_is_reported() {
     world.look();
     assert!(world.waiting.is_over());
 }
+
+#[test]
+fn a_trial_that_ends_is_named_as_such() {
+    let mut world = World::new(&[("/RunState", "SYNC", true)]);
+    world.tell("n1", &[("/RunState", "INIT")], &[]);
+    world.look();
+    world.waiting.end_trial();
+    world.tell("n2", &[], &[]);
+    world.look();
+    let failed = world.waiting.summary().failed;
+    assert_eq!(
+        failed[0].reason, "somebody else has set /RunState since",
+        "that was before"
+    );
+    assert_eq!(
+        failed[1].reason,
+        "the trial ended, and /RunState is as it was before"
+    );
+}

@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) mutations: v1::MutationSet,
     pub(crate) carriers: Vec<v1::Carrier>,
     pub(crate) extensions: Vec<v1::Extension>,
+    /// What becomes of values of these urls, whatever is written; `None`: they are unset, as a zero is.
+    pub(crate) kept: BTreeMap<String, Option<v1::Value>>,
     /// Events of this epoch; number 1 comes first.
     events: Vec<v1::WatchEvent>,
     /// Names of the calls, in order.
@@ -174,12 +176,17 @@ impl FakeHead {
 
     /// A module reports a value.
     pub(crate) fn discover(&self, name: &str, url: &str, value: &str) {
+        self.report(name, change(url, value));
+    }
+
+    /// The same, of any type.
+    pub(crate) fn report(&self, name: &str, change: v1::ValueChange) {
         let mut world = self.world();
         let node = world.nodes.get_mut(name).expect("node");
-        set(node.dsc.get_or_insert_default(), &change(url, value));
+        set(node.dsc.get_or_insert_default(), &change);
         world.event(Kind::Change(v1::NodeChange {
             node_name: name.to_owned(),
-            dsc: vec![change(url, value)],
+            dsc: vec![change],
             ..Default::default()
         }));
         drop(world);
@@ -368,8 +375,8 @@ impl World {
         Ok(Response::new(v1::WriteResponse {
             revision: self.revision,
             nodes,
-            groups: Vec::new(),
             trial_until_ms: if try_ms == 0 { 0 } else { 1_000_000 + try_ms },
+            ..v1::WriteResponse::default()
         }))
     }
 }

@@ -191,3 +191,69 @@ fn another_operator_ends_the_wait_for_a_node() {
         "{run:?}"
     );
 }
+
+/// What is kept is not always what was typed: values of extensions come as text, zeros are unset, secrets are not shown.
+#[test]
+fn what_the_head_made_of_a_value_is_waited_for() {
+    use v1::value::Kind::{FloatValue, IntValue};
+    let head = cluster();
+    let value = |kind| v1::Value { kind: Some(kind) };
+    head.world().kept = [
+        ("/rack/gpu/power_cap", Some(value(IntValue(350)))),
+        ("/rack/grace", Some(value(IntValue(95_000_000_000)))),
+        ("/rack/weight", Some(value(FloatValue(12.5)))),
+        ("/rack/position", None),
+        ("/power/password", Some(text("(secret)"))),
+    ]
+    .map(|(url, kept)| (url.to_owned(), kept))
+    .into();
+    let set = [
+        "node",
+        "set",
+        "n[1-2]",
+        "/rack/gpu/power_cap=350",
+        "/rack/grace=95s",
+        "/rack/weight=12.50",
+        "/rack/position=0",
+        "/power/password=hush",
+        "--wait",
+        "--timeout",
+        "20s",
+    ];
+    let run = head.run(&set).ends(0);
+    assert!(run.out.starts_with("done     n[1-2] (2 nodes)"), "{run:?}");
+    // Reported in the same form, it is compared.
+    let node = |cap| v1::ValueChange {
+        url: "/rack/gpu/power_cap".into(),
+        value: Some(value(IntValue(cap))),
+    };
+    head.report("n1", node(200));
+    let child = head.spawn(&set);
+    head.wait_for_call("explain");
+    head.report("n1", node(350));
+    Run::from(child.wait_with_output().expect("it ends")).ends(0);
+}
+
+#[test]
+fn the_end_of_a_trial_is_no_other_operator() {
+    let head = cluster();
+    let child = head.spawn(&[
+        "node",
+        "set",
+        "n1",
+        "/RunState=SYNC",
+        "--wait",
+        "--try",
+        "200ms",
+    ]);
+    head.wait_for_call("set_nodes");
+    // A head takes it back when its time is over, never before.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    head.run(&["node", "unset", "n1", "/RunState"]).ends(0);
+    let run = Run::from(child.wait_with_output().expect("it ends")).ends(1);
+    assert!(
+        run.out
+            .contains("the trial ended, and /RunState is as it was before"),
+        "{run:?}"
+    );
+}

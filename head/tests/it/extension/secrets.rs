@@ -96,3 +96,38 @@ async fn an_old_secret_stays_one_when_its_field_is_none_any_more() {
     head.terminate();
     private(&rig.path("state"));
 }
+
+/// What a write answers is what Cfg shows, whatever was typed: `node set --wait` looks for it.
+#[tokio::test]
+async fn a_write_tells_what_became_of_its_values() {
+    let rig = Rig::new("");
+    let (_head, mut client) = rig.start().await;
+    extend(&mut client, SITE).await.unwrap();
+    add(&mut client, vec![node("n1", &[])]).await.unwrap();
+    let typed = [
+        ("/site/gpu/power_cap", "350"),
+        ("/site/gpu/grace", "95s"),
+        ("/site/position", "0"),
+        ("/site/rack", "r07"),
+        ("/power/password", OLD),
+    ];
+    let typed = typed.map(|(url, text)| set(url, text)).to_vec();
+    let written = change(&mut client, "n1", typed).await.unwrap();
+    let (set, unset): (Vec<_>, Vec<_>) = written
+        .kept
+        .into_iter()
+        .partition(|change| change.value.is_some());
+    assert_eq!(unset.len(), 1);
+    assert_eq!(unset[0].url, "/site/position");
+    assert_eq!(set.len(), 4);
+    let cfg = list(&mut client, "n1")
+        .await
+        .unwrap()
+        .remove(0)
+        .cfg
+        .unwrap();
+    for one in &set {
+        assert!(cfg.values.contains(one), "{one:?} in {cfg:?}");
+    }
+    assert!(!format!("{set:?}").contains(OLD));
+}

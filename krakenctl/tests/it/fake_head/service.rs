@@ -131,9 +131,17 @@ impl Admin for Service {
             )));
         }
         let names = world.select(&request.nodes)?;
+        let kept = request.changes.iter().map(|change| v1::ValueChange {
+            url: change.url.clone(),
+            value: match world.kept.get(&change.url) {
+                Some(kept) => kept.clone(),
+                None => change.value.clone(),
+            },
+        });
+        let kept: Vec<v1::ValueChange> = kept.collect();
         for name in &names {
             let node = world.nodes.get_mut(name).expect("selected");
-            for change in &request.changes {
+            for change in &kept {
                 set(node.cfg.get_or_insert_default(), change);
             }
             node.groups.extend(request.add_groups.iter().cloned());
@@ -142,12 +150,14 @@ impl Admin for Service {
             node.parent_name = request.parent.clone().unwrap_or_default();
             world.event(Kind::Change(v1::NodeChange {
                 node_name: name.clone(),
-                cfg: request.changes.clone(),
+                cfg: kept.clone(),
                 ..Default::default()
             }));
         }
         self.changed.send_replace(());
-        world.written(names)
+        let mut written = world.written(names)?;
+        written.get_mut().kept = kept;
+        Ok(written)
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchEvent, Status>> + Send>>;
