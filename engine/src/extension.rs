@@ -12,6 +12,7 @@ mod change;
 #[cfg(feature = "schema")]
 mod descriptor;
 mod field;
+mod scrub;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ pub use change::{Declared, Extension, Renumbered, Stranded, stranded_words};
 #[cfg(feature = "schema")]
 pub use descriptor::{DescriptorError, Misfit};
 pub use field::{Field, Format, Kind, parse_duration};
+pub use scrub::without_secrets;
 
 /// All fields of all extensions. Parts of a url that are keys of a map are `*` in the pattern.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -55,9 +57,6 @@ pub enum SchemaError {
 
 /// What a value shows instead of a secret; written back it means "unchanged".
 pub const REDACTED: &str = "(secret)";
-
-/// Shorter secrets are not searched for in texts: every word would have them.
-const MIN_SCRUBBED: usize = 3;
 
 impl Schema {
     /// Adds a field under its pattern, such as `/ipv4/interfaces/*/address`. Returns false when the pattern is taken.
@@ -122,25 +121,6 @@ impl Schema {
             .filter_map(|pattern| values.get_key_value(pattern));
         let is_wild = |url| wild.iter().any(|pattern| matches(pattern, url));
         plain.chain(values.iter().filter(move |(url, _)| is_wild(url)))
-    }
-
-    /// `text` without any secret of `values` in it, if there is one: a module's words may repeat what it was given.
-    pub fn scrubbed(&self, values: &Values, text: &str) -> Option<String> {
-        let mut clean: Option<String> = None;
-        for (_, secret) in self.secrets_of(values) {
-            let items = match secret {
-                Value::List(items) => &items[..],
-                item => std::slice::from_ref(item),
-            };
-            for item in items {
-                let secret = item.to_string();
-                let is = clean.as_deref().unwrap_or(text);
-                if secret.len() >= MIN_SCRUBBED && is.contains(&secret) {
-                    clean = Some(is.replace(&secret, REDACTED));
-                }
-            }
-        }
-        clean
     }
 
     /// All fields by pattern, ordered.

@@ -42,6 +42,7 @@ async fn talk(
     health: HealthReporter,
 ) {
     let (mut at_ping, mut tag) = (AtPing::Answer, String::new());
+    let mut tells = Tells::Nothing;
     let say = |kind| {
         let out = out.clone();
         // The host may be gone.
@@ -52,8 +53,41 @@ async fn talk(
             Some(to_module::Kind::Hello(hello)) => {
                 let config = Config(hello.config.unwrap_or_default());
                 config.tag().clone_into(&mut tag);
-                say(from_module::Kind::Declare(declaration(hello.module, &tag))).await;
+                let declaration = v1::Declaration {
+                    reads: config.reads(),
+                    ..declaration(hello.module, &tag)
+                };
+                say(from_module::Kind::Declare(declaration)).await;
+                if config.misbehaves("tell") {
+                    tells = Tells::Once;
+                }
                 at_ping = misbehave(&config, &out, &health).await;
+            }
+            Some(to_module::Kind::Mutate(mutate)) if !matches!(tells, Tells::Nothing) => {
+                let secret = mutate.cfg.unwrap_or_default().values;
+                let secret = secret.iter().find(|value| value.url.ends_with("password"));
+                let secret = secret.and_then(|value| value.value.as_ref());
+                let text = format!("told {}", secret.map_or("nothing", text_of));
+                eprintln!("stderr: {text}");
+                if let Tells::All = tells {
+                    std::process::exit(1);
+                }
+                tells = Tells::All;
+                for node_id in [Vec::new(), mutate.node_id.clone()] {
+                    say(from_module::Kind::Log(v1::ModuleLog {
+                        level: v1::module_log::Level::Info.into(),
+                        text: text.clone(),
+                        node_id,
+                    }))
+                    .await;
+                }
+                say(from_module::Kind::Failed(v1::MutationFailed {
+                    text,
+                    node_id: mutate.node_id,
+                    mutation: mutate.mutation,
+                    attempt: mutate.attempt,
+                }))
+                .await;
             }
             Some(to_module::Kind::Mutate(mutate)) => {
                 let answer = match mutate.mutation.as_str() {
@@ -96,6 +130,17 @@ struct Config(v1::ModuleConfig);
 impl Config {
     fn get(&self, key: &str) -> &str {
         self.0.values.get(key).map_or("", text_of)
+    }
+
+    fn misbehaves(&self, how: &str) -> bool {
+        let until = self.get("until");
+        self.get("misbehave") == how && !until.is_empty() && !std::path::Path::new(until).exists()
+    }
+
+    /// What it wants to see.
+    fn reads(&self) -> Vec<String> {
+        let reads = self.get("reads");
+        reads.split_whitespace().map(str::to_owned).collect()
     }
 
     /// What nodes are tagged with.
@@ -148,6 +193,13 @@ fn change(url: &str, value: &str) -> v1::ValueChange {
         url: url.into(),
         value: Some(text(value)),
     }
+}
+
+/// What it says of the secrets that it was told: at the first mutation everywhere, at the second with its last breath.
+enum Tells {
+    Nothing,
+    Once,
+    All,
 }
 
 /// What is done when a ping comes.

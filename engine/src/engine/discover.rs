@@ -162,13 +162,10 @@ impl Engine {
 
     /// Texts without the secrets of the node: a module's tool may repeat its own command line.
     fn scrubbed_changes(&self, node: NodeId, mut changes: Vec<Change>) -> Vec<Change> {
-        let Some(cfg) = self.tree.get(node).map(|node| &node.cfg) else {
-            return changes;
-        };
         for change in &mut changes {
             if let Some(Value::Text(text)) = &change.value
                 && !self.schema.is_secret(&change.url)
-                && let Some(clean) = self.schema.scrubbed(cfg, text)
+                && let Some(clean) = self.clean(node, text)
             {
                 change.value = Some(Value::text(clean));
             }
@@ -177,10 +174,13 @@ impl Engine {
     }
 
     /// `text` about a node, without its secrets.
-    pub(super) fn scrubbed(&self, node: NodeId, text: String) -> String {
-        let node = self.tree.get(node);
-        let clean = node.and_then(|node| self.schema.scrubbed(&node.cfg, &text));
-        clean.unwrap_or(text)
+    pub fn scrubbed(&self, node: NodeId, text: String) -> String {
+        self.clean(node, &text).unwrap_or(text)
+    }
+
+    fn clean(&self, node: NodeId, text: &str) -> Option<String> {
+        let node = self.tree.get(node)?;
+        self.schema.scrubbed(&[&node.cfg, &node.dsc], text)
     }
 
     /// Another schema is in force: what no longer fits it is forgotten, what agents reported and it knows is heard, and every child gets what

@@ -124,10 +124,15 @@ fn secrets_are_found_below_maps_and_taken_out_of_words() {
         .collect();
     assert_eq!(found, ["/x/key", "/x/keys/a/value"]);
     assert_eq!(
-        schema.scrubbed(&values, "first, second and third"),
+        schema.scrubbed(&[&values], "first, second and third"),
         Some("(secret), (secret) and third".into())
     );
-    assert_eq!(schema.scrubbed(&values, "third"), None);
+    assert_eq!(schema.scrubbed(&[&values], "third"), None);
+    // One in another does not leave the rest of that one.
+    assert_eq!(
+        without_secrets(["pass", "password9", "ab"], "ab password9 pass"),
+        Some("ab (secret) (secret)".into())
+    );
     let hidden = |url: &str| schema.hides(&url.parse().unwrap());
     assert!(hidden("/x/key") && hidden("/nobody/knows"));
 }

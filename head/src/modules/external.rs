@@ -4,7 +4,7 @@
 //! - `programs`: those of the configuration, which may change while the head runs.
 //! - `keeper`: one task a module: starts it, speaks with it, starts it again.
 //! - `link`, `health`: its socket and what it says of itself; `spawn`, `cgroup`, `processes`: its process, its bounds, and what it uses.
-//! - `status`: how it is doing.
+//! - `status`: how it is doing; `told`: the secrets it knows, which are taken out of what it says.
 //! - [`Services`]: the mutations that start and stop modules, so that they converge as everything else does: `/services/NAME/state`.
 //!
 //! What a module may say is `engine::wire::module`'s business.
@@ -17,6 +17,7 @@ mod processes;
 mod programs;
 mod spawn;
 mod status;
+mod told;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ use self::keeper::{Keeper, Order};
 pub(crate) use self::programs::Reloaded;
 pub(crate) use self::spawn::Confined;
 use self::status::{ERROR, INIT, RUN, STOP, Status};
+use self::told::Told;
 use super::{Declaration, DeclareError, Module, Modules, Reports};
 use crate::config::{ModuleConfig, is_name};
 use crate::extensions::SchemaNow;
@@ -108,6 +110,7 @@ struct Hosted {
     orders: mpsc::Sender<Order>,
     declaration: Mutex<Declaration>,
     status: Mutex<Status>,
+    told: Arc<Told>,
     reports: Reports,
     /// Cancelled when nothing is left of it.
     gone: CancellationToken,
@@ -225,6 +228,7 @@ impl External {
             orders: sender,
             declaration: Mutex::default(),
             status: Mutex::default(),
+            told: Arc::default(),
             reports: self.shared.reports.clone(),
             gone: CancellationToken::new(),
             me: me.clone(),
@@ -340,7 +344,7 @@ impl Hosted {
         };
         {
             let mut status = self.status();
-            status.version = declared.version;
+            status.version = self.told.scrubbed(declared.version);
             status.mutations = declaration.mutations.len();
         }
         let Some(me) = self.me.upgrade() else {

@@ -173,6 +173,8 @@ impl Command {
             Some(template) => Some(fill(Place::Hidden, template)?),
             None => None,
         };
+        // One may be part of another.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Filled {
             argv,
             env,

@@ -164,7 +164,9 @@ impl Shared {
             Ok(news) => {
                 self.note_error(node, &name, program, poll, "").await;
                 if !news.is_empty() {
-                    info!(node = %name, module = program.module, poll = poll.name, found = ?news, "found");
+                    // The engine's event tells the values, without secrets.
+                    let urls: Vec<&str> = news.iter().map(|change| change.url.as_str()).collect();
+                    info!(node = %name, module = program.module, poll = poll.name, found = urls.join(" "), "found");
                     self.discover(node, program, news).await;
                 }
                 true

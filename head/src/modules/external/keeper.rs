@@ -159,7 +159,7 @@ impl Keeper {
                     self.hosted.status().in_a_row = 0;
                     continue;
                 }
-                End::Failed(why) => why,
+                End::Failed(why) => self.hosted.told.scrubbed(why),
             };
             if self.program.is_none() && !self.socket.exists() {
                 info!(
@@ -278,7 +278,8 @@ impl Keeper {
             let _ = std::fs::remove_file(&self.socket);
             let cgroup = self.shared.cgroup(program);
             let limited_by = cgroup.as_ref().map_or("rlimits", |_| "cgroup");
-            match Process::start(program, &self.socket, cgroup) {
+            let told = Arc::clone(&self.hosted.told);
+            match Process::start(program, &self.socket, cgroup, told) {
                 Ok(started) => {
                     let pid = started.pid();
                     info!(module = self.name(), pid, limited_by, "module started");

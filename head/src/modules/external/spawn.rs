@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use super::cgroup::{self, Cgroup};
 use super::processes;
+use super::told::Told;
 use crate::config::{Limits, ModuleConfig};
 
 /// A module has this long to end after SIGTERM.
@@ -35,8 +36,10 @@ const TERM_TIMEOUT: Duration = Duration::from_secs(2);
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(200);
 /// Lines of a module's output a second that are logged; the others are dropped.
 const MAX_LINES: u32 = 20;
-/// Longest line of a module's output that is logged.
+/// Longest line of a module's output that is logged, in characters.
 const MAX_LINE: usize = 512;
+/// Bytes of a line that are read: secrets are found before it is cut, so that none is cut in two.
+const MAX_READ: usize = 4096;
 
 /// `kraken-head module-exec`.
 #[derive(clap::Args)]
@@ -127,6 +130,7 @@ impl Process {
         module: &ModuleConfig,
         socket: &Path,
         cgroup: Option<Cgroup>,
+        told: Arc<Told>,
     ) -> std::io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
@@ -165,6 +169,7 @@ impl Process {
                 module.name.clone(),
                 output,
                 Arc::clone(&last_line),
+                Arc::clone(&told),
             )));
         }
         if let Some(output) = child.stderr.take() {
@@ -172,6 +177,7 @@ impl Process {
                 module.name.clone(),
                 output,
                 Arc::clone(&last_line),
+                Arc::clone(&told),
             )));
         }
         Ok(Self {
@@ -263,8 +269,13 @@ impl Process {
     }
 }
 
-/// Repeats a module's output in the log, cut and free of control characters, not too many lines a second.
-async fn repeat(module: String, output: impl AsyncRead + Unpin, last: Arc<Mutex<String>>) {
+/// Repeats a module's output in the log, cut and free of secrets and control characters, not too many lines a second.
+async fn repeat(
+    module: String,
+    output: impl AsyncRead + Unpin,
+    last: Arc<Mutex<String>>,
+    told: Arc<Told>,
+) {
     let mut reader = BufReader::new(output);
     let (mut second, mut lines, mut line) = (Instant::now(), 0, Vec::new());
     loop {
@@ -273,10 +284,11 @@ async fn repeat(module: String, output: impl AsyncRead + Unpin, last: Arc<Mutex<
             Ok(true) => {}
             Ok(false) | Err(_) => return,
         }
-        let text = String::from_utf8_lossy(&line);
+        let text = told.scrubbed(String::from_utf8_lossy(&line).into_owned());
         let text: String = text
             .trim_end()
             .chars()
+            .take(MAX_LINE)
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
         if text.is_empty() {
@@ -300,7 +312,7 @@ async fn repeat(module: String, output: impl AsyncRead + Unpin, last: Arc<Mutex<
     }
 }
 
-/// The next line, of which at most [`MAX_LINE`] bytes are kept. False at the end.
+/// The next line, of which at most [`MAX_READ`] bytes are kept. False at the end.
 async fn read_line(
     reader: &mut (impl AsyncBufReadExt + Unpin),
     line: &mut Vec<u8>,
@@ -312,7 +324,7 @@ async fn read_line(
         }
         let end = chunk.iter().position(|byte| *byte == b'\n');
         let used = end.map_or(chunk.len(), |at| at + 1);
-        let room = MAX_LINE.saturating_sub(line.len()).min(used);
+        let room = MAX_READ.saturating_sub(line.len()).min(used);
         line.extend_from_slice(&chunk[..room]);
         reader.consume(used);
         if end.is_some() {

@@ -131,3 +131,74 @@ async fn a_write_tells_what_became_of_its_values() {
     }
     assert!(!format!("{set:?}").contains(OLD));
 }
+
+/// A module that was told a secret says it in its log, on its standard error, as the reason of a failure and with its last words.
+#[tokio::test]
+async fn what_a_module_was_told_it_cannot_tell_on() {
+    let rig = Rig::new("");
+    let (program, until) = (crate::modules::example(), rig.path("mended"));
+    rig.configure(&format!(
+        "[log]\nlevel = \"trace\"\n[modules.wild]\ncommand = [{program:?}]\nsecrets = [\"/power/password\"]\n\
+         config = {{ misbehave = \"tell\", reads = \"/power/password\", until = {until:?} }}\n",
+    ));
+    let (head, mut client) = rig.start().await;
+    let watched = client.watch(v1::WatchRequest::default()).await.unwrap();
+    let values = [("/Platform", "tagged"), ("/power/password", OLD)];
+    add(&mut client, vec![node("n1", &values)]).await.unwrap();
+    // Told once more after its failure, it ends.
+    let failed =
+        crate::modules::wait_module(&client, "wild", "has ended", |module| module.failures > 0)
+            .await;
+    let words = "stderr: told (secret)";
+    assert!(failed.last_error.contains(words), "{}", failed.last_error);
+    head.logged("module output").await;
+    let explain = v1::ExplainRequest { nodes: "n1".into() };
+    let explained = format!("{:?}", client.explain(explain).await.unwrap());
+    assert!(explained.contains("told (secret)"), "{explained}");
+    let listed = format!("{:?}", list(&mut client, "").await.unwrap());
+    assert!(listed.contains(words), "{listed}");
+    let mut events = watched.into_inner();
+    let mut seen = String::new();
+    while !seen.contains(words) {
+        seen.push_str(&format!("{:?}", events.message().await.unwrap().unwrap()));
+    }
+    let log = head.log();
+    assert!(log.contains("told (secret)"), "{log}");
+    for (what, said) in [
+        ("explain", &explained),
+        ("nodes", &listed),
+        ("watch", &seen),
+        ("log", &log),
+    ] {
+        assert!(!said.contains(OLD), "{what}: {said}");
+    }
+}
+
+/// A poll finds a secret, and the log has its url alone.
+#[tokio::test]
+async fn what_a_poll_finds_is_in_no_log() {
+    let rig = Rig::new("");
+    rig.configure("[log]\nlevel = \"trace\"\n");
+    let files = rig.path("state/mutations");
+    fs::create_dir_all(&files).unwrap();
+    fs::write(
+        files.join("finder.toml"),
+        format!(
+            "module = \"finder\"\ndiscoverables = [\"/q6/key\"]\n[[poll]]\nname = \"key\"\nevery = \"1s\"\n\
+             command = [\"echo\", \"key\"]\nmap = [{{ line = \"key\", discover = {{ \"/q6/key\" = \"{OLD}\" }} }}]\n"
+        ),
+    )
+    .unwrap();
+    fs::create_dir_all(rig.path("state/extensions")).unwrap();
+    let finder = proto(
+        "q6",
+        "  string key = 1 [(kraken.v1.secret) = true, (kraken.v1.discoverable) = true];",
+    );
+    fs::write(rig.path("state/extensions/q6.proto"), finder).unwrap();
+    let (head, mut client) = rig.start().await;
+    add(&mut client, vec![node("n1", &[])]).await.unwrap();
+    crate::rig::wait_dsc(&client, "n1", "/q6/key", Some("(secret)")).await;
+    head.logged("found=\"/q6/key\"").await;
+    let log = head.log();
+    assert!(!log.contains(OLD) && !log.contains("Change {"), "{log}");
+}

@@ -83,7 +83,10 @@ impl Keeper {
         };
         for (node, mutation, attempt) in host.told() {
             let text = match &end {
-                End::Failed(why) => format!("module {} failed while at it: {why}", self.name()),
+                End::Failed(why) => {
+                    let why = self.hosted.told.scrubbed(why.clone());
+                    format!("module {} failed while at it: {why}", self.name())
+                }
                 End::Stopped | End::Head | End::Left => {
                     format!("module {} was stopped while at it", self.name())
                 }
@@ -113,7 +116,8 @@ impl Keeper {
             match event {
                 ModuleEvent::Declared(declared) => {
                     if let Err(error) = self.hosted.declare(&self.shared, declared).await {
-                        error!(module = self.name(), %error, "its declaration is not taken");
+                        let error = self.hosted.told.scrubbed(error.to_string());
+                        error!(module = self.name(), error, "its declaration is not taken");
                         host.refuse(format!("declaration: {error}"), self.shared.clock.now());
                         end = Some(End::Failed(format!(
                             "its declaration is not taken: {error}"
@@ -133,17 +137,21 @@ impl Keeper {
                     attempt,
                     text,
                 } => {
+                    let text = self.hosted.told.scrubbed(text);
                     self.shared
                         .reports
                         .fail_attempt(node, mutation, attempt, text)
                         .await;
                 }
-                ModuleEvent::Line { level, node, text } => self.log(level, node, &text),
+                ModuleEvent::Line { level, node, text } => self.log(level, node, text).await,
                 ModuleEvent::Asked { id, nodes, urls } => {
                     let result = self.query(host, id, nodes, urls).await;
                     host.answer(result);
                 }
-                ModuleEvent::Odd(text) => warn!(module = self.name(), text, "odd module"),
+                ModuleEvent::Odd(text) => {
+                    let text = self.hosted.told.scrubbed(text);
+                    warn!(module = self.name(), text, "odd module");
+                }
                 ModuleEvent::End(why) => end = Some(End::Failed(why)),
             }
         }
@@ -169,6 +177,7 @@ impl Keeper {
         match verdict {
             Verdict::Same => {}
             Verdict::Hold(why) => {
+                let why = self.hosted.told.scrubbed(why);
                 warn!(
                     module = self.name(),
                     why, "the module does not serve: mutations wait for it"
@@ -203,9 +212,16 @@ impl Keeper {
         let hidden = |url: &StateUrl| self.hides(url);
         let cfg = host.scope().filter(&fire.cfg, &[], hidden);
         let dsc = host.scope().filter(&fire.dsc, &[], hidden);
+        self.learn(&cfg);
+        self.learn(&dsc);
         let mutate = mutate_to_proto(fire, &cfg, &dsc, self.shared.clock.now());
         debug!(module = self.name(), node = %fire.name, mutation = %fire.mutation, "told");
         host.fire(fire, mutate);
+    }
+
+    /// The module is about to hear these values.
+    fn learn(&self, values: &Values) {
+        self.hosted.told.learn(&self.shared.schema.get(), values);
     }
 
     fn hides(&self, url: &StateUrl) -> bool {
@@ -238,8 +254,11 @@ impl Keeper {
                 .collect::<Vec<_>>()
         });
         let hidden = |url: &StateUrl| self.hides(url);
-        let filtered =
-            |values: &Values| Some(values_to_proto(&host.scope().filter(values, &urls, hidden)));
+        let filtered = |values: &Values| {
+            let values = host.scope().filter(values, &urls, hidden);
+            self.learn(&values);
+            Some(values_to_proto(&values))
+        };
         match read.await {
             Ok(found) => {
                 let nodes = found
@@ -264,7 +283,20 @@ impl Keeper {
         }
     }
 
-    fn log(&self, level: v1::module_log::Level, node: Option<NodeId>, text: &str) {
+    /// Repeats what the module says in the log, without the secrets that it was told and those of the node that it speaks of.
+    async fn log(&self, level: v1::module_log::Level, node: Option<NodeId>, text: String) {
+        let mut text = self.hosted.told.scrubbed(text);
+        if let Some(node) = node {
+            let read = self
+                .shared
+                .handle
+                .query(move |engine, _| engine.scrubbed(node, text));
+            match read.await {
+                Ok(clean) => text = clean,
+                // The head stops; what cannot be checked is not said.
+                Err(_) => return,
+            }
+        }
         let (module, node) = (self.name(), node.map(|node| node.to_string()));
         use v1::module_log::Level;
         match level {
