@@ -206,7 +206,7 @@ pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
     candidates
         .map(|candidate| (edits(word, candidate), candidate))
         .min()
-        .filter(|(distance, _)| *distance <= 1 + word.len() / 4)
+        .filter(|(distance, _)| *distance <= 1 + word.len().saturating_sub(1) / 4)
         .map(|(_, candidate)| candidate.to_owned())
 }
 

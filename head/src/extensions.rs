@@ -430,16 +430,19 @@ pub(crate) struct Before {
     source: Option<String>,
 }
 
-/// What is wrong with the files of a folder, without starting anything.
-pub(crate) fn check(path: &Path) -> Vec<FileError> {
+/// What is wrong with the files of a folder, without starting anything, and the schema of those that are good.
+pub(crate) fn check(path: &Path) -> (Vec<FileError>, Schema) {
     let folder = Folder::new(path);
     let (built_in, noted) = (Extension::built_in(), folder.once_secret());
-    let problems = read(&built_in, folder.files(), Vec::new(), &noted, &[]).problems;
+    let Reading {
+        problems, loaded, ..
+    } = read(&built_in, folder.files(), Vec::new(), &noted, &[]);
     let in_folder = |mut problem: FileError| {
         problem.file = path.join(problem.file).display().to_string();
         problem
     };
-    problems.into_iter().map(in_folder).collect()
+    let schema = schema_of(&built_in, &loaded);
+    (problems.into_iter().map(in_folder).collect(), schema)
 }
 
 /// Decides what is in force: each file's present form, or its last good one where the present one does not do.

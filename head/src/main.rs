@@ -83,14 +83,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Config(ConfigCommand::Check)) => {
             println!("{} is good", arguments.config.display());
-            let bad = extensions::check(&config.state_dir.join(extensions::FOLDER));
-            if !bad.is_empty() {
-                for error in &bad {
-                    eprintln!("{error}");
-                }
-                eprintln!(
-                    "the head would start without these, or with the last form of them that was good"
-                );
+            if !files_are_good(&config) {
                 return ExitCode::FAILURE;
             }
             for missing in config.missing_files() {
@@ -104,4 +97,23 @@ fn main() -> ExitCode {
         }
         Some(Command::ModuleExec(_)) | None => run::main(config, &arguments.config),
     }
+}
+
+/// Says what is wrong with the extensions and mutation files of the state directory; whether nothing is.
+fn files_are_good(config: &Config) -> bool {
+    let (extensions, schema) = extensions::check(&config.state_dir.join(extensions::FOLDER));
+    let mut bad: Vec<String> = extensions.iter().map(ToString::to_string).collect();
+    match modules::check_files(&config.state_dir.join(modules::FOLDER), &schema) {
+        Ok(refused) => bad.extend(refused.iter().map(ToString::to_string)),
+        Err(error) => bad.push(format!("{error:#}")),
+    }
+    for error in &bad {
+        eprintln!("{error}");
+    }
+    if !bad.is_empty() {
+        eprintln!(
+            "the head would start without these, or with the last form of them that was good"
+        );
+    }
+    bad.is_empty()
 }

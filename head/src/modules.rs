@@ -8,6 +8,7 @@ mod core;
 mod datafile;
 mod declare;
 mod external;
+mod files;
 mod image;
 mod power;
 mod pxe;
@@ -34,9 +35,13 @@ use tracing::{debug, info, warn};
 pub(crate) use self::core::Core;
 pub(crate) use datafile::{DataFiles, watch_files};
 pub(crate) use external::{Confined, External, Reloaded, Setup};
+use files::Files;
 pub(crate) use image::{ImageStore, Images, SystemImage};
 pub(crate) use power::{Observed, Power, check_template};
 pub(crate) use pxe::Pxe;
+
+/// Name of the folder of mutation files in the state directory.
+pub(crate) const FOLDER: &str = "mutations";
 
 /// Reports of modules that may wait for the engine: one of every node of the largest cluster we promise.
 const MAX_REPORTS: usize = 16_384;
@@ -156,10 +161,8 @@ struct Table {
     generation: u64,
     /// Steps of one node never run side by side.
     one_by_one: bool,
-    /// What mutation files declare.
-    files: Declaration,
-    /// Where, as `file:line`.
-    places: BTreeMap<MutationId, String>,
+    /// What mutation files say, and which of them cannot be used.
+    files: Files,
     /// What their polls find.
     polled: Polled,
     modules: BTreeMap<String, Entry>,
@@ -203,73 +206,102 @@ impl Modules {
         self.write().one_by_one = one_by_one;
     }
 
-    /// What they declare, and what the mutation files of a folder declare, if there are any.
+    /// What they declare, and what the mutation files of a folder declare, as far as they can be used.
     ///
     /// # Errors
-    /// A file that cannot be read or says nonsense; a set that contradicts itself.
+    /// The modules contradict each other.
     pub(crate) fn declared(&self, folder: &Path, schema: &Schema) -> anyhow::Result<MutationSet> {
         let mut table = self.write();
-        let loaded = load_files(folder, schema)?;
-        (table.files, table.places) = (loaded.declared, loaded.places);
-        table.polled = Polled::new(&loaded.programs);
-        self.files.put(loaded.programs, Arc::new(schema.clone()));
+        let read = Files::default().read(folder, schema, &table.of_modules());
+        let (files, graph) = read.context("the declared mutations contradict each other")?;
+        self.take(&mut table, files, Arc::new(schema.clone()), &graph);
         table.generation += 1;
-        let set = table.set();
-        let graph =
-            MutationGraph::new(&set).context("the declared mutations contradict each other")?;
-        table.tell_lints(&graph);
-        Ok(set)
+        Ok(table.set())
     }
 
-    /// Takes what the mutation files say now. Returns how many mutations they declare.
+    /// Takes what the mutation files say now, as far as they can be used. Returns how many mutations they declare.
     ///
     /// # Errors
-    /// As for [`declared`](Self::declared). Nothing changes then: what they said before stays.
+    /// The modules contradict each other. Nothing changes then.
     pub(crate) async fn reload(
         &self,
         folder: &Path,
         schema: &Arc<Schema>,
-    ) -> anyhow::Result<usize> {
-        let FilesRead {
-            declared,
-            programs,
-            places,
-        } = load_files(folder, schema)?;
-        let count = declared.mutations.len();
+    ) -> Result<usize, GraphError> {
         let _declaring = self.declaring.lock().await;
+        let (files, graph) = {
+            let table = self.read();
+            table.files.read(folder, schema, &table.of_modules())?
+        };
+        let count = files.loaded.set.mutations.len();
         let changed = {
             let mut table = self.write();
-            let old = std::mem::replace(&mut table.files, declared);
-            let set = table.next();
-            let graph = match MutationGraph::new(&set) {
-                Ok(graph) => graph,
-                Err(error) => {
-                    table.files = old;
-                    return Err(error).context("the declared mutations contradict each other");
-                }
-            };
-            table.places = places;
-            table.polled = Polled::new(&programs);
-            table.tell_lints(&graph);
-            (table.files != old).then(|| {
-                table.generation = set.generation;
-                set
+            let is_changed = table.files.loaded.set != files.loaded.set;
+            // The commands are there before the first mutation is fired.
+            self.take(&mut table, files, Arc::clone(schema), &graph);
+            is_changed.then(|| {
+                table.generation += 1;
+                table.set()
             })
         };
-        // The commands are there before the first mutation is fired.
-        self.files.put(programs, Arc::clone(schema));
         if let Some(set) = changed {
             self.reports.send(Input::Declare(set)).await;
         }
         Ok(count)
     }
 
-    /// Whether the mutation files of a folder could be used under another schema.
+    fn take(&self, table: &mut Table, files: Files, schema: Arc<Schema>, graph: &MutationGraph) {
+        files.tell_refused(&table.files.refused);
+        table.polled = Polled::new(&files.loaded.programs);
+        self.files.put(files.loaded.programs.clone(), schema);
+        table.files = files;
+        table.tell_lints(graph);
+    }
+
+    /// Whether the mutation files of a folder that are in force could be used under another schema.
     ///
     /// # Errors
     /// Names file and line.
-    pub(crate) fn check_schema(folder: &Path, schema: &Schema) -> anyhow::Result<()> {
-        load_files(folder, schema).map(drop)
+    pub(crate) fn check_schema(&self, folder: &Path, schema: &Schema) -> anyhow::Result<()> {
+        let table = self.read();
+        let (files, _) = table.files.read(folder, schema, &table.of_modules())?;
+        let refused = files.newly_refused(&table.files).cloned();
+        refused.map_or(Ok(()), |error| {
+            Err(error).context("the mutation files cannot be used")
+        })
+    }
+
+    /// The mutation files that cannot be used as they are.
+    pub(crate) fn refused_files(&self) -> Vec<v1::RefusedFile> {
+        let table = self.read();
+        table.files.refused.iter().map(Into::into).collect()
+    }
+
+    /// What is doubtful in the set that is in force; a file that cannot be used comes first.
+    pub(crate) fn lints(&self) -> v1::LintMutationsResponse {
+        let table = self.read();
+        let refused = table.files.refused.iter().flat_map(|refused| {
+            let standing = if refused.earlier {
+                "what the file said before stays in force"
+            } else {
+                "the file is left out"
+            };
+            let problems = refused.error.problems.iter();
+            problems.map(move |problem| v1::MutationLint {
+                severity: Severity::Warn.word().into(),
+                kind: "refused-file".into(),
+                text: format!("{problem} ({standing})"),
+            })
+        });
+        let doubts = table.lints.iter().map(|lint| v1::MutationLint {
+            severity: lint.severity.word().into(),
+            kind: lint.kind.word().into(),
+            text: lint.text.clone(),
+        });
+        v1::LintMutationsResponse {
+            lints: refused.chain(doubts).collect(),
+            mutations: u32::try_from(table.set().mutations.len()).unwrap_or(u32::MAX),
+        }
     }
 
     /// Adds a module, or takes what one of this name declares now in place of what it declared before. The engine and all children hear of it.
@@ -336,7 +368,12 @@ impl Modules {
             }
             table.modules.remove(name);
             table.generation += 1;
-            table.set()
+            let set = table.set();
+            // A smaller set contradicts nothing that the larger one did not.
+            if let Ok(graph) = MutationGraph::new(&set) {
+                table.tell_lints(&graph);
+            }
+            set
         };
         info!(module = name, generation = set.generation, "module removed");
         self.reports.send(Input::Declare(set)).await;
@@ -409,23 +446,13 @@ impl Table {
     }
 
     fn set(&self) -> MutationSet {
-        let declared = self.modules.values().map(|entry| &entry.declared);
-        let mut set = MutationSet {
-            generation: self.generation,
-            one_by_one: self.one_by_one,
-            ..MutationSet::default()
-        };
-        for declaration in declared.chain([&self.files]) {
-            set.mutations.extend_from_slice(&declaration.mutations);
-            set.dependencies
-                .extend_from_slice(&declaration.dependencies);
-            set.discoverables
-                .extend_from_slice(&declaration.discoverables);
-        }
-        set.mutations.sort_by(|a, b| a.id.cmp(&b.id));
-        set.dependencies.sort();
-        set.discoverables.sort();
-        set.discoverables.dedup();
+        files::beside(&self.of_modules(), &self.files.loaded.set)
+    }
+
+    /// What modules declare, without the files.
+    fn of_modules(&self) -> MutationSet {
+        let mut set = together(self.modules.values().map(|entry| &entry.declared));
+        (set.generation, set.one_by_one) = (self.generation, self.one_by_one);
         set
     }
 
@@ -442,45 +469,27 @@ impl Table {
     }
 }
 
-/// What the mutation files say.
-#[derive(Default)]
-struct FilesRead {
-    declared: Declaration,
-    programs: Vec<file::Program>,
-    places: BTreeMap<MutationId, String>,
-}
-
-fn load_files(folder: &Path, schema: &Schema) -> anyhow::Result<FilesRead> {
-    if !has_files(folder) {
-        return Ok(FilesRead::default());
+fn together<'a>(declared: impl Iterator<Item = &'a Declaration>) -> MutationSet {
+    let mut set = MutationSet::default();
+    for declaration in declared {
+        set.mutations.extend_from_slice(&declaration.mutations);
+        set.dependencies
+            .extend_from_slice(&declaration.dependencies);
+        set.discoverables
+            .extend_from_slice(&declaration.discoverables);
     }
-    let file::Loaded {
-        set,
-        programs,
-        places,
-    } = file::load(folder, schema).context("the mutation files cannot be used")?;
-    let (mutations, commands) = (set.mutations.len(), programs.len());
-    info!(folder = %folder.display(), mutations, commands, "mutation files loaded");
-    let declared = Declaration {
-        mutations: set.mutations,
-        dependencies: set.dependencies,
-        discoverables: set.discoverables,
-    };
-    Ok(FilesRead {
-        declared,
-        programs,
-        places,
-    })
+    set
 }
 
-fn has_files(folder: &Path) -> bool {
-    let is_toml = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.is_ok_and(|entry| {
-            entry
-                .path()
-                .extension()
-                .is_some_and(|extension| extension == "toml")
-        })
-    };
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.any(is_toml))
+/// What is wrong with the mutation files of a folder, without starting anything.
+pub(crate) fn check_files(folder: &Path, schema: &Schema) -> anyhow::Result<Vec<file::FileError>> {
+    let own = [
+        Core.declaration(),
+        power::declared(),
+        pxe::declared(),
+        Images.declaration(),
+    ];
+    let read = Files::default().read(folder, schema, &together(own.iter()));
+    let (files, _) = read.context("the declared mutations contradict each other")?;
+    Ok(files.refused.into_iter().map(|one| one.error).collect())
 }

@@ -90,6 +90,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<Exit, Fai
     };
     let mut head = context.head().await?;
     let carriers = carrier::Carriers::of(&mut head).await?;
+    for refused in carriers.refused() {
+        context.note(&refused);
+    }
     let mut mutations = head
         .list_mutations(v1::ListMutationsRequest {})
         .await?
@@ -249,11 +252,11 @@ fn table(mutations: &[v1::Mutation], views: &[MutationView], shown: &Shown) -> T
         "BY",
         "CHANGES",
         "TIMEOUT",
+        "COST",
         "",
         "+REQUIRES",
         "+EXCLUDES",
         "+FAILS TO",
-        "+COST",
         "+CARRIED OUT BY",
         "+COMMAND",
     ]);
@@ -264,6 +267,7 @@ fn table(mutations: &[v1::Mutation], views: &[MutationView], shown: &Shown) -> T
             explain::context_word(mutation.context()).into(),
             texts.changes.into(),
             texts.timeout.into(),
+            mutation.cost.to_string().into(),
             Cell::new(
                 if mutation.disruptive {
                     "disruptive"
@@ -275,7 +279,6 @@ fn table(mutations: &[v1::Mutation], views: &[MutationView], shown: &Shown) -> T
             texts.requires.into(),
             texts.excludes.into(),
             texts.fail_to.into(),
-            mutation.cost.to_string().into(),
             view.carried_out.by.as_str().into(),
             view.carried_out.command.as_str().into(),
         ]);

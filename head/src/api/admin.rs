@@ -392,8 +392,17 @@ impl AdminService for Admin {
         &self,
         _: Request<v1::ListCarriersRequest>,
     ) -> Answer<v1::ListCarriersResponse> {
-        let carriers = self.0.external.carriers();
-        Ok(Response::new(v1::ListCarriersResponse { carriers }))
+        Ok(Response::new(v1::ListCarriersResponse {
+            carriers: self.0.external.carriers(),
+            refused_files: self.0.modules.refused_files(),
+        }))
+    }
+
+    async fn lint_mutations(
+        &self,
+        _: Request<v1::LintMutationsRequest>,
+    ) -> Answer<v1::LintMutationsResponse> {
+        Ok(Response::new(self.0.modules.lints()))
     }
 
     async fn list_modules(

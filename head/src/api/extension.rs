@@ -19,7 +19,6 @@ use super::admin::{Admin, Answer, stopped};
 use super::convert::invalid;
 use super::write::By;
 use crate::extensions::{Extensions, Listed, Prepared, Refused};
-use crate::modules::Modules;
 
 /// Longest name of a file in a message; it is only for people.
 const MAX_FILE_NAME: usize = 128;
@@ -159,7 +158,9 @@ pub(super) async fn checked(admin: &Admin, change: &Prepared) -> Result<Vec<Stra
     let read = parts
         .handle
         .query(move |engine, _| engine.schema().stranded(&schema, engine.tree().iter()));
-    Modules::check_schema(&parts.mutation_files, &change.schema)
+    parts
+        .modules
+        .check_schema(&parts.mutation_files, &change.schema)
         .map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
     read.await.map_err(stopped)
 }
@@ -200,8 +201,7 @@ pub(super) async fn make(
     parts.extensions.done(change);
     let (files, schema) = (&parts.mutation_files, &change.schema);
     if let Err(error) = parts.modules.reload(files, schema).await {
-        // They were good a moment ago, so somebody edits them; what they said before stays.
-        warn!("{error:#}");
+        warn!("the declared mutations contradict each other: {error}");
     }
     Ok(written)
 }

@@ -44,7 +44,13 @@ impl Modules {
             });
             v1::Carrier {
                 mutation: mutation.id.to_string(),
-                file: table.places.get(&mutation.id).cloned().unwrap_or_default(),
+                file: table
+                    .files
+                    .loaded
+                    .places
+                    .get(&mutation.id)
+                    .cloned()
+                    .unwrap_or_default(),
                 ..carrier
             }
         });

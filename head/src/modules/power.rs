@@ -294,49 +294,54 @@ impl Power {
     }
 }
 
+/// What the module declares, always.
+pub(super) fn declared() -> Declaration {
+    let declare = |name| {
+        mutation("power", name, MutationContext::Child)
+            .requires("/power/driver", &["REDFISH", "COMMAND"])
+    };
+    Declaration {
+        mutations: vec![
+            declare("UKtoOFF")
+                .change("/PhysState", &[""], "POWER_OFF")
+                .within(ASK_TIMEOUT, "/PhysState", "PHYS_ERROR")
+                .done(),
+            declare("OFFtoON")
+                .change("/PhysState", &["POWER_OFF"], "POWER_ON")
+                .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
+                .done(),
+            declare("ONtoOFF")
+                .change("/PhysState", &["POWER_ON"], "POWER_OFF")
+                .excludes("/RunState", "SYNC")
+                .excludes("/Busy", "BUSY")
+                .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
+                .disruptive()
+                .done(),
+            declare("HANGtoOFF")
+                .change("/PhysState", &["PHYS_HANG"], "POWER_OFF")
+                .excludes("/Busy", "BUSY")
+                .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_ERROR")
+                .disruptive()
+                .done(),
+            declare("ERRORtoOFF")
+                .change("/PhysState", &["PHYS_ERROR", "POWER_CYCLE"], "POWER_OFF")
+                .excludes("/Busy", "BUSY")
+                .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
+                .disruptive()
+                .done(),
+        ],
+        discoverables: vec![url(LAST_ERROR)],
+        ..Declaration::default()
+    }
+}
+
 impl Module for Power {
     fn name(&self) -> &str {
         "power"
     }
 
     fn declaration(&self) -> Declaration {
-        let declare = |name| {
-            mutation("power", name, MutationContext::Child)
-                .requires("/power/driver", &["REDFISH", "COMMAND"])
-        };
-        Declaration {
-            mutations: vec![
-                declare("UKtoOFF")
-                    .change("/PhysState", &[""], "POWER_OFF")
-                    .within(ASK_TIMEOUT, "/PhysState", "PHYS_ERROR")
-                    .done(),
-                declare("OFFtoON")
-                    .change("/PhysState", &["POWER_OFF"], "POWER_ON")
-                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
-                    .done(),
-                declare("ONtoOFF")
-                    .change("/PhysState", &["POWER_ON"], "POWER_OFF")
-                    .excludes("/RunState", "SYNC")
-                    .excludes("/Busy", "BUSY")
-                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
-                    .disruptive()
-                    .done(),
-                declare("HANGtoOFF")
-                    .change("/PhysState", &["PHYS_HANG"], "POWER_OFF")
-                    .excludes("/Busy", "BUSY")
-                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_ERROR")
-                    .disruptive()
-                    .done(),
-                declare("ERRORtoOFF")
-                    .change("/PhysState", &["PHYS_ERROR", "POWER_CYCLE"], "POWER_OFF")
-                    .excludes("/Busy", "BUSY")
-                    .within(SWITCH_TIMEOUT, "/PhysState", "PHYS_HANG")
-                    .disruptive()
-                    .done(),
-            ],
-            discoverables: vec![url(LAST_ERROR)],
-            ..Declaration::default()
-        }
+        declared()
     }
 
     fn fire(&self, fire: Fire) {

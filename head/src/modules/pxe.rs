@@ -35,34 +35,39 @@ impl Pxe {
     }
 }
 
+/// What the module declares, always.
+pub(super) fn declared() -> Declaration {
+    Declaration {
+        mutations: vec![
+            mutation("pxe", "NONEtoWAIT", MutationContext::Child)
+                .change("/pxe/state", &[""], "WAIT")
+                .requires("/PhysState", &["POWER_ON"])
+                .within(ARM_TIMEOUT, "/PhysState", "PHYS_HANG")
+                .done(),
+            mutation("pxe", "WAITtoINIT", MutationContext::Child)
+                .change("/pxe/state", &["WAIT"], "INIT")
+                .change("/RunState", &[""], "INIT")
+                .requires("/PhysState", &["POWER_ON"])
+                .within(BOOT_TIMEOUT, "/PhysState", "PHYS_HANG")
+                .done(),
+            mutation("pxe", "ERRORtoWAIT", MutationContext::Child)
+                .change("/RunState", &["ERROR"], "")
+                .change("/pxe/state", &["", "WAIT", "INIT"], "WAIT")
+                .requires("/PhysState", &["POWER_ON"])
+                .within(ARM_TIMEOUT, "/PhysState", "PHYS_HANG")
+                .done(),
+        ],
+        ..Declaration::default()
+    }
+}
+
 impl Module for Pxe {
     fn name(&self) -> &str {
         "pxe"
     }
 
     fn declaration(&self) -> Declaration {
-        Declaration {
-            mutations: vec![
-                mutation("pxe", "NONEtoWAIT", MutationContext::Child)
-                    .change("/pxe/state", &[""], "WAIT")
-                    .requires("/PhysState", &["POWER_ON"])
-                    .within(ARM_TIMEOUT, "/PhysState", "PHYS_HANG")
-                    .done(),
-                mutation("pxe", "WAITtoINIT", MutationContext::Child)
-                    .change("/pxe/state", &["WAIT"], "INIT")
-                    .change("/RunState", &[""], "INIT")
-                    .requires("/PhysState", &["POWER_ON"])
-                    .within(BOOT_TIMEOUT, "/PhysState", "PHYS_HANG")
-                    .done(),
-                mutation("pxe", "ERRORtoWAIT", MutationContext::Child)
-                    .change("/RunState", &["ERROR"], "")
-                    .change("/pxe/state", &["", "WAIT", "INIT"], "WAIT")
-                    .requires("/PhysState", &["POWER_ON"])
-                    .within(ARM_TIMEOUT, "/PhysState", "PHYS_HANG")
-                    .done(),
-            ],
-            ..Declaration::default()
-        }
+        declared()
     }
 
     fn fire(&self, fire: Fire) {

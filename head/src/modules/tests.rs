@@ -136,48 +136,154 @@ fn a_busy_node_has_no_way_off() {
     assert!(plan("/PhysState=PHYS_HANG /Busy=BUSY", "/RunState=SYNC").starts_with("no path"));
 }
 
-#[test]
-fn mutation_files_join_the_set_and_their_mistakes_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let good = "module = \"site\"\n[[mutation]]\nname = \"A\"\ncontext = \"CHILD\"\n\
-                mutates = { \"/site/x\" = { from = \"1\", to = \"2\" } }\n";
-    std::fs::write(dir.path().join("site.toml"), good).unwrap();
-    let set = modules().declared(dir.path(), &Schema::built_in()).unwrap();
-    assert!(
-        set.mutations
-            .iter()
-            .any(|mutation| mutation.id.as_str() == "site/A")
-    );
-    assert!(
-        set.mutations
-            .is_sorted_by_key(|mutation| mutation.id.clone())
-    );
-    let clash = good
-        .replace("site", "power")
-        .replace("\"A\"", "\"UKtoOFF\"");
-    std::fs::write(dir.path().join("clash.toml"), clash).unwrap();
-    let error = format!(
-        "{:#}",
-        modules()
-            .declared(dir.path(), &Schema::built_in())
-            .unwrap_err()
-    );
-    assert!(error.contains("power/UKtoOFF"), "{error}");
-    std::fs::write(
-        dir.path().join("clash.toml"),
-        good.replace("mutates", "mutatse"),
+/// A folder of mutation files.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn put(&self, file: &str, text: &str) {
+        std::fs::write(self.0.path().join(file), text).unwrap();
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// What is refused, without the folder's name; those of which an earlier form is in force end in `(earlier)`.
+    fn refused(&self, modules: &Modules) -> Vec<String> {
+        let folder = format!("{}/", self.path().display());
+        let files = modules.refused_files().into_iter();
+        let lines = files.flat_map(|file| {
+            let earlier = if file.earlier_in_force {
+                " (earlier)"
+            } else {
+                ""
+            };
+            let problems = file.problems.into_iter();
+            problems.map(move |problem| format!("{problem}{earlier}"))
+        });
+        lines.map(|line| line.replace(&folder, "")).collect()
+    }
+}
+
+/// A file that declares one mutation, of `/site/x` to `to`.
+fn site(module: &str, name: &str, to: &str) -> String {
+    format!(
+        "module = \"{module}\"\n[[mutation]]\nname = \"{name}\"\ncontext = \"CHILD\"\n\
+         mutates = {{ \"/site/x\" = {{ from = \"1\", to = \"{to}\" }} }}\n"
     )
-    .unwrap();
-    let error = format!(
-        "{:#}",
-        modules()
-            .declared(dir.path(), &Schema::built_in())
-            .unwrap_err()
+}
+
+/// The mutations of files in a set, with where they lead.
+fn of_files(set: &MutationSet) -> Vec<String> {
+    let own = together(
+        [
+            Core.declaration(),
+            power::declared(),
+            pxe::declared(),
+            Images.declaration(),
+        ]
+        .iter(),
     );
-    assert!(
-        error.contains("clash.toml") && error.contains("mutates"),
-        "{error}"
+    let mutations = set
+        .mutations
+        .iter()
+        .filter(|one| !own.mutations.contains(one));
+    let shown = mutations.map(|one| format!("{} {}", one.id, one.mutates[0].to.as_ref().unwrap()));
+    shown.collect()
+}
+
+#[test]
+fn a_head_starts_without_the_mutation_files_that_are_bad() {
+    let folder = Folder::new();
+    folder.put("a.toml", &site("a", "A", "2"));
+    folder.put("b.toml", &site("a", "A", "3"));
+    folder.put("c.toml", "module = \"c\"\n[[mutation]\n");
+    folder.put("d.toml", &site("power", "UKtoOFF", "2"));
+    folder.put(
+        "e.toml",
+        "module = \"e\"\n[[depends]]\nurl = \"/PhysState\"\n",
     );
+    let far = site("f", "F", "2")
+        .replace("/site/x", "/PhysState")
+        .replace("\"2\"", "7");
+    folder.put("f.toml", &far);
+    folder.put("g.toml", &site("g", "G", "2"));
+    let modules = modules();
+    let set = modules
+        .declared(folder.path(), &Schema::built_in())
+        .unwrap();
+    assert_eq!(of_files(&set), ["a/A 2", "g/G 2"]);
+    assert_eq!(
+        folder.refused(&modules),
+        [
+            "b.toml:2: mutation a/A is declared already, at a.toml:2: give one of them another name, or take it out",
+            "c.toml:2: unclosed array table, expected `]`",
+            "d.toml:2: mutation power/UKtoOFF is declared already, by module power of this head: give the file's module another name",
+            "e.toml:2: what /PhysState depends on is declared already, by a module of this head: take this [[depends]] out",
+            "f.toml:5: /PhysState cannot be \"7\": one of PHYS_UNKNOWN, POWER_OFF, POWER_ON, POWER_CYCLE, PHYS_HANG, PHYS_ERROR is wanted",
+        ]
+    );
+    let checked = check_files(folder.path(), &Schema::built_in()).unwrap();
+    assert_eq!(checked.len(), folder.refused(&modules).len());
+}
+
+#[tokio::test]
+async fn what_a_file_said_when_it_was_good_stays() {
+    let (reports, mut heard) = Reports::channel();
+    let (modules, schema) = (modules_of(reports), Arc::new(Schema::built_in()));
+    let folder = Folder::new();
+    folder.put("a.toml", &site("a", "A", "2"));
+    folder.put("b.toml", &site("b", "B", "2"));
+    let first = modules.declared(folder.path(), &schema).unwrap();
+    assert_eq!(of_files(&first), ["a/A 2", "b/B 2"]);
+    let mut set = move || match heard.try_recv() {
+        Ok(Input::Declare(set)) => of_files(&set).join(", "),
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => "no news".to_owned(),
+    };
+
+    // A bad edit keeps neither the good edit of another file nor a new file from its place.
+    folder.put("a.toml", "module = \"a\"\nmutatse = 1\n");
+    folder.put("b.toml", &site("b", "B", "3"));
+    modules.reload(folder.path(), &schema).await.unwrap();
+    assert_eq!(set(), "a/A 2, b/B 3");
+    assert_eq!(
+        folder.refused(&modules),
+        ["a.toml:2: the file has no key `mutatse` (earlier)"]
+    );
+    let lints = modules.lints().lints;
+    assert_eq!(lints[0].kind, "refused-file");
+    assert!(lints[0].text.contains("a.toml:2: "), "{lints:?}");
+
+    // What is in force comes before what is new, whatever the names.
+    folder.put("a.toml", &site("b", "B", "9"));
+    modules.reload(folder.path(), &schema).await.unwrap();
+    assert_eq!(set(), "no news");
+    assert_eq!(
+        folder.refused(&modules),
+        [
+            "a.toml:2: mutation b/B is declared already, at b.toml:2: give one of them another name, or take it out (earlier)"
+        ]
+    );
+
+    // A mutation may move from one file to another.
+    folder.put("a.toml", &site("b", "B", "3"));
+    folder.put("b.toml", &site("a", "A", "2"));
+    modules.reload(folder.path(), &schema).await.unwrap();
+    assert_eq!(set(), "no news");
+    assert_eq!(folder.refused(&modules), [""; 0]);
+
+    // A file that is gone takes with it what it declared; so does an empty folder.
+    std::fs::remove_file(folder.path().join("a.toml")).unwrap();
+    modules.reload(folder.path(), &schema).await.unwrap();
+    assert_eq!(set(), "a/A 2");
+    std::fs::remove_file(folder.path().join("b.toml")).unwrap();
+    modules.reload(folder.path(), &schema).await.unwrap();
+    assert_eq!(set(), "");
 }
 
 /// A module that declares what it is told to.

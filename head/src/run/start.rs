@@ -29,8 +29,8 @@ use crate::boot_link::{self, BootBook};
 use crate::config::Config;
 use crate::extensions::{self, Extensions};
 use crate::modules::{
-    Core, DataFiles, External, ImageStore, Images, Module, Modules, Observed, Power, Pxe, Reports,
-    Setup, watch_files,
+    self, Core, DataFiles, External, ImageStore, Images, Module, Modules, Observed, Power, Pxe,
+    Reports, Setup, watch_files,
 };
 use crate::outputs::{EventQueue, Outputs, follow_events};
 use crate::pending::HoldingList;
@@ -109,7 +109,7 @@ pub(super) async fn start(config: &Config, file: &Path) -> anyhow::Result<Runnin
     let files = DataFiles::new(reports.clone(), config.state_dir.clone());
     let modules = Arc::new(Modules::new(built_in, files.clone(), reports.clone()));
     modules.set_one_by_one(!config.engine.parallel);
-    let folder = config.state_dir.join("mutations");
+    let folder = config.state_dir.join(modules::FOLDER);
     let declared = modules.declared(&folder, &schema)?;
 
     let (me, epoch) = (loaded.head, loaded.epoch);
@@ -510,7 +510,7 @@ async fn start_api(
         requests: shared.requests.clone(),
         extensions: Arc::clone(&shared.extensions),
         modules: Arc::clone(&shared.modules),
-        mutation_files: config.state_dir.join("mutations"),
+        mutation_files: config.state_dir.join(modules::FOLDER),
         feed: shared.feed.clone(),
         pending: shared.pending.clone(),
         images,

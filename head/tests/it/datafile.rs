@@ -123,3 +123,51 @@ async fn polls_codes_lines_and_trust_reach_the_nodes() {
         .find(|carrier| carrier.mutation.starts_with("power/"));
     assert_eq!(power.map(v1::Carrier::kind), Some(Kind::BuiltIn));
 }
+
+/// The kinds of all lints, and the texts of refused files.
+async fn lints(client: &Client) -> Vec<String> {
+    let request = v1::LintMutationsRequest {};
+    let answer = client.clone().lint_mutations(request).await;
+    let lints = answer.expect("lints").into_inner().lints.into_iter();
+    let refused = lints.filter(|lint| lint.kind == "refused-file");
+    refused.map(|lint| lint.text).collect()
+}
+
+#[tokio::test]
+async fn a_bad_file_keeps_no_head_from_starting_and_is_named_until_it_is_mended() {
+    let rig = Rig::new("");
+    let folder = rig.path("state/mutations");
+    fs::create_dir_all(&folder).expect("folder");
+    fs::write(folder.join("tank.toml"), FILE).expect("file");
+    let bad = folder.join("bad.toml");
+    fs::write(&bad, "module = \"x\"\n[[mutation]]\nnmae = \"A\"\n").expect("file");
+    let check = || rig.command().args(["config", "check"]).output().unwrap();
+    let output = check();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("bad.toml:3: "), "{said}");
+
+    let (head, mut client) = rig.start().await;
+    head.logged("it is left out until it is corrected").await;
+    let told = lints(&client).await;
+    assert!(told[0].contains("bad.toml:2: "), "{told:?}");
+    let request = v1::ListMutationsRequest {};
+    let set = client.list_mutations(request).await.expect("set");
+    let names: Vec<String> = set
+        .into_inner()
+        .mutations
+        .into_iter()
+        .map(|m| m.module)
+        .collect();
+    assert!(names.iter().any(|name| name == "tank"), "{names:?}");
+
+    fs::write(folder.join("tank.toml"), "module = 7\n").expect("file");
+    head.logged("what it said before stays in force").await;
+    fs::write(folder.join("tank.toml"), FILE).expect("file");
+    fs::remove_file(bad).expect("file");
+    eventually("no refused file", async || {
+        lints(&client).await.is_empty().then_some(())
+    })
+    .await;
+    assert!(check().status.success());
+}

@@ -102,14 +102,6 @@ fn what_is_wrong_at_the_start_is_said_in_a_sentence() {
     fs::rename(rig.path("keys/ca.pem"), rig.path("keys/gone")).unwrap();
     refused(1, "make the cluster's keys with `kraken-image keys");
     fs::rename(rig.path("keys/gone"), rig.path("keys/ca.pem")).unwrap();
-    fs::create_dir_all(rig.path("state/mutations")).unwrap();
-    fs::write(
-        rig.path("state/mutations/bad.toml"),
-        "module = \"x\"\n[[mutation]]\nnmae = \"A\"\n",
-    )
-    .unwrap();
-    refused(1, "bad.toml");
-    fs::remove_file(rig.path("state/mutations/bad.toml")).unwrap();
     fs::write(
         rig.path("state/kraken.db"),
         "this is no database, whatever its name says",

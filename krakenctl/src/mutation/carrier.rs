@@ -30,24 +30,49 @@ pub(super) struct CarrierView {
     trusts_exit: bool,
 }
 
-/// All that the head says, by mutation.
-pub(super) struct Carriers(BTreeMap<String, v1::Carrier>);
+/// All that the head says.
+pub(super) struct Carriers {
+    by_mutation: BTreeMap<String, v1::Carrier>,
+    refused: Vec<v1::RefusedFile>,
+}
 
 impl Carriers {
     /// Asks the head.
     pub(super) async fn of(head: &mut Head) -> Result<Self, Failure> {
         let answer = head.list_carriers(v1::ListCarriersRequest {}).await?;
-        let all = answer.into_inner().carriers.into_iter();
-        Ok(Self(
-            all.map(|carrier| (carrier.mutation.clone(), carrier))
+        let v1::ListCarriersResponse {
+            carriers,
+            refused_files,
+        } = answer.into_inner();
+        Ok(Self {
+            by_mutation: carriers
+                .into_iter()
+                .map(|carrier| (carrier.mutation.clone(), carrier))
                 .collect(),
-        ))
+            refused: refused_files,
+        })
+    }
+
+    /// The mutation files that the head does not use as they are, in words.
+    pub(super) fn refused(&self) -> impl Iterator<Item = String> {
+        self.refused.iter().map(|refused| {
+            let standing = if refused.earlier_in_force {
+                "what it said before stays in force"
+            } else {
+                "it is left out"
+            };
+            let problems = refused.problems.join("\n  ");
+            format!(
+                "mutation file {} is refused, {standing}:\n  {problems}",
+                refused.file
+            )
+        })
     }
 
     /// Of one mutation.
     pub(super) fn view(&self, mutation: &v1::Mutation) -> CarrierView {
         let id = format!("{}/{}", mutation.module, mutation.name);
-        let carrier = self.0.get(&id).cloned().unwrap_or_default();
+        let carrier = self.by_mutation.get(&id).cloned().unwrap_or_default();
         CarrierView {
             by: words(mutation, &carrier),
             file: carrier.file,

@@ -1,14 +1,13 @@
-//! `mutation lint`: what is doubtful in the set of a head, or in files before a head reads them. The engine decides what that is (`engine::mutation::lint`).
+//! `mutation lint`: what is doubtful in the set of a head, or in files before a head reads them, and which files a
+//! head cannot use. The engine decides what that is (`engine::mutation::lint`).
 
 use std::path::PathBuf;
 
 use engine::extension::Schema;
-use engine::mutation::MutationSet;
 use engine::mutation::file::lint::Polled;
 use engine::mutation::file::load_paths;
 use engine::mutation::graph::MutationGraph;
 use engine::mutation::lint::Severity;
-use engine::wire::convert::mutation_set_from_proto;
 use proto::v1;
 use serde::Serialize;
 
@@ -38,42 +37,30 @@ pub(crate) struct LintArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct LintView {
     /// `warn` or `note`.
-    severity: &'static str,
+    severity: String,
     /// A word that stays the same over versions.
-    kind: &'static str,
+    kind: String,
     text: String,
 }
 
 pub(super) async fn run(args: &LintArgs, context: &Context) -> Result<Exit, Failure> {
-    let (set, polled) = match &args.offline[..] {
-        [] => (of_head(context).await?, Polled::default()),
-        paths => {
-            let loaded = load_paths(paths, &Schema::built_in());
-            let loaded = loaded.map_err(|error| Failure::usage(error.to_string()))?;
-            (loaded.set, Polled::new(&loaded.programs))
-        }
+    let (mutations, views) = match &args.offline[..] {
+        [] => of_head(context).await?,
+        paths => of_files(paths)?,
     };
-    let graph = MutationGraph::new(&set).map_err(|error| Failure::usage(error.to_string()))?;
-    let lints = polled.lint(&graph);
-    let views: Vec<LintView> = lints
-        .iter()
-        .map(|lint| LintView {
-            severity: lint.severity.word(),
-            kind: lint.kind.word(),
-            text: lint.text.clone(),
-        })
-        .collect();
-    let name = |view: &LintView| view.kind.to_owned();
+    let name = |view: &LintView| view.kind.clone();
     context
         .screen
         .list(args.output, &views, name, || table(&views))?;
-    let warnings = lints.iter().filter(|lint| lint.severity == Severity::Warn);
+    let warnings = views
+        .iter()
+        .filter(|view| view.severity == Severity::Warn.word());
     let warnings = warnings.count();
     context.note(&format!(
         "{}, {}, {}",
-        view::count(set.mutations.len(), "mutation"),
+        view::count(mutations, "mutation"),
         view::count(warnings, "warning"),
-        view::count(lints.len() - warnings, "note")
+        view::count(views.len() - warnings, "note")
     ));
     Ok(if warnings == 0 {
         Exit::Ok
@@ -82,28 +69,47 @@ pub(super) async fn run(args: &LintArgs, context: &Context) -> Result<Exit, Fail
     })
 }
 
-async fn of_head(context: &Context) -> Result<MutationSet, Failure> {
+/// How many mutations a head has, and what is doubtful in them and in its files.
+async fn of_head(context: &Context) -> Result<(usize, Vec<LintView>), Failure> {
     let mut head = context.head().await?;
-    let set = head.list_mutations(v1::ListMutationsRequest {}).await?;
-    mutation_set_from_proto(set.into_inner()).map_err(|error| {
-        Failure::new(
-            Exit::Failure,
-            format!("the head's mutations cannot be read: {error}"),
-        )
-        .hint("is this krakenctl older than the head? see `krakenctl version`")
-    })
+    let answer = head.lint_mutations(v1::LintMutationsRequest {}).await?;
+    let v1::LintMutationsResponse { lints, mutations } = answer.into_inner();
+    let views = lints.into_iter().map(|lint| LintView {
+        severity: lint.severity,
+        kind: lint.kind,
+        text: lint.text,
+    });
+    Ok((
+        usize::try_from(mutations).unwrap_or(usize::MAX),
+        views.collect(),
+    ))
+}
+
+/// Likewise of files.
+fn of_files(paths: &[PathBuf]) -> Result<(usize, Vec<LintView>), Failure> {
+    let loaded = load_paths(paths, &Schema::built_in());
+    let loaded = loaded.map_err(|error| Failure::usage(error.to_string()))?;
+    let graph = MutationGraph::new(&loaded.set);
+    let graph = graph.map_err(|error| Failure::usage(error.to_string()))?;
+    let lints = Polled::new(&loaded.programs).lint(&graph);
+    let views = lints.into_iter().map(|lint| LintView {
+        severity: lint.severity.word().to_owned(),
+        kind: lint.kind.word().to_owned(),
+        text: lint.text,
+    });
+    Ok((loaded.set.mutations.len(), views.collect()))
 }
 
 fn table(views: &[LintView]) -> Table {
     let mut table = Table::new(["", "KIND", "WHAT AND WHAT TO DO"]);
     for view in views {
-        let tone = match view.severity {
+        let tone = match view.severity.as_str() {
             "warn" => Tone::Warn,
             _ => Tone::Dim,
         };
         table.row(vec![
-            Cell::new(view.severity, tone),
-            view.kind.into(),
+            Cell::new(view.severity.as_str(), tone),
+            view.kind.as_str().into(),
             view.text.as_str().into(),
         ]);
     }

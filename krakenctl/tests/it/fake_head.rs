@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) images: Vec<v1::Image>,
     pub(crate) mutations: v1::MutationSet,
     pub(crate) carriers: Vec<v1::Carrier>,
+    pub(crate) refused_files: Vec<v1::RefusedFile>,
+    pub(crate) lints: v1::LintMutationsResponse,
     pub(crate) extensions: Vec<v1::Extension>,
     /// What becomes of values of these urls, whatever is written; `None`: they are unset, as a zero is.
     pub(crate) kept: BTreeMap<String, Option<v1::Value>>,

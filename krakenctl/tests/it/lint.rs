@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use proto::v1;
+
 use crate::fake_head::FakeHead;
 
 /// Lints the text of files; the exit code, standard output and standard error.
@@ -192,36 +194,38 @@ fn files_that_cannot_be_used_end_with_2() {
 }
 
 #[test]
-fn the_set_of_a_head_is_linted() {
+fn the_set_of_a_head_is_linted_and_files_that_it_refuses_are_named() {
     let head = FakeHead::start();
-    let change = proto::v1::UrlChange {
-        url: "/a/state".into(),
-        from: vec![proto::v1::OptionalValue::default()],
-        to: Some(proto::v1::OptionalValue {
-            value: Some(crate::fake_head::text("ONE")),
-        }),
+    let lint = |severity: &str, kind: &str, text: &str| v1::MutationLint {
+        severity: severity.into(),
+        kind: kind.into(),
+        text: text.into(),
     };
-    head.world().mutations = proto::v1::MutationSet {
-        mutations: vec![proto::v1::Mutation {
-            module: "m".into(),
-            name: "IN".into(),
-            cost: 1,
-            mutates: vec![change],
-            context: proto::v1::MutationContext::Child.into(),
-            ..proto::v1::Mutation::default()
-        }],
-        ..proto::v1::MutationSet::default()
+    head.world().lints = v1::LintMutationsResponse {
+        lints: vec![lint("note", "trap", "value ONE of /a/state can be entered")],
+        mutations: 1,
     };
     let run = head.run(&["mutation", "lint"]).ends(0);
-    assert!(
-        run.out
-            .contains("value ONE of /a/state can be entered, by m/IN, but never left"),
-        "{}",
-        run.out
-    );
+    assert!(run.out.contains("value ONE of /a/state"), "{run:?}");
     assert!(
         run.err.contains("1 mutation, 0 warnings, 1 note"),
-        "{}",
-        run.err
+        "{run:?}"
     );
+    let bad = lint(
+        "warn",
+        "refused-file",
+        "/m/a.toml:3: no (the file is left out)",
+    );
+    head.world().lints.lints.insert(0, bad);
+    let run = head.run(&["mutation", "lint"]).ends(1);
+    assert!(run.out.contains("/m/a.toml:3: no"), "{run:?}");
+
+    head.world().refused_files = vec![v1::RefusedFile {
+        file: "/m/a.toml".into(),
+        problems: vec!["/m/a.toml:3: no".into()],
+        earlier_in_force: false,
+    }];
+    let run = head.run(&["mutation", "list"]).ends(0);
+    let told = "mutation file /m/a.toml is refused, it is left out:\n  /m/a.toml:3: no\n";
+    assert!(run.err.contains(told), "{run:?}");
 }

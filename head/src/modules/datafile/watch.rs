@@ -1,4 +1,5 @@
-//! Mutation files that change while the head runs: they are read again once they lie still, or at SIGHUP. A bad file changes nothing.
+//! Mutation files that change while the head runs: they are read again once they lie still, or at SIGHUP. Of a bad file stays what it said
+//! when it was good.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,13 +46,10 @@ pub(crate) async fn watch_files(
         let Ok(schema) = schema.await else { return };
         match modules.reload(&folder, &schema).await {
             Ok(mutations) => {
-                metrics::gauge!("kraken_mutation_files_bad").set(0.0);
                 info!(folder = %folder.display(), mutations, "mutation files are in force");
             }
-            Err(error) => {
-                metrics::gauge!("kraken_mutation_files_bad").set(1.0);
-                let why = format!("{error:#}");
-                error!(folder = %folder.display(), why, "the mutation files are not good; this head goes on with those it has");
+            Err(why) => {
+                error!(folder = %folder.display(), %why, "the declared mutations contradict each other; this head goes on with those it has");
             }
         }
     }

@@ -514,8 +514,18 @@ impl Admin for Service {
         request: Request<v1::ListCarriersRequest>,
     ) -> Result<Response<v1::ListCarriersResponse>, Status> {
         let world = self.enter("list_carriers", &request)?;
-        let carriers = world.carriers.clone();
-        Ok(Response::new(v1::ListCarriersResponse { carriers }))
+        Ok(Response::new(v1::ListCarriersResponse {
+            carriers: world.carriers.clone(),
+            refused_files: world.refused_files.clone(),
+        }))
+    }
+
+    async fn lint_mutations(
+        &self,
+        request: Request<v1::LintMutationsRequest>,
+    ) -> Result<Response<v1::LintMutationsResponse>, Status> {
+        let world = self.enter("lint_mutations", &request)?;
+        Ok(Response::new(world.lints.clone()))
     }
 
     async fn list_modules(
