@@ -22,7 +22,7 @@ Examples:
   krakenctl freeze --reason 'cooling failed'    the whole cluster
   krakenctl freeze @rack3                       one rack
   krakenctl freeze @rack3 --dry-run             what would stop there?
-  krakenctl freeze --list                       what is frozen, by whom and why")]
+  krakenctl freeze --list                       what is frozen, and who froze groups and why; of nodes and the cluster `krakenctl history` tells it")]
 pub(crate) struct FreezeArgs {
     /// Node set; without it: the whole cluster
     #[arg(add = complete::nodes())]

@@ -24,6 +24,9 @@ pub(crate) struct NodeView {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) frozen: bool,
     pub(crate) is_head: bool,
+    /// What keeps it from its next step: "parked", kinds of holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stopped_by: Vec<String>,
     pub(crate) cfg_revision: u64,
     /// Milliseconds since the Unix epoch; absent: never.
     pub(crate) last_seen_ms: Option<u64>,
@@ -49,6 +52,7 @@ impl NodeView {
                 .collect(),
             frozen: node.frozen,
             is_head: node.is_head,
+            stopped_by: node.stopped_by.clone(),
             cfg_revision: node.cfg_revision,
             last_seen_ms: (node.last_seen_ms != 0).then_some(node.last_seen_ms),
             cfg: shown.json_values(cfg(node)),

@@ -22,6 +22,9 @@ use crate::time::Instant;
 /// Nodes that are asked to try again in one go; the rest follows at once, in the next one, so that nothing else waits for them.
 const MAX_WOKEN: usize = 256;
 
+/// The word for a node that has given up.
+const PARKED: &str = "parked";
+
 /// Most nodes that an alarm names.
 const MAX_NAMED: usize = 8;
 
@@ -66,6 +69,8 @@ pub struct RailsReport {
     pub open_breakers: Vec<MutationId>,
     /// Whether a mass failure holds everything disruptive.
     pub mass_failure: bool,
+    /// Nodes that are parked.
+    pub parked: usize,
 }
 
 impl Sizes for Rails {
@@ -236,7 +241,23 @@ impl Engine {
                 .collect(),
             open_breakers: rails.breakers.open().cloned().collect(),
             mass_failure: rails.mass.suspect().is_some(),
+            parked: self.parked().count(),
         }
+    }
+
+    /// What keeps nodes from their next steps, in words of one kind: "parked", and the kinds of holds. Whoever is not in it goes its way, or is there.
+    pub fn stopped(&self) -> BTreeMap<NodeId, Vec<&'static str>> {
+        let mut stopped = self.rails.held.clone();
+        for node in self.parked() {
+            stopped.entry(node).or_default().insert(0, PARKED);
+        }
+        stopped
+    }
+
+    fn parked(&self) -> impl Iterator<Item = NodeId> {
+        let parked = self.runtimes.iter();
+        let parked = parked.filter(|(_, runtime)| runtime.progress.parked().is_some());
+        parked.map(|(node, _)| *node)
     }
 
     pub(super) fn others_view(&self) -> View<'_> {

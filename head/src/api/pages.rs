@@ -66,6 +66,7 @@ impl RailGauges {
         for ((name, label, of), value) in &*shown {
             metrics::gauge!(*name, *label => of.clone()).set(*value);
         }
+        metrics::gauge!("kraken_parked").set(rails.parked as f64);
         metrics::gauge!("kraken_mass_failure").set(if rails.mass_failure { 1.0 } else { 0.0 });
     }
 }

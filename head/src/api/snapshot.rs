@@ -24,6 +24,8 @@ pub(super) struct Snapshot {
     parents: BTreeMap<NodeId, NodeName>,
     /// Writes on trial, by the nodes that they are about.
     trials: BTreeMap<NodeId, Vec<v1::Trial>>,
+    /// What keeps nodes from their next steps.
+    stopped: BTreeMap<NodeId, Vec<&'static str>>,
     schema: Arc<Schema>,
     me: NodeId,
     /// When it was taken, by the engine's clock and the wall's.
@@ -61,6 +63,7 @@ impl Snapshot {
             parents: parents.into_iter().filter_map(named).collect(),
             nodes,
             trials: trials(engine),
+            stopped: engine.stopped(),
             schema: engine.shared_schema(),
             me: engine.me(),
             taken: (now, wall_ms()),
@@ -82,7 +85,12 @@ impl Snapshot {
         tokio::task::spawn_blocking(move || {
             self.nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             let parent = |node: &Node| self.parents.get(&node.parent?);
+            let stopped_by = |node: &Node| {
+                let kinds = self.stopped.get(&node.id).into_iter().flatten();
+                kinds.map(|kind| (*kind).to_owned()).collect()
+            };
             let message = |node: &Arc<Node>| v1::Node {
+                stopped_by: stopped_by(node),
                 parent_name: parent(node).map_or_else(String::new, NodeName::to_string),
                 trials: self.trials.get(&node.id).cloned().unwrap_or_default(),
                 ..convert::node_at(&self.schema, node, self.me, self.taken)

@@ -14,7 +14,8 @@ const SILENT_MS: u64 = 10_000;
 /// Arguments of `node list`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A state shows what is known, and behind an arrow what is wanted where that differs: 'POWER_OFF -> POWER_ON'.
+A state shows what is known, and behind an arrow what is wanted where that differs: 'POWER_OFF -> POWER_ON'. NOTE says what stands out: a job \
+('busy'), a freeze, a node that gave up ('parked'), backs off, or is held ('held: governor'); `krakenctl node explain` says why.
 
 Examples:
   krakenctl node list
@@ -146,10 +147,37 @@ fn note(node: &v1::Node, frozen: &[v1::FrozenGroup], now: u64) -> Cell {
     if is("/Busy", "BUSY") {
         notes.push("busy".to_owned());
     }
+    // What is frozen or busy is said above.
+    let stopped = node.stopped_by.iter();
+    for kind in stopped.filter(|kind| !["frozen", "busy"].contains(&kind.as_str())) {
+        notes.push(match kind.as_str() {
+            "parked" | "backoff" => kind.clone(),
+            hold => format!("held: {hold}"),
+        });
+    }
     let silent_ms = now.saturating_sub(node.last_seen_ms);
     if !node.is_head && is("/RunState", "SYNC") && node.last_seen_ms != 0 && silent_ms > SILENT_MS {
         notes.push(format!("last seen {}", view::ago(node.last_seen_ms, now)));
     }
     let tone = if node.is_head { Tone::Dim } else { Tone::Warn };
     Cell::new(notes.join(", "), tone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_out_is_noted_once() {
+        let node = |stopped_by: &[&str]| v1::Node {
+            frozen: stopped_by.contains(&"frozen"),
+            stopped_by: stopped_by.iter().map(ToString::to_string).collect(),
+            ..v1::Node::default()
+        };
+        let noted = |stopped_by: &[&str]| note(&node(stopped_by), &[], 0).text;
+        assert_eq!(noted(&[]), "");
+        assert_eq!(noted(&["parked"]), "parked");
+        assert_eq!(noted(&["backoff"]), "backoff");
+        assert_eq!(noted(&["frozen", "governor"]), "frozen, held: governor");
+    }
 }

@@ -49,7 +49,11 @@ fn fired_after(happens: impl Fn(&mut Head)) -> (Vec<String>, Vec<&'static str>) 
     happens(&mut head);
     head.committed(intent);
     head.flush();
-    (head.fired(), head.held())
+    let held = head.held();
+    // A list says the same as the report.
+    let stopped = head.engine.stopped().remove(&id(1));
+    assert_eq!(stopped.unwrap_or_default(), held);
+    (head.fired(), held)
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub fn node_to_proto(node: &Node, facts: NodeFacts) -> v1::Node {
         last_seen_ms: facts.last_seen_ms,
         is_head: facts.is_head,
         parent_name: String::new(),
+        stopped_by: Vec::new(),
         trials: Vec::new(),
     }
 }
