@@ -15,6 +15,7 @@ mod governor;
 mod groups;
 mod guard;
 mod heal;
+mod held;
 mod ledger;
 mod look;
 mod mass;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::guard::{FROZEN_HOLD, Guard, OTHER_NODES};
 use super::heal::carries_out;
+use super::held::{Held, TIME_MARK};
 use super::others::View;
 use super::rails::Rails;
 use super::reboot::{is_asked, wanted, way_back};
@@ -65,7 +66,7 @@ impl Engine {
             report.holds.extend(new);
         }
         if after_job.is_some() && report.holds.iter().all(|hold| hold.kind != BUSY_HOLD) {
-            report.holds.insert(0, job_hold(&node.name));
+            report.holds.insert(0, job_hold(&node.name).into_hold());
         }
         let end = self.rails.withheld_end(node, &runtime.plan, self.graph());
         if let (true, Some(end)) = (report.holds.is_empty(), end) {
@@ -172,7 +173,8 @@ impl Engine {
             frozen: &self.frozen,
             rails: &self.rails,
         };
-        self.holds_of(&standing, declared, now)
+        let holds = self.holds_of(&standing, declared, now).into_iter();
+        holds.map(Held::into_hold).collect()
     }
 
     /// What keeps this mutation from firing, on a node that is, or would be, like this.
@@ -181,7 +183,7 @@ impl Engine {
         standing: &Standing<'_>,
         declared: &Mutation,
         now: Instant,
-    ) -> Vec<Hold> {
+    ) -> Vec<Held> {
         let guard = Guard {
             engine: self.guard_view().at(now),
             node: standing.node,
@@ -194,34 +196,25 @@ impl Engine {
             },
             frozen: standing.frozen,
         };
-        let mut holds: Vec<Hold> = guard
-            .holds(declared)
-            .into_iter()
-            .map(|held| held.hold)
-            .collect();
+        let mut holds = guard.holds(declared);
         let mutation = &declared.id;
         let until = standing
             .progress
             .and_then(|progress| progress.backs_off_until(mutation, now));
         if let Some(until) = until {
-            holds.push(Hold {
-                kind: "backoff",
-                text: format!(
-                    "{mutation} failed and is tried again in {:.0?}",
-                    until.since(now)
-                ),
-                lifted_by: format!("time, or krakenctl node retry {}", standing.node.name),
-            });
+            let text = format!("{mutation} failed and is tried again in {TIME_MARK}");
+            let lift = format!("time, or krakenctl node retry {}", standing.node.name);
+            holds.push(Held::new("backoff", text, lift).left(until.since(now)));
         }
         if !carries_out(standing.node.id == self.config.me, declared) {
-            holds.retain(|hold| HOLDS_OF_OTHERS.contains(&hold.kind));
+            holds.retain(|held| HOLDS_OF_OTHERS.contains(&held.hold.kind));
         }
         holds
     }
 }
 
 /// The way that a busy node without one will have once its job has ended. `find` plans.
-pub(super) fn after_job(
+pub(crate) fn after_job(
     plan: &PlanResult,
     dsc: &Values,
     cfg: &Values,
@@ -257,12 +250,9 @@ fn shown(attempt: &Attempt, now: Instant) -> ReportAttempt {
 }
 
 /// What keeps a busy node from taking a path on which a job forbids a step.
-pub(super) fn job_hold(name: &NodeName) -> Hold {
-    Hold {
-        kind: BUSY_HOLD,
-        text: format!("node {name} is BUSY: a job runs on it"),
-        lifted_by: "the end of the job".into(),
-    }
+pub(super) fn job_hold(name: &NodeName) -> Held {
+    let text = format!("node {name} is BUSY: a job runs on it");
+    Held::new(BUSY_HOLD, text, "the end of the job")
 }
 
 fn waits_for(report: &Report) -> String {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::discover::FROZEN;
 use super::governor::{Gate, Shut};
+use super::held::{Held, TIME_MARK, nodes};
 use super::others::View;
 use super::rails::Rails;
 use super::{Engine, Role};
 use crate::mutation::Mutation;
 use crate::mutation::progress::Healing;
-use crate::mutation::report::{Hold, time};
+use crate::mutation::report::time;
 use crate::state::{Frozen, Node, Value, core};
 use crate::time::Instant;
 
@@ -20,15 +21,6 @@ use crate::time::Instant;
 pub(super) const FROZEN_HOLD: &str = "frozen";
 /// Kind of the hold of a condition on other nodes.
 pub(super) const OTHER_NODES: &str = "other_nodes";
-
-/// Why a mutation may not fire now.
-pub(super) struct Held {
-    pub(super) hold: Hold,
-    /// When it ends by itself and nobody else says so.
-    pub(super) until: Option<Instant>,
-    /// Where the node waits to be told that it may try again.
-    pub(super) gate: Option<Gate>,
-}
 
 /// What the guard rails look at.
 pub(super) struct Guard<'a> {
@@ -73,12 +65,6 @@ impl Engine {
             dead: self.sessions.config.dead,
         }
     }
-}
-
-/// Where a node waits that these holds keep from firing: nowhere if something else has to change first, which plans it anew.
-pub(super) fn waits_at(held: &[Held]) -> Option<Gate> {
-    let first = held.first()?.gate.clone()?;
-    held.iter().all(|held| held.gate.is_some()).then_some(first)
 }
 
 impl Guard<'_> {
@@ -146,11 +132,13 @@ impl Guard<'_> {
         if view.now < settles && (mutation.disruptive || was_in_sync) && !asks_only {
             let text =
                 "this head has just started and waits for the node's agent to come back".to_owned();
-            let lift = format!(
-                "its agent's join, or time: {}",
-                time(settles.since(view.now))
+            let lift = format!("its agent's join, or time: {TIME_MARK}");
+            let left = settles.since(view.now);
+            held.push(
+                Held::new("unconfirmed", text, lift)
+                    .until(settles)
+                    .left(left),
             );
-            held.push(Held::new("unconfirmed", text, lift).until(settles));
         }
     }
 
@@ -177,11 +165,9 @@ impl Guard<'_> {
                     }
                     false => format!("node {name} fell silent while in SYNC and may still run"),
                 };
-                let lift = format!(
-                    "its return, power found off, {release}, or time: {}",
-                    time(until.since(view.now))
-                );
-                held.push(Held::new("silent", text, lift).until(until));
+                let lift = format!("its return, power found off, {release}, or time: {TIME_MARK}");
+                let left = until.since(view.now);
+                held.push(Held::new("silent", text, lift).until(until).left(left));
             }
         }
     }
@@ -236,10 +222,6 @@ impl Guard<'_> {
             Gate::Mutation(mutation) => format!("mutation {mutation}"),
             _ => "the cluster".to_owned(),
         };
-        let nodes = |count: usize| match count {
-            1 => "1 node".to_owned(),
-            count => format!("{count} nodes"),
-        };
         let (text, lift) = match &shut {
             Shut::Slots { of, by } => {
                 let by = self.others.name(*by);
@@ -252,43 +234,18 @@ impl Guard<'_> {
                     format!("{by} being where its Cfg wants it"),
                 )
             }
-            Shut::Rate { of, opens } => (
+            Shut::Rate { of, .. } => (
                 format!("{whose} lets {} be disrupted a minute", nodes(*of)),
-                format!("time: the next may go in {}", time(opens.since(now))),
+                format!("time: the next may go in {TIME_MARK}"),
             ),
-            Shut::Gap { opens } => (
+            Shut::Gap { .. } => (
                 "machines are switched on one after the other".to_owned(),
-                format!("time: the next is due in {}", time(opens.since(now))),
+                format!("time: the next is due in {TIME_MARK}"),
             ),
         };
-        let lift = match governor.ahead(self.node.id) {
-            0 => lift,
-            before => format!("{lift}; {} before this one", nodes(before)),
-        };
-        held.push(Held::new("governor", text, lift).at(gate));
-    }
-}
-
-impl Held {
-    fn new(kind: &'static str, text: String, lifted_by: impl Into<String>) -> Self {
-        Self {
-            hold: Hold {
-                kind,
-                text,
-                lifted_by: lifted_by.into(),
-            },
-            until: None,
-            gate: None,
-        }
-    }
-
-    fn until(mut self, until: Instant) -> Self {
-        self.until = Some(until);
-        self
-    }
-
-    fn at(mut self, gate: Gate) -> Self {
-        self.gate = Some(gate);
-        self
+        let opens = shut.opens().map(|opens| opens.since(now));
+        let before = governor.ahead(self.node.id);
+        let hold = Held::new("governor", text, lift).at(gate).behind(before);
+        held.push(opens.into_iter().fold(hold, Held::left));
     }
 }

@@ -3,8 +3,9 @@
 //! [`heal`](super::heal) carries it out; [`what_if`](super::what_if) does the same to copies, so that a dry run meets the holds that the write will.
 
 use super::governor::Gate;
-use super::guard::{Guard, OTHER_NODES, waits_at};
+use super::guard::{Guard, OTHER_NODES};
 use super::heal::carries_out;
+use super::held::waits_at;
 use super::permits::Asked;
 use super::{Runtime, reboot};
 use crate::mutation::path::{Plan, Planner};

@@ -15,6 +15,7 @@ pub(super) use self::lift::kind as kind_of_lift;
 
 use self::rehearsal::{Rehearsal, Rehearsed};
 use super::explain::{BUSY_HOLD, Standing, after_job, all_of};
+use super::held::{Held, Spread};
 use super::rails::Rails;
 use super::reboot::{WayBack, is_asked, way_back};
 use super::stage::{Stage, Staged};
@@ -44,7 +45,7 @@ pub struct WhatIf {
     pub names: BTreeMap<NodeId, NodeName>,
     /// Holds that an operator would lift, and who meets them; with nobody if nobody waits there.
     pub lifts: Vec<GroupHold>,
-    /// The nodes by what they would do, in the order of the first name of each.
+    /// The nodes by what they would do, in the order of the first name of each; n2 comes before n10.
     pub groups: Vec<PlanGroup>,
 }
 
@@ -97,7 +98,7 @@ struct Making {
     /// The path is the one that its nodes will have once their jobs have ended.
     after_job: bool,
     nodes: Vec<NodeName>,
-    holds: Vec<GroupHold>,
+    holds: Vec<Noted>,
     held_at_once: usize,
     busy: Vec<NodeName>,
     crowd: Crowd,
@@ -187,7 +188,8 @@ impl<'r, 'e> Groups<'r, 'e> {
             known: BTreeMap::new(),
         };
         let nodes = nodes.into_iter().filter_map(|id| rehearsal.node(id));
-        let order: BTreeMap<&NodeName, &Node> = nodes.map(|node| (&node.name, node)).collect();
+        let order = nodes.map(|node| (as_counted(&node.name), node));
+        let order: BTreeMap<Vec<(&str, u64, &str)>, &Node> = order.collect();
         for node in order.into_values() {
             groups.add(node);
         }
@@ -214,7 +216,7 @@ impl<'r, 'e> Groups<'r, 'e> {
             making.busy.push(node.name.clone());
         }
         let mut met = met(rehearsal, &mut self.later, node, &rehearsed, &making.report);
-        if making.after_job && met.now.iter().all(|(hold, _)| hold.kind != BUSY_HOLD) {
+        if making.after_job && met.now.iter().all(|(held, _)| held.hold.kind != BUSY_HOLD) {
             let first = making.report.steps.first();
             let hold = super::explain::job_hold(&node.name);
             let first = first.map(|step| (hold, step.mutation.clone()));
@@ -223,8 +225,8 @@ impl<'r, 'e> Groups<'r, 'e> {
         if !met.now.is_empty() && !rehearsed.moves {
             making.held_at_once += 1;
         }
-        for (hold, mutation) in met.now.into_iter().chain(met.later) {
-            note_hold(&mut making.holds, hold, &mutation, &node.name);
+        for (held, mutation) in met.now.into_iter().chain(met.later) {
+            note_hold(&mut making.holds, held, &mutation, &node.name);
         }
     }
 
@@ -331,7 +333,7 @@ impl<'r, 'e> Groups<'r, 'e> {
                 all,
                 nodes: making.nodes,
                 report,
-                holds: making.holds,
+                holds: making.holds.into_iter().map(GroupHold::from).collect(),
                 interrupts: making.manner.interrupts,
                 busy: making.busy,
             }
@@ -344,9 +346,9 @@ impl<'r, 'e> Groups<'r, 'e> {
 #[derive(Default)]
 struct Met {
     /// Its next steps.
-    now: Vec<(Hold, MutationId)>,
+    now: Vec<(Held, MutationId)>,
     /// Steps behind them.
-    later: Vec<(Hold, MutationId)>,
+    later: Vec<(Held, MutationId)>,
 }
 
 /// What a node meets. It passes on its later steps.
@@ -388,15 +390,15 @@ fn met(
         } else {
             &*later
         };
-        for hold in holds(rails, mutation) {
+        for held in holds(rails, mutation) {
             let mut told = met.now.iter().chain(&met.later);
-            if told.all(|(known, _)| *known != hold) {
+            if told.all(|(known, _)| known.hold != held.hold) {
                 let at = if is_next || is_end && met.now.is_empty() {
                     &mut met.now
                 } else {
                     &mut met.later
                 };
-                at.push((hold, mutation.id.clone()));
+                at.push((held, mutation.id.clone()));
             }
         }
         let governor = &later.governor;
@@ -407,21 +409,59 @@ fn met(
     met
 }
 
-/// Puts a hold with those of the same words.
-fn note_hold(holds: &mut Vec<GroupHold>, hold: Hold, mutation: &MutationId, node: &NodeName) {
+/// A hold with those who meet it, while they are counted.
+struct Noted {
+    /// With [`NODE_MARK`] and the mark for time.
+    hold: Hold,
+    spread: Spread,
+    mutation: MutationId,
+    nodes: Vec<NodeName>,
+}
+
+impl From<Noted> for GroupHold {
+    fn from(noted: Noted) -> Self {
+        Self {
+            hold: noted.spread.fill(noted.hold),
+            mutation: Some(noted.mutation),
+            nodes: noted.nodes,
+        }
+    }
+}
+
+/// Puts a hold with those that differ in time and place at most.
+fn note_hold(holds: &mut Vec<Noted>, held: Held, mutation: &MutationId, node: &NodeName) {
+    let spread = held.spread();
     let hold = Hold {
-        kind: hold.kind,
-        text: without_name(&hold.text, node.as_str()),
-        lifted_by: without_name(&hold.lifted_by, node.as_str()),
+        kind: held.hold.kind,
+        text: without_name(&held.hold.text, node.as_str()),
+        lifted_by: without_name(&held.hold.lifted_by, node.as_str()),
     };
     match holds.iter_mut().find(|known| known.hold == hold) {
-        Some(known) => known.nodes.push(node.clone()),
-        None => holds.push(GroupHold {
+        Some(known) => {
+            known.spread.widen(spread);
+            known.nodes.push(node.clone());
+        }
+        None => holds.push(Noted {
             hold,
-            mutation: Some(mutation.clone()),
+            spread,
+            mutation: mutation.clone(),
             nodes: vec![node.clone()],
         }),
     }
+}
+
+/// What a name is sorted by as people count: n2 comes before n10.
+fn as_counted(name: &NodeName) -> Vec<(&str, u64, &str)> {
+    let (mut parts, mut rest) = (Vec::new(), name.as_str());
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| c.is_ascii_digit());
+        let (text, more) = rest.split_at(digits.unwrap_or(rest.len()));
+        let end = more.find(|c: char| !c.is_ascii_digit());
+        let (number, more) = more.split_at(end.unwrap_or(more.len()));
+        parts.push((text, number.parse().unwrap_or_default(), number));
+        rest = more;
+    }
+    parts
 }
 
 /// The text with the mark for the node's name, where that stands as a word.

@@ -3,12 +3,12 @@
 //! Plans stay as they are, for guard rails hold firings only; the rail is lifted in a copy of all of them, where those who wait go on.
 
 use super::rehearsal::Rehearsal;
-use super::{Groups, WhatIf, note_hold};
+use super::{GroupHold, Groups, WhatIf, note_hold};
 use crate::engine::explain::Standing;
+use crate::engine::held::Held;
 use crate::engine::{Engine, Runtime};
 use crate::event::Lift;
 use crate::mutation::progress::Phase;
-use crate::mutation::report::Hold;
 use crate::mutation::{Mutation, MutationId};
 use crate::state::Node;
 use crate::time::Instant;
@@ -21,7 +21,7 @@ impl Engine {
         rails.lift(lift);
         let mut rehearsal = Rehearsal::new(self, &self.frozen, rails, now);
         rehearsal.play();
-        let (mut lifts, mut waiting) = (Vec::new(), Vec::new());
+        let (mut lifts, mut none, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(rail) = rail {
             for node in self.tree.iter_by_name() {
                 if let Some((mutation, hold)) = self.held_by(node, lift, now) {
@@ -30,19 +30,19 @@ impl Engine {
                 }
             }
             if lifts.is_empty() {
-                lifts.push(rail);
+                none.push(rail);
             }
         }
         WhatIf {
             revision: self.revision,
-            lifts,
+            lifts: lifts.into_iter().map(GroupHold::from).chain(none).collect(),
             groups: Groups::of(&rehearsal, waiting),
             ..WhatIf::default()
         }
     }
 
     /// The first step of a node that this rail keeps from firing, and the hold.
-    fn held_by(&self, node: &Node, lift: &Lift, now: Instant) -> Option<(MutationId, Hold)> {
+    fn held_by(&self, node: &Node, lift: &Lift, now: Instant) -> Option<(MutationId, Held)> {
         let runtime = self.runtimes.get(&node.id)?;
         let standing = Standing {
             node,
@@ -58,7 +58,7 @@ impl Engine {
         let mut steps = steps.filter(|step| concerns(lift, step) && !is_under_way(runtime, step));
         steps.find_map(|step| {
             let holds = self.holds_of(&standing, step, now).into_iter();
-            let mut holds = holds.filter(|hold| hold.kind == kind(lift));
+            let mut holds = holds.filter(|held| held.hold.kind == kind(lift));
             Some((step.id.clone(), holds.next()?))
         })
     }

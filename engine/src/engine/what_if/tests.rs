@@ -238,9 +238,21 @@ fn holds_are_those_that_the_nodes_will_meet() {
     let head = on(limits, 100);
     let what = head.engine.what_if(&off(1..=100), &[], head.now).unwrap();
     let group = &what.groups[0];
-    let held: BTreeSet<&NodeName> = group.holds.iter().flat_map(|hold| &hold.nodes).collect();
-    assert_eq!((what.groups.len(), held.len()), (1, 73));
-    assert_eq!(group.report.outcome, Outcome::Path);
+    assert_eq!(
+        (what.groups.len(), group.report.outcome),
+        (1, Outcome::Path)
+    );
+    let told = group.holds.iter().map(|held| {
+        let (hold, nodes) = (&held.hold, held.nodes.len());
+        (hold.text.as_str(), hold.lifted_by.as_str(), nodes)
+    });
+    let text = "the cluster lets 27 nodes be disrupted a minute";
+    let lift = "time: the next may go in 60 s; 0 to 72 nodes before each of them";
+    assert_eq!(told.collect::<Vec<_>>(), [(text, lift, 73)]);
+    assert!(
+        nodes(&group.nodes).starts_with("n1,n2,n3,"),
+        "n10 comes later"
+    );
 
     let mut limits = Limits::default();
     let rack = Limit {
