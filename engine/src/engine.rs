@@ -40,6 +40,8 @@ pub use self::breaker::Breaking;
 use self::commit::Commits;
 use self::costs::Costs;
 pub use self::costs::{CostSource, LEARN_EVERY};
+#[cfg(feature = "files")]
+pub(crate) use self::explain::after_job;
 pub use self::governor::{Limit, Limits, PERCENT_FLOOR};
 use self::ledger::Ledger;
 pub use self::ledger::{MAX_KEYS, MAX_TRIALS, Trial};

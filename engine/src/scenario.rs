@@ -9,9 +9,10 @@ mod player;
 mod rails;
 
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::CostSource;
+use crate::engine::{CostSource, after_job};
 use crate::event::Lift;
 use crate::extension::parse_duration;
 use crate::mutation::graph::{GraphError, MutationGraph};
@@ -150,6 +151,10 @@ pub struct ScenarioError {
 /// Repeats of `run` without a number: more than any path of the shipped sets is long, and an end for one that never converges.
 const RUN_LIMIT: usize = 50;
 
+/// What a file without a case is told.
+const NO_CASE: &str = "this is no scenario file, for it has no case; one is `case: TITLE`, then `mutations: SET` (a folder in sets/ beside the file), \
+    `cfg: /URL=VALUE ...`, `dsc: /URL=VALUE ...`, script lines such as `> run`, and `----`";
+
 impl Scenario {
     /// Reads a file.
     ///
@@ -189,6 +194,10 @@ impl Scenario {
             Some(case) => Err(ScenarioError {
                 line: case.line,
                 text: "the case names no set: add `mutations: NAME`".into(),
+            }),
+            None if cases.is_empty() => Err(ScenarioError {
+                line: 1,
+                text: NO_CASE.into(),
             }),
             None => Ok(Self { title, cases }),
         }
@@ -241,8 +250,34 @@ impl Case {
     /// # Errors
     /// A mutation set that contradicts itself.
     pub fn plan(&self, set: &MutationSet) -> Result<PlanResult, GraphError> {
-        let graph = MutationGraph::new(set)?;
+        let graph = self.graph(set)?;
         Ok(PlanResult::new(&graph, &self.dsc, &self.cfg))
+    }
+
+    /// The path that the node will have once its job has ended, if the job is all that stands in its way.
+    ///
+    /// # Errors
+    /// A mutation set that contradicts itself.
+    pub fn plan_after_job(&self, set: &MutationSet) -> Result<Option<Arc<PlanResult>>, GraphError> {
+        let graph = self.graph(set)?;
+        let find = |dsc: &Values, cfg: &Values| Arc::new(PlanResult::new(&graph, dsc, cfg));
+        let plan = find(&self.dsc, &self.cfg);
+        Ok(after_job(&plan, &self.dsc, &self.cfg, find))
+    }
+
+    /// The graph by which the case is planned.
+    ///
+    /// # Errors
+    /// A mutation set that contradicts itself.
+    pub fn graph(&self, set: &MutationSet) -> Result<MutationGraph, GraphError> {
+        MutationGraph::new(&self.declared(set))
+    }
+
+    /// What the case declares of a set.
+    fn declared(&self, set: &MutationSet) -> MutationSet {
+        let mut set = set.clone();
+        set.one_by_one |= self.one_by_one;
+        set
     }
 
     /// Plays the case and says why the node is where it is at its end; `None` when it was deleted.

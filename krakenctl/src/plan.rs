@@ -6,6 +6,7 @@
 mod state_file;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::extension::{Schema, nearest};
 use engine::mutation::estimate::{Basis, Estimate};
@@ -36,7 +37,8 @@ them it tells what the nodes are about to do. `krakenctl node set ... --dry-run`
 With --offline no head is asked. The state files are flat YAML maps from StateUrl to value, such as `/PhysState: POWER_OFF`. What is \
 absent, null or a zero is unknown in Dsc and \"don't care\" in Cfg. What no module can report (`/Platform`) is taken from Cfg.
 
-Exit codes: 0 nothing to do, 8 there is something, 1 there is no path, 3 no path for some nodes, 2 the input is not acceptable. With -o dot: 0.
+Exit codes: 0 nothing to do, 8 there is something, 1 there is no path, 3 no path for some nodes (with --scenario: cases), 2 the input is not acceptable. \
+With -o dot: 0.
 
 Examples:
   krakenctl plan n[1-64] /PhysState=POWER_OFF
@@ -195,19 +197,35 @@ fn offline(
 /// The plan with which each case of a scenario begins.
 fn scenarios(scenarios: &Scenarios, context: &Context) -> Result<Exit, Failure> {
     let screen = &context.screen;
+    let (mut stuck, mut going, mut all) = (0, 0, 0);
     for (case, set) in scenarios.cases() {
         let unacceptable = |error: GraphError| Failure::usage(error.to_string());
-        let graph = MutationGraph::new(set).map_err(unacceptable)?;
-        let result = case.plan(set).map_err(unacceptable)?;
+        let graph = case.graph(set).map_err(unacceptable)?;
+        let mut result = Arc::new(case.plan(set).map_err(unacceptable)?);
         let mut text = format!("{}\n", screen.paint.text(&case.title, Tone::Bold));
+        if let Some(later) = case.plan_after_job(set).map_err(unacceptable)? {
+            text.push_str("held until the job ends that runs on the node; then:\n");
+            result = later;
+        }
         for (url, cause) in &result.suspended {
             text.push_str(&format!("{url} is set aside while Cfg wants {cause}\n"));
         }
         text.push_str(&page(&graph, &result.plan, screen.paint));
         text.push('\n');
         screen.print(&text)?;
+        all += 1;
+        match result.plan {
+            Plan::Converged => {}
+            Plan::Path(_) => going += 1,
+            Plan::NoPath(_) => stuck += 1,
+        }
     }
-    Ok(Exit::Ok)
+    Ok(match (stuck, going) {
+        (0, 0) => Exit::Ok,
+        (0, _) => Exit::Pending,
+        (stuck, _) if stuck == all => Exit::Failure,
+        _ => Exit::Partial,
+    })
 }
 
 /// A plan as a page of text, ending in a newline.

@@ -84,9 +84,7 @@ impl<'a> Player<'a> {
     }
 
     fn declare(&mut self) {
-        let mut set = self.set.clone();
-        set.one_by_one |= self.case.one_by_one;
-        self.input(Input::Declare(set));
+        self.input(Input::Declare(self.case.declared(self.set)));
     }
 
     fn step(&mut self, node: NodeId, step: &Step) {

@@ -99,6 +99,11 @@ fn nonsense_is_refused_with_its_line() {
         "line 3: \"long\" is no time; one is `30s` or `5m`"
     );
     assert_eq!(
+        error("root:x:0:0:root:/root:/bin/bash\n"),
+        format!("line 1: {NO_CASE}")
+    );
+    assert_eq!(error(""), format!("line 1: {NO_CASE}"));
+    assert_eq!(
         error("case: one\n----\n"),
         "line 1: the case names no set: add `mutations: NAME`"
     );
