@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use proto::v1;
 
 use crate::modules::wait_module;
-use crate::rig::{self, Client, Head, Rig, eventually};
+use crate::rig::{self, Client, Head, Rig, eventually, wait_dsc};
 
 /// A module that uses all of the glue: it tags nodes, refuses one, and reports what it sees.
 const TAGGER: &str = r#"
@@ -31,6 +31,36 @@ def look():
     return {"/host/vendor": tagger.config.get("vendor")}
 
 tagger.run()
+"#;
+
+/// A module of which six threads ask at once, and whose look goes wrong now and then.
+const ASKER: &str = r#"
+import threading
+import kraken_module
+from kraken_module import Module
+
+asker = Module("asker", discovers=["/host"], reads=["/ipv4"])
+looks, answers = [], []
+
+def ask():
+    for _ in range(3):
+        answers.extend(asker.query(["/ipv4"]))
+
+@asker.every(0.05)
+def look():
+    looks.append(1)
+    if len(looks) % 2:
+        raise ValueError(f"look {len(looks)}")
+    if len(looks) == 2:
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+    return {"/host/product": str(len(answers))}
+
+asker.configured = lambda: "fail" in asker.config and 1 / 0
+if __file__.endswith("stranger.py"):
+    kraken_module.API_VERSION = 7
+asker.run()
 "#;
 
 /// A Python with the libraries, made once under `target`.
@@ -146,4 +176,30 @@ async fn a_python_module_mutates_discovers_asks_and_is_configured() {
             .expect("set");
         wait_module(&client, "tagger", health, |module| module.health == health).await;
     }
+}
+
+#[tokio::test]
+async fn threads_of_a_python_module_ask_at_once_and_a_look_that_fails_is_not_the_last() {
+    let folder = tempfile::tempdir().expect("folder");
+    let program = folder.path().join("asker.py");
+    fs::write(&program, ASKER).expect("program");
+    let (_rig, head, client) = head_with("asker", &program, "fail = \"yes\"").await;
+    // Six threads, three times, one node each time; and it comes after a look that failed.
+    wait_dsc(&client, "head", "/host/product", Some("18")).await;
+    head.logged("look: ValueError: look 3").await;
+    head.logged("ZeroDivisionError").await;
+    let asker = wait_module(&client, "asker", "runs", |module| module.up).await;
+    assert_eq!((asker.failures, asker.refused), (0, 0), "{asker:?}");
+}
+
+#[tokio::test]
+async fn a_python_module_of_another_version_ends_with_words() {
+    let folder = tempfile::tempdir().expect("folder");
+    let program = folder.path().join("stranger.py");
+    fs::write(&program, ASKER).expect("program");
+    let (_rig, head, client) = head_with("asker", &program, "").await;
+    head.logged("this module speaks version 7 of the module API, the host 1 to 1")
+        .await;
+    let ended = |module: &v1::ModuleInfo| module.last_error.contains("exit status: 1");
+    wait_module(&client, "asker", "has ended", ended).await;
 }

@@ -4,10 +4,12 @@ Speaks proto/kraken/v1/module.proto as the gRPC server on $KRAKEN_MODULE_SOCKET.
 `python3 -m grpc_tools.protoc`, or else grpcio-tools beside a folder `proto`, from which they are made at each start.
 """
 
+import itertools
 import os
 import queue
 import sys
 import threading
+import traceback
 from concurrent import futures
 
 import grpc
@@ -67,6 +69,7 @@ class Module(rpc.ModuleServicer):
         self.config, self.hello, self.serving = {}, None, True
         self._mutations, self._polls, self._running, self._asked = {}, [], {}, {}
         self._out, self._pool, self._lock = queue.Queue(), futures.ThreadPoolExecutor(16), threading.Lock()
+        self._numbers = itertools.count(1)
 
     def mutation(self, name, url, to, frm=(None,), context="CHILD", requires=None, excludes=None, timeout=60, fail_to=None, disruptive=False):
         """Declares that the function takes `url` from one of `frm` to `to`. It returns when that is so, or raises Failed."""
@@ -97,13 +100,24 @@ class Module(rpc.ModuleServicer):
     def log(self, text, level="INFO", node=b""):
         self._say(log=pb.ModuleLog(level=pb.ModuleLog.Level.Value(level), text=text, node_id=node))
 
+    def die(self, why):
+        """Ends the process at once, with these last words. From any thread: sys.exit would end but the thread, unheard."""
+        print(why, file=sys.stderr, flush=True)
+        os._exit(1)
+
     def query(self, urls=(), nodes=(), timeout=10):
         """Nodes with the values that this module may see; raises Failed if the host refuses."""
         with self._lock:
-            number = len(self._asked) + 1
+            number = next(self._numbers)
             answer = self._asked[number] = futures.Future()
-        self._say(query=pb.Query(id=number, urls=urls, node_ids=nodes))
-        result = answer.result(timeout)
+        try:
+            self._say(query=pb.Query(id=number, urls=urls, node_ids=nodes))
+            result = answer.result(timeout)
+        except futures.TimeoutError:
+            raise Failed(f"the host has not answered a query within {timeout} s") from None
+        finally:
+            with self._lock:
+                del self._asked[number]
         if result.error:
             raise Failed(result.error)
         return [Node(node) for node in result.nodes]
@@ -141,7 +155,8 @@ class Module(rpc.ModuleServicer):
             if kind == "hello":
                 self.hello = message.hello
                 if not message.hello.api_oldest <= API_VERSION <= message.hello.api_version:
-                    sys.exit(f"this module speaks version {API_VERSION} of the module API, the host does not")
+                    speaks = f"{message.hello.api_oldest} to {message.hello.api_version}"
+                    self.die(f"this module speaks version {API_VERSION} of the module API, the host {speaks}")
                 self._configure(message.hello.config)
                 self._say(declare=self.declared)
             elif kind == "config":
@@ -152,7 +167,9 @@ class Module(rpc.ModuleServicer):
                 if running := self._running.get((message.interrupt.node_id, message.interrupt.mutation)):
                     running.interrupted.set()
             elif kind == "query_result":
-                self._asked.pop(message.query_result.id).set_result(message.query_result)
+                with self._lock:  # nobody waits any more for one that comes late
+                    if answer := self._asked.get(message.query_result.id):
+                        answer.set_result(message.query_result)
             elif kind == "refused":
                 print("refused:", message.refused.text, file=sys.stderr, flush=True)
             elif kind == "ping":
@@ -160,7 +177,10 @@ class Module(rpc.ModuleServicer):
 
     def _configure(self, config):
         self.config = {key: from_value(value) for key, value in config.values.items()}
-        self.configured()
+        try:
+            self.configured()
+        except Exception:  # another configuration may be better
+            traceback.print_exc()
 
     def _mutate(self, mutate):
         node, (function, reached) = Node(mutate), self._mutations.get(mutate.mutation, (None, None))
@@ -173,9 +193,16 @@ class Module(rpc.ModuleServicer):
         except Exception as error:  # whatever it is, the planner has to know
             text = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
             self._say(failed=pb.MutationFailed(node_id=mutate.node_id, mutation=mutate.mutation, attempt=mutate.attempt, text=text))
+        finally:
+            if self._running.get((mutate.node_id, mutate.mutation)) is node:
+                del self._running[(mutate.node_id, mutate.mutation)]
 
     def _poll(self, seconds, function):
         pause = threading.Event()
         while not pause.wait(seconds if self.hello else 0.2):
-            if self.hello and (found := function()):
-                self.discover(found)
+            try:
+                if self.hello and (found := function()):
+                    self.discover(found)
+            except Exception as error:  # the next look may go well
+                traceback.print_exc()
+                self.log(f"{function.__name__}: {type(error).__name__}: {error}", "ERROR")
