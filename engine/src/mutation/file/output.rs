@@ -159,11 +159,11 @@ impl Poll {
                 Ok(())
             }
         };
+        let mut understood = !said.is_empty();
         for change in said {
             note(&change.url, change.value)?;
         }
         // Whether an entry applies is known only when every line has been held against all others.
-        let mut understood = false;
         let mut silent: Vec<StateUrl> = Vec::new();
         for line in stdout.lines().map(str::trim) {
             for reading in &self.readings {
@@ -186,7 +186,7 @@ impl Poll {
                 }
             }
         }
-        if !self.readings.is_empty() && !understood {
+        if !understood {
             return Err(format!(
                 "nothing in its output has a meaning: {}",
                 quote(stdout, MAX_WORDS_BYTES / 2)

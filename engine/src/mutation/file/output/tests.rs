@@ -129,6 +129,24 @@ fn f33_an_answer_that_means_nothing_or_two_things_is_none() {
     ] {
         assert!(read(&power, wrong, false).is_err(), "{wrong:?}");
     }
+    // Without a map, only lines `discover URL VALUE` mean anything.
+    let plain = poll(Vec::new());
+    for wrong in ["", "on", "discovr /PhysState POWER_ON"] {
+        assert!(read(&plain, wrong, false).is_err(), "{wrong:?}");
+    }
+    let said = vec![Change::set(
+        "/PhysState".parse().unwrap(),
+        "POWER_ON".into(),
+    )];
+    for poll in [&plain, &power] {
+        let taken = poll.read(
+            "discover /PhysState POWER_ON",
+            said.clone(),
+            |_| false,
+            &schema(),
+        );
+        assert_eq!(taken.as_ref(), Ok(&said));
+    }
     // "On" is no news of a node that hangs, but it still contradicts "off".
     assert_eq!(read(&power, "Chassis Power is on\n", true), Ok(Vec::new()));
     let both = "Chassis Power is off\nChassis Power is on\n";

@@ -220,7 +220,15 @@ impl Reader<'_> {
             .get("shell")
             .is_some_and(|item| self.truth(item, "shell"));
         let argv = match (item.get_ref().as_array(), item.get_ref().as_str()) {
-            (None, Some(text)) if shell => ["/bin/sh", "-c", text].map(Template::plain).to_vec(),
+            (None, Some(text)) if shell => {
+                if let Some(field) = self.field_in_shell(text) {
+                    let text = format!(
+                        "{field} is not filled in within a shell's text: give it a name in env, as env = {{ NAME = \"{field}\" }}, and write \"$NAME\""
+                    );
+                    self.complain(&item.span(), text);
+                }
+                ["/bin/sh", "-c", text].map(Template::plain).to_vec()
+            }
             (None, Some(_)) => {
                 let text = format!("command must be {SHAPE}; one text needs shell = true");
                 self.complain(&item.span(), text);
@@ -252,6 +260,19 @@ impl Reader<'_> {
             stdin,
             exit,
         })
+    }
+
+    /// What would be a field anywhere else; `${node}` is the shell's own, and so are braces with other words in them.
+    fn field_in_shell(&self, text: &str) -> Option<String> {
+        let ends = text.match_indices('}').map(|(end, _)| end);
+        let braces = ends.filter_map(|end| Some((text[..end].rfind('{')?, end)));
+        let braces = braces.filter(|(start, _)| !text[..*start].ends_with('$'));
+        let mut words = braces.map(|(start, end)| &text[start..=end]);
+        let is_field = |word: &&str| {
+            let read = Template::parse(word, self.schema);
+            read.is_ok_and(|template| template.fields().next().is_some())
+        };
+        words.find(is_field).map(str::to_owned)
     }
 
     fn arguments(&mut self, item: &Item<'_>, words: &[Item<'_>], of: Of) -> Vec<Template> {

@@ -97,13 +97,16 @@ error = "/m/error""#,
 #[test]
 fn a_shell_has_to_be_asked_for_and_gets_no_fields() {
     let file = file(
-        "command = \"echo ${X} {node} | cat\"\nshell = true\nenv = { X = \"{node}\" }\ndiscover = \"to\"",
+        "command = \"echo ${X} ${node} | { cat; }\"\nshell = true\nenv = { X = \"{node}\" }\ndiscover = \"to\"",
         "",
     )
     .unwrap();
     let run = &file.program.runs[&MutationId::new("m", "ON")];
     let command = run.command.as_ref().unwrap();
-    assert_eq!(command.to_string(), "/bin/sh -c 'echo ${X} {node} | cat'");
+    assert_eq!(
+        command.to_string(),
+        "/bin/sh -c 'echo ${X} ${node} | { cat; }'"
+    );
     assert!(
         run.trust
             && command
@@ -111,6 +114,12 @@ fn a_shell_has_to_be_asked_for_and_gets_no_fields() {
                 .iter()
                 .all(|word| word.fields().next().is_none())
     );
+    for field in ["{node}", "{dsc:/PhysState}", "{/power/port|7}"] {
+        let command = format!("command = \"awk '{{print}}' ${{X}} {field}\"\nshell = true");
+        let filled = problems(&command, "");
+        let why = format!("{field} is not filled in within a shell's text: give it a name in env");
+        assert!(filled[0].contains(&why), "{filled:?}");
+    }
     let one = problems("command = \"echo\"", "");
     assert!(one[0].ends_with("one text needs shell = true"), "{one:?}");
     let list = problems("command = [\"a\"]\nshell = true", "");
