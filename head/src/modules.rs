@@ -396,7 +396,8 @@ impl Modules {
             mutations: u32::try_from(entry.declared.mutations.len()).unwrap_or(u32::MAX),
             ..v1::ModuleInfo::default()
         };
-        table.modules.iter().map(info).collect()
+        let modules = table.modules.iter().map(info);
+        modules.chain(table.of_files()).collect()
     }
 
     /// Hands a mutation to its module. One that no module here carries out is left to its timeout, or to whoever else discovers it.
@@ -443,6 +444,27 @@ impl Table {
         let mut set = self.set();
         set.generation += 1;
         set
+    }
+
+    /// Modules that are data files, by name; one of the same name that is a program is told of instead.
+    fn of_files(&self) -> Vec<v1::ModuleInfo> {
+        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+        for program in &self.files.loaded.programs {
+            counts.insert(&program.module, 0);
+        }
+        for mutation in &self.files.loaded.set.mutations {
+            *counts.entry(mutation.id.module()).or_default() += 1;
+        }
+        counts.retain(|name, _| !self.modules.contains_key(*name));
+        let info = |(name, mutations): (&str, u32)| v1::ModuleInfo {
+            name: name.to_owned(),
+            kind: v1::module_info::Kind::File.into(),
+            state: "RUN".into(),
+            up: true,
+            mutations,
+            ..v1::ModuleInfo::default()
+        };
+        counts.into_iter().map(info).collect()
     }
 
     fn set(&self) -> MutationSet {

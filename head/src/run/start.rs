@@ -110,6 +110,9 @@ pub(super) async fn start(config: &Config, file: &Path) -> anyhow::Result<Runnin
     let modules = Arc::new(Modules::new(built_in, files.clone(), reports.clone()));
     modules.set_one_by_one(!config.engine.parallel);
     let folder = config.state_dir.join(modules::FOLDER);
+    // Files are put there while the head runs.
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
     let declared = modules.declared(&folder, &schema)?;
 
     let (me, epoch) = (loaded.head, loaded.epoch);

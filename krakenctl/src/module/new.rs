@@ -124,7 +124,12 @@ pub(super) fn run(args: &NewArgs, context: &Context) -> Result<Exit, Failure> {
         .iter()
         .map(|(path, _)| format!("{}\n", path.display()))
         .collect();
-    text.push_str(&next_steps(args.lang, name, &folder.display().to_string()));
+    // The head, and who follows these steps, may be in another folder.
+    let there =
+        std::path::absolute(&folder).map_err(|error| failed("the path of the folder", error))?;
+    // `module new fan .` ends in a point.
+    let there: PathBuf = there.components().collect();
+    text.push_str(&next_steps(args.lang, name, &there.display().to_string()));
     context.screen.print(&text)?;
     Ok(Exit::Ok)
 }
@@ -166,7 +171,7 @@ fn next_steps(lang: Lang, name: &str, folder: &str) -> String {
     let head = |command: &str| format!("[modules.{name}]\n     command = {command}\n");
     let rest = match lang {
         Lang::File => format!(
-            "2. what it can do:         cp {folder}/{name}.toml /var/lib/kraken/mutations/\n\
+            "2. what it can do:         install -D -m 644 {folder}/{name}.toml /var/lib/kraken/mutations/{name}.toml\n\
              3. what the head says:     krakenctl mutation lint; krakenctl mutation list\n"
         ),
         Lang::Python => format!(
