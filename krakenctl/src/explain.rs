@@ -368,6 +368,9 @@ fn headline(report: &v1::Report) -> (String, Tone) {
             "off for its reboot: it goes back from here".to_owned(),
             Tone::Warn,
         ),
+        Outcome::Converged if !report.holds.is_empty() => {
+            ("converged, but not all is well".to_owned(), Tone::Warn)
+        }
         Outcome::Converged => ("converged: it is what it should be".to_owned(), Tone::Good),
         Outcome::Path if current < steps => (
             format!("on its way: step {} of {steps}", current + 1),

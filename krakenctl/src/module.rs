@@ -148,8 +148,6 @@ fn table(modules: &[ModuleView], format: Format) -> Table {
         let error: String = module.last_error.chars().take(length).collect();
         let state = match (module.up, module.state.as_str()) {
             (false, "RUN") if module.health == "not serving" => "NOT SERVING",
-            // Kept running, and between two lives right now.
-            (false, "RUN") => "RESTARTING",
             (_, state) => state,
         };
         table.row(vec![

@@ -6,11 +6,14 @@ mod lint;
 use std::time::Duration;
 
 use engine::extension::nearest;
+use engine::mutation::MutationSet;
+use engine::wire::convert::mutation_set_from_proto;
 use proto::v1;
 use serde::Serialize;
 
 use self::carrier::CarrierView;
 use crate::Context;
+use crate::connect::Head;
 use crate::exit::{Exit, Failure};
 use crate::explain::{self, ChangeView};
 use crate::output::{Cell, Format, Table, Tone};
@@ -284,4 +287,16 @@ fn table(mutations: &[v1::Mutation], views: &[MutationView], shown: &Shown) -> T
         ]);
     }
     table
+}
+
+/// The mutations of a head, as the engine has them.
+pub(crate) async fn of_head(head: &mut Head) -> Result<MutationSet, Failure> {
+    let set = head.list_mutations(v1::ListMutationsRequest {}).await?;
+    mutation_set_from_proto(set.into_inner()).map_err(|error| {
+        Failure::new(
+            Exit::Failure,
+            format!("the head's mutations cannot be read: {error}"),
+        )
+        .hint("is this krakenctl older than the head? see `krakenctl version`")
+    })
 }

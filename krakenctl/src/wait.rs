@@ -1,9 +1,9 @@
 //! Which nodes have become what was set: the pure half of `--wait`.
 //!
 //! A value counts as reached when the node's Dsc shows it. Values that no mutation changes are waited for only where the node reports
-//! them (an image's name while an image runs); the others hold from the moment they are written. A node fails when the head says twice in a row that
-//! it cannot go on (no path, parked), when somebody else sets another value meanwhile, when the write was on trial and is taken back, or when it is
-//! deleted; it may recover until the wait ends.
+//! them (an image's name while an image runs), or where nothing that runs could change or report them; the others hold from the moment they are
+//! written. A node fails when the head says twice in a row that it cannot go on (no path, parked), when somebody else sets another value meanwhile,
+//! when the write was on trial and is taken back, or when it is deleted; it may recover until the wait ends.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ const STRIKES: u8 = 2;
 pub(crate) struct Goal {
     pub(crate) url: String,
     pub(crate) value: v1::Value,
-    /// Some mutation changes it.
-    pub(crate) mutated: bool,
+    /// It is not there before the node shows it: some mutation changes it, or none does and the head says that it is out of reach.
+    pub(crate) awaited: bool,
 }
 
 /// Where one node stands.
@@ -233,7 +233,7 @@ impl Entry {
         self.overwritten = false;
         let missing = goals.iter().find(|goal| match seen.dsc.get(&goal.url) {
             Some(known) => *known != goal.value,
-            None => goal.mutated,
+            None => goal.awaited,
         });
         match missing {
             None => {

@@ -10,11 +10,12 @@ use super::held::{Held, TIME_MARK};
 use super::others::View;
 use super::rails::Rails;
 use super::reboot::{is_asked, wanted, way_back};
+use crate::extension::Field;
 use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
 use crate::mutation::report::{Hold, Outcome, Report, ReportAttempt, ReportFailure, ReportStep};
 use crate::mutation::{Mutation, MutationContext, MutationId};
-use crate::state::{Frozen, Node, NodeId, NodeName, Values, core};
+use crate::state::{Change, Frozen, Node, NodeId, NodeName, Values, core};
 use crate::time::Instant;
 
 /// Kind of the hold of a job.
@@ -109,9 +110,23 @@ impl Engine {
             let more = std::mem::take(&mut report.reason);
             report.reason = all_of([text, back.reason, more]);
         }
+        report.note_out_of_reach(self.out_of_reach(node), &node.dsc);
         report.waits_for = waits_for(&report);
         self.scrub(&mut report);
         Some(report)
+    }
+
+    /// Wanted values that the node could show and does not, and that the planner passes over because nothing declared leads to them.
+    fn out_of_reach(&self, node: &Node) -> Vec<Change> {
+        let wanted = node.cfg.iter().filter(|(url, value)| {
+            let is_shown = |field: &Field| field.discoverable;
+            node.dsc.get(url.as_str()) != Some(*value)
+                && self.schema.field(url).is_some_and(is_shown)
+                && self.graph().is_out_of_reach(url)
+        });
+        wanted
+            .map(|(url, value)| Change::set(url.clone(), value.clone()))
+            .collect()
     }
 
     /// Whether the node has a way to go and goes it: what holds slots.

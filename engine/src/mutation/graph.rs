@@ -96,6 +96,19 @@ impl MutationGraph {
             .is_some_and(|index| !self.variables[*index].mutators.is_empty())
     }
 
+    /// Whether a wanted value of `url`, which nodes can show, is out of reach: nothing mutates it, and it is no parameter of what is
+    /// mutated beside it, as `/image/name` is of `/image/state`.
+    pub fn is_out_of_reach(&self, url: &StateUrl) -> bool {
+        let mut mutated = self
+            .set
+            .mutations
+            .iter()
+            .flat_map(|mutation| &mutation.mutates);
+        !self.is_mutated(url)
+            && (self.is_discoverable(url)
+                || !mutated.any(|change| change.url.parts().next() == url.parts().next()))
+    }
+
     /// What must hold for a value of `url` to be known: as declared, else the requirements that all mutations share that take it from unknown.
     pub fn dependencies(&self, url: &StateUrl) -> &[Condition] {
         self.by_url

@@ -56,6 +56,8 @@ pub struct Report {
     pub failures: Vec<ReportFailure>,
     /// The latest attempts, failures among them, oldest first.
     pub history: Vec<ReportAttempt>,
+    /// What Cfg wants although nothing that is declared can change it.
+    pub out_of_reach: Vec<StateUrl>,
     /// Why there is no path, why the node is parked, what is set aside; may be empty.
     pub reason: String,
 }
@@ -88,7 +90,7 @@ pub struct ReportStep {
 /// Something that keeps a mutation from firing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hold {
-    /// A stable word: `frozen`, `busy`, `unconfirmed`, `silent`, `governor`, `breaker`, `mass_failure`, `other_nodes`, `backoff`.
+    /// A stable word: `frozen`, `busy`, `unconfirmed`, `silent`, `governor`, `breaker`, `mass_failure`, `other_nodes`, `backoff`, `module`.
     pub kind: &'static str,
     /// Why, in words.
     pub text: String,
@@ -226,7 +228,36 @@ impl Report {
             holds: Vec::new(),
             failures: Vec::new(),
             history: Vec::new(),
+            out_of_reach: Vec::new(),
             reason,
+        }
+    }
+
+    /// Adds to the reason.
+    pub fn say(&mut self, text: &str) {
+        if !self.reason.is_empty() {
+            self.reason.push_str("; ");
+        }
+        self.reason.push_str(text);
+    }
+
+    /// Notes wanted values that the planner sets aside because nothing declared leads to them: the node is not what it should be.
+    pub fn note_out_of_reach(&mut self, wanted: Vec<Change>, dsc: &Values) {
+        if wanted.is_empty() {
+            return;
+        }
+        if self.outcome == Outcome::Converged && self.back.is_empty() {
+            self.outcome = Outcome::NoPath;
+        }
+        let urls: Vec<&str> = wanted.iter().map(|change| change.url.as_str()).collect();
+        self.say(&format!("nothing that runs can change {}", urls.join(", ")));
+        for change in wanted {
+            self.known.push(Change {
+                value: dsc.get(change.url.as_str()).cloned(),
+                url: change.url.clone(),
+            });
+            self.out_of_reach.push(change.url.clone());
+            self.desired.push(change);
         }
     }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use engine::extension::nearest;
+use engine::state::Float;
 use toml::de::{DeTable, DeValue};
 
 /// Largest configuration file; ours have 2 KiB.
@@ -23,6 +24,8 @@ pub(crate) enum Raw {
     Text(String),
     /// A whole number.
     Int(i64),
+    /// A number with a point.
+    Float(Float),
     /// `true` or `false`.
     Bool(bool),
     /// Several texts.
@@ -141,6 +144,9 @@ impl<'a> Document<'a> {
                 DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                     .ok()
                     .map(Raw::Int),
+                DeValue::Float(number) => (number.as_str().replace('_', "").parse().ok())
+                    .filter(|number: &f64| number.is_finite())
+                    .map(|number| Raw::Float(Float(number))),
                 DeValue::Boolean(flag) => Some(Raw::Bool(*flag)),
                 DeValue::Array(items) => items
                     .iter()
@@ -293,6 +299,7 @@ impl fmt::Display for Raw {
         match self {
             Self::Text(text) => write!(f, "{text:?}"),
             Self::Int(number) => number.fmt(f),
+            Self::Float(number) => write!(f, "{:?}", number.0),
             Self::Bool(flag) => flag.fmt(f),
             Self::List(items) => write!(f, "{items:?}"),
         }

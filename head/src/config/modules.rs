@@ -3,7 +3,7 @@
 //! ```toml
 //! [modules.fan]
 //! command = ["/usr/lib/kraken/fan", "--quiet"]     # speaks the module API on $KRAKEN_MODULE_SOCKET
-//! config = { speed = 3, rooms = ["a", "b"] }       # sent to it, also when it changes
+//! config = { speed = 3, factor = 1.5, rooms = ["a", "b"] }       # sent to it, also when it changes
 //! env = { LANG = "C" }
 //! user = "kraken-fan"                              # left out: the head's own user
 //! secrets = ["/power/password"]                    # secrets of others that it may see
@@ -167,6 +167,7 @@ fn value(raw: &Raw) -> Result<Value, String> {
     Ok(match raw {
         Raw::Text(text) => Value::text(text.as_str()),
         Raw::Int(number) => Value::Int(*number),
+        Raw::Float(number) => Value::Float(*number),
         Raw::Bool(flag) => Value::Bool(*flag),
         Raw::List(items) => Value::List(
             items

@@ -68,6 +68,20 @@ fn a_full_file_is_read() {
 }
 
 #[test]
+fn what_a_module_is_told_keeps_its_type() {
+    use engine::state::{Float, Value};
+    let text = "cluster = \"lab\"\n[modules.fan]\ncommand = [\"fan\"]\nconfig = { speed = 3, factor = 1_0.5, quiet = true }\n";
+    let config = parse(text).unwrap();
+    let told = [
+        ("factor", Value::Float(Float(10.5))),
+        ("quiet", Value::Bool(true)),
+        ("speed", Value::Int(3)),
+    ];
+    let told = told.map(|(key, value)| (key.to_owned(), value));
+    assert_eq!(config.modules[0].config, told.into());
+}
+
+#[test]
 fn the_example_is_good_and_names_every_key() {
     let config = parse(include_str!("../../head.example.toml")).unwrap();
     let left_out: Vec<&str> = config

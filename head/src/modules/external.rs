@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use engine::driver::{Clock, Handle};
 use engine::event::Fire;
+use engine::mutation::report::Hold;
 use engine::mutation::{MutationContext, MutationId, UrlChange};
 use engine::state::{Change, NodeId, NodeName, Value};
 use engine::wire::convert::Declared;
@@ -40,7 +41,7 @@ use self::cgroup::{Cgroup, Cgroups};
 use self::keeper::{Keeper, Order};
 pub(crate) use self::programs::Reloaded;
 pub(crate) use self::spawn::Confined;
-use self::status::{ERROR, INIT, RUN, STOP, Status};
+use self::status::{ERROR, INIT, RESTARTING, RUN, STOP, Status};
 use self::told::Told;
 use super::{Declaration, DeclareError, Module, Modules, Reports};
 use crate::config::{ModuleConfig, is_name};
@@ -157,6 +158,37 @@ impl External {
         );
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list
+    }
+
+    /// Why the module of this name changes nothing of its extension.
+    pub(crate) fn why_not(&self, name: &str) -> Option<String> {
+        if self.shared.modules.is_taken(name) {
+            return None;
+        }
+        let Some(hosted) = self.lock().get(name).cloned() else {
+            return Some(format!("there is no module {name} (krakenctl module list)"));
+        };
+        let status = hosted.status();
+        Some(match status.up {
+            true => format!("module {name} runs and declares no mutation of it"),
+            false => status.trouble_words(name),
+        })
+    }
+
+    /// The modules that should run and do not.
+    pub(crate) fn troubles(&self) -> Vec<Hold> {
+        let hosted: Vec<Arc<Hosted>> = self.lock().values().cloned().collect();
+        let words = hosted.iter().filter_map(|hosted| {
+            let status = hosted.status();
+            status.is_in_trouble().then(|| Hold {
+                kind: "module",
+                text: status.trouble_words(&hosted.name),
+                lifted_by:
+                    "its program, once it runs again; krakenctl module list, and the head's log"
+                        .into(),
+            })
+        });
+        words.collect()
     }
 
     /// All modules of the head.
@@ -450,8 +482,18 @@ impl Module for Services {
                     ..super::declare::mutation("service", verb, MutationContext::SelfNode).done()
                 });
             };
-            declare("START", &["", STOP, INIT, ERROR], RUN, START_TIMEOUT);
-            declare("STOP", &["", RUN, INIT, ERROR], STOP, STOP_TIMEOUT);
+            declare(
+                "START",
+                &["", STOP, INIT, RESTARTING, ERROR],
+                RUN,
+                START_TIMEOUT,
+            );
+            declare(
+                "STOP",
+                &["", RUN, INIT, RESTARTING, ERROR],
+                STOP,
+                STOP_TIMEOUT,
+            );
         }
         declaration
     }

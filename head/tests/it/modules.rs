@@ -118,16 +118,7 @@ async fn a_module_declares_mutates_and_is_configured_while_it_runs() {
     rig::wait_dsc(&client, "head", "/services/good/state", Some("STOP")).await;
     let stopped = module(&client, "good").await;
     assert_eq!((stopped.up, stopped.pid, stopped.failures), (false, 0, 0));
-    let explain = v1::ExplainRequest {
-        nodes: "head".into(),
-    };
-    let report = client
-        .explain(explain.clone())
-        .await
-        .expect("explain")
-        .into_inner()
-        .reports
-        .remove(0);
+    let report = explain(&mut client, "head").await;
     assert_eq!(report.outcome(), v1::Outcome::Converged);
     rig::change(
         &mut client,
@@ -223,9 +214,25 @@ async fn a_service_is_restarted_stopped_and_started_over_restarts_of_the_head() 
         }
     })
     .await;
+    // Taken back, the word means what it means after a restart of the head: it runs, and does what is asked of it.
+    let nothing = v1::ValueChange {
+        url: "/services/good/state".into(),
+        value: None,
+    };
+    rig::change(&mut client, "head", vec![nothing.clone()])
+        .await
+        .expect("unset");
+    rig::wait_dsc(&client, "n1", "/Platform", Some("tagged")).await;
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("RUN")).await;
+    rig::change(&mut client, "head", state("STOP"))
+        .await
+        .expect("set");
+    rig::wait_dsc(&client, "head", "/services/good/state", Some("STOP")).await;
+    let node = rig::node("n2", &[("/Platform", "tagged")]);
+    rig::add(&mut client, vec![node]).await.expect("added");
     head.kill();
 
-    // Stopped stays stopped, and what is needed is started.
+    // Stopped stays stopped.
     let (_head, mut client) = rig.start().await;
     rig::wait_dsc(&client, "head", "/services/good/state", Some("STOP")).await;
     let stopped = module(&client, "good").await;
@@ -233,11 +240,11 @@ async fn a_service_is_restarted_stopped_and_started_over_restarts_of_the_head() 
         (stopped.up, stopped.pid, stopped.state.as_str()),
         (false, 0, "STOP")
     );
-    rig::change(&mut client, "head", state("RUN"))
+    rig::change(&mut client, "head", vec![nothing])
         .await
-        .expect("set");
+        .expect("unset");
+    rig::wait_dsc(&client, "n2", "/Platform", Some("tagged")).await;
     rig::wait_dsc(&client, "head", "/services/good/state", Some("RUN")).await;
-    rig::wait_dsc(&client, "n1", "/Platform", Some("tagged")).await;
 }
 
 #[tokio::test]
@@ -271,6 +278,34 @@ fn kill(pid: u32) {
 async fn reload(client: &mut Client) -> Result<v1::ReloadModulesResponse, tonic::Status> {
     let answer = client.reload_modules(v1::ReloadModulesRequest {}).await;
     answer.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn what_no_module_that_runs_can_change_is_explained() {
+    let rig = Rig::new("");
+    rig.configure("[modules.host]\ncommand = [\"/bin/false\"]\n");
+    let (_head, mut client) = rig.start().await;
+    wait_module(&client, "host", "fails", |module| module.failures > 0).await;
+    let wanted = [("/host/product", "x"), ("/Platform", "only said")];
+    rig::add(&mut client, vec![rig::node("n1", &wanted)])
+        .await
+        .expect("added");
+    let report = explain(&mut client, "n1").await;
+    assert_eq!(report.outcome(), v1::Outcome::NoPath, "{report:?}");
+    let why = "nothing that runs can change /host/product; module host is RESTARTING (";
+    assert!(report.reason.starts_with(why), "{report:?}");
+    assert_eq!(report.desired, [rig::set("/host/product", "x")]);
+    rig::wait_dsc(&client, "head", "/services/host/state", Some("RESTARTING")).await;
+    let head = explain(&mut client, "head").await;
+    let why = "module host is RESTARTING (its process ended (exit status: 1)";
+    assert_eq!(head.holds[0].kind, "module", "{head:?}");
+    assert!(head.holds[0].text.starts_with(why), "{head:?}");
+}
+
+async fn explain(client: &mut Client, node: &str) -> v1::Report {
+    let request = v1::ExplainRequest { nodes: node.into() };
+    let answer = client.explain(request).await.expect("explain");
+    answer.into_inner().reports.remove(0)
 }
 
 #[tokio::test]
@@ -406,9 +441,8 @@ async fn f32_a_module_that_does_not_serve_is_told_nothing_until_it_does() {
         .expect("added");
     // The good one works, while the mutation waits for the other.
     tag(&mut client, "n2").await;
-    let explain = v1::ExplainRequest { nodes: "n1".into() };
-    let report = client.explain(explain).await.expect("explain").into_inner();
-    assert!(report.reports[0].steps[0].in_flight, "{report:?}");
+    let report = explain(&mut client, "n1").await;
+    assert!(report.steps[0].in_flight, "{report:?}");
     std::fs::write(&until, "").expect("file");
     rig::wait_dsc(&client, "n1", "/Platform", Some("wild")).await;
     let serves = module(&client, "wild").await;

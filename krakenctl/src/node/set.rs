@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use engine::mutation::graph::MutationGraph;
 use engine::state::StateUrl;
 use proto::v1;
 use proto::v1::plan_request::Write;
@@ -12,10 +13,10 @@ use tokio::time::Instant;
 
 use super::progress;
 use crate::exit::{Exit, Failure};
-use crate::value;
+use crate::value::{self, Shown};
 use crate::wait::Goal;
 use crate::write::{self, DryRunArgs, LimitArgs, TryArgs, WriteArgs, Written};
-use crate::{Context, complete, connect, names, what_if};
+use crate::{Context, complete, connect, mutation, names, what_if};
 
 /// Longest value read from a file; the longest a node can have (state.proto).
 const MAX_VALUE_FILE_BYTES: u64 = engine::state::MAX_VALUE_BYTES as u64;
@@ -202,7 +203,7 @@ async fn apply(
         written.print(context, how.write.output, verb)?;
         return Ok(Exit::Ok);
     }
-    let goals = goals(&mut head, &written.kept).await?;
+    let goals = goals(&mut head, &written.kept, &context.shown).await?;
     progress::wait(
         head,
         names,
@@ -220,26 +221,28 @@ fn is_disruptive(url: &str) -> bool {
     url == "/PhysState" || url == "/RunState" || url.starts_with("/image/")
 }
 
-/// What can be waited for: values that mutations change, or that nodes report. `kept` are the changes as the head keeps them: what was typed may be
-/// written in another way, and secrets are not told.
-async fn goals(head: &mut connect::Head, kept: &[v1::ValueChange]) -> Result<Vec<Goal>, Failure> {
-    let mutations = head
-        .list_mutations(v1::ListMutationsRequest {})
-        .await?
-        .into_inner()
-        .mutations;
-    let mutated = |url: &str| {
-        mutations
-            .iter()
-            .flat_map(|mutation| &mutation.mutates)
-            .any(|change| change.url == url)
+/// What can be waited for: values that mutations change, that nodes report, or that are out of reach. `kept` are the changes as the head keeps them:
+/// what was typed may be written in another way, and secrets are not told.
+async fn goals(
+    head: &mut connect::Head,
+    kept: &[v1::ValueChange],
+    shown: &Shown,
+) -> Result<Vec<Goal>, Failure> {
+    let set = mutation::of_head(head).await?;
+    let graph = MutationGraph::new(&set).map_err(|error| Failure::usage(error.to_string()))?;
+    let awaited = |url: &str| {
+        let Ok(url) = url.parse::<StateUrl>() else {
+            return false;
+        };
+        graph.is_mutated(&url)
+            || (shown.is_discoverable(url.as_str()) && graph.is_out_of_reach(&url))
     };
     let set = kept
         .iter()
         .filter_map(|change| Some((&change.url, change.value.clone()?)));
     Ok(set
         .map(|(url, value)| Goal {
-            mutated: mutated(url),
+            awaited: awaited(url),
             url: url.clone(),
             value,
         })

@@ -27,10 +27,10 @@ struct World {
 
 impl World {
     fn new(goals: &[(&str, &str, bool)]) -> Self {
-        let goal = |(url, text, mutated): &(&str, &str, bool)| Goal {
+        let goal = |(url, text, awaited): &(&str, &str, bool)| Goal {
             url: (*url).to_owned(),
             value: value(text),
-            mutated: *mutated,
+            awaited: *awaited,
         };
         let mut world = Self {
             waiting: Waiting::new(

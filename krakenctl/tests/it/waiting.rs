@@ -118,6 +118,23 @@ fn some_parked_is_partial_and_all_parked_a_failure() {
 }
 
 #[test]
+fn what_nothing_that_runs_can_change_is_a_failure() {
+    let head = cluster();
+    let report = v1::Report {
+        node_name: "n1".into(),
+        outcome: v1::Outcome::NoPath.into(),
+        reason: "nothing that runs can change /image/state".into(),
+        ..Default::default()
+    };
+    head.world().reports.insert("n1".into(), report);
+    let run = head
+        .run(&["node", "set", "n1", "/image/state=ACTIVE", "--wait"])
+        .ends(1);
+    let why = "failed   n1  no path: nothing that runs can change /image/state";
+    assert!(run.out.contains(why), "{run:?}");
+}
+
+#[test]
 fn time_runs_out() {
     let head = cluster();
     let run = head

@@ -22,6 +22,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::link::words;
+use super::status::NOT_SERVING;
 
 /// Time between two questions, as between two pings.
 const ASK: Duration = engine::wire::module::PING;
@@ -114,7 +115,7 @@ impl Health {
             Self::Unasked => "",
             Self::Heartbeat => "heartbeat",
             Self::Serving => "serving",
-            Self::NotServing(_) => "not serving",
+            Self::NotServing(_) => NOT_SERVING,
         }
     }
 }

@@ -2,26 +2,26 @@
 //!
 //! ```text
 //!           START, or at the head's start        declared
-//!   STOP ──────────────────────────────▶ INIT ────────────▶ RUN ◀──────────┐
-//!     ▲                                                      │ ends, hangs,│ declares
-//!     │ STOP                                                 ▼ breaks rules│
-//!     └────────────── from everywhere           wait 0.5 s, 1 s, … 60 s ───┘
+//!   STOP ──────────────────────────────▶ INIT ────────────▶ RUN ◀───────────────────┐
+//!     ▲                                                      │ ends, hangs,         │ declares
+//!     │ STOP                                                 ▼ breaks rules         │
+//!     └────────────── from everywhere           RESTARTING: wait 0.5 s, 1 s, … 32 s ┘
 //!                                               after 8 failures in a row: ERROR, then every 5 min
 //! ```
 //!
-//! A failure leaves `state` at RUN, as a service manager keeps a service that it restarts: what the operator wants is being done, and `up`
-//! says whether it answers. A mutation for a module that waits to be started again starts it at once.
+//! A module runs unless the Cfg of its state says STOP: when that goes, it starts as it would with the head. A mutation for a module that
+//! waits to be started again starts it at once; START does so only once it is in ERROR, for it comes by itself whenever a module fails.
 
 mod session;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::event::Fire;
 use engine::mutation::MutationId;
-use engine::state::{NodeId, Value, Values};
+use engine::state::{Float, NodeId, Value, Values};
 use engine::wire::module::{ModuleHost, Place};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 use super::link::{DialError, Link, dial};
 use super::programs::{Program, is_live_change};
 use super::spawn::Process;
-use super::status::{ERROR, INIT, RUN, STOP};
+use super::status::{ERROR, INIT, RESTARTING, STOP};
 use super::{Hosted, Shared};
 use crate::config::{Limits, ModuleConfig};
 
@@ -136,7 +136,7 @@ impl Keeper {
                 continue;
             }
             self.show(|status| {
-                if status.in_a_row == 0 {
+                if status.in_a_row == 0 || status.state == STOP {
                     status.state = INIT;
                 }
             })
@@ -186,7 +186,11 @@ impl Keeper {
         self.show(|status| {
             status.failed(why);
             failures = status.in_a_row;
-            status.state = if failures >= BREAKER { ERROR } else { RUN };
+            status.state = if failures >= BREAKER {
+                ERROR
+            } else {
+                RESTARTING
+            };
         })
         .await;
         metrics::counter!("kraken_module_failures_total", "module" => self.name().to_owned())
@@ -218,22 +222,21 @@ impl Keeper {
             match order {
                 None => return false,
                 Some(Order::Want(true)) => {
-                    self.wanted = true;
-                    return true;
+                    if !self.wanted || self.is_broken() {
+                        self.wanted = true;
+                        return true;
+                    }
                 }
                 Some(Order::Want(false)) => {
                     self.wanted = false;
                     return true;
                 }
                 Some(Order::Fire(fire)) => {
-                    let broken = self.hosted.status().in_a_row >= BREAKER;
-                    if !self.wanted || broken {
-                        let why = if broken {
-                            "it has failed too often"
-                        } else {
-                            "it is stopped"
-                        };
-                        self.refuse(&fire, why).await;
+                    self.wanted = self.wanted || self.shared.wanted(self.name()).await;
+                    if !self.wanted {
+                        self.refuse(&fire, "an operator has stopped it").await;
+                    } else if self.is_broken() {
+                        self.refuse(&fire, "it has failed too often").await;
                     } else {
                         info!(
                             module = self.name(),
@@ -247,7 +250,13 @@ impl Keeper {
                 Some(Order::Interrupt(node, mutation, attempt)) => {
                     self.forget(node, &mutation, attempt)
                 }
-                Some(Order::Configure) => {}
+                Some(Order::Configure) if self.wanted => {}
+                Some(Order::Configure) => {
+                    self.wanted = self.shared.wanted(self.name()).await;
+                    if self.wanted {
+                        return true;
+                    }
+                }
                 Some(Order::Program(program)) => {
                     self.take(*program);
                     self.hosted.status().in_a_row = 0;
@@ -259,6 +268,11 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// It has failed so often that it is tried but from time to time.
+    fn is_broken(&self) -> bool {
+        self.hosted.status().in_a_row >= BREAKER
     }
 
     /// Takes what the configuration file says now. True: only a fresh start brings it about.
@@ -423,20 +437,54 @@ async fn end_words(process: &mut Option<Process>, why: &str) -> String {
     }
 }
 
-/// What `/services/NAME/config/*` of a node says, over what the configuration file says.
+/// What `/services/NAME/config/*` and `secret/*` of a node say, over what the configuration file says.
 pub(super) fn merged(
     module: &str,
     program: Option<&ModuleConfig>,
     cfg: &Values,
-) -> std::collections::BTreeMap<String, Value> {
+) -> BTreeMap<String, Value> {
     let mut config = program
         .map(|program| program.config.clone())
         .unwrap_or_default();
-    let below = format!("/services/{module}/config/");
+    let below = ["config", "secret"].map(|of| format!("/services/{module}/{of}/"));
     for (url, value) in cfg.iter() {
-        if let Some(key) = url.as_str().strip_prefix(&below) {
-            config.insert(key.to_owned(), value.clone());
-        }
+        let mut below = below.iter();
+        let Some(key) = below.find_map(|below| url.as_str().strip_prefix(below)) else {
+            continue;
+        };
+        let value = match config.get(key) {
+            Some(written) => typed_like(written, value).unwrap_or_else(|| {
+                warn!(module, %url, "is not of the type that the configuration file gives it: the module is told a text");
+                value.clone()
+            }),
+            None => value.clone(),
+        };
+        config.insert(key.to_owned(), value);
     }
     config
 }
+
+/// What the tree has as a text, as all of a module's configuration there, in the type that the file gave it; `None`: it does not fit.
+fn typed_like(written: &Value, value: &Value) -> Option<Value> {
+    let Value::Text(text) = value else {
+        return Some(value.clone());
+    };
+    match written {
+        Value::Int(_) => text.parse().ok().map(Value::Int),
+        Value::Bool(_) => text.parse().ok().map(Value::Bool),
+        Value::Float(_) => {
+            let number = text.parse::<f64>().ok();
+            let number = number.filter(|number| number.is_finite());
+            number.map(|number| Value::Float(Float(number)))
+        }
+        Value::List(_) => {
+            let items = text.split(',').map(str::trim);
+            let items = items.filter(|item| !item.is_empty()).map(Value::text);
+            Some(Value::List(items.collect()))
+        }
+        Value::Text(_) | Value::Bytes(_) => Some(value.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

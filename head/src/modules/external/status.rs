@@ -12,7 +12,11 @@ use tokio::time::Instant;
 pub(super) const STOP: &str = "STOP";
 pub(super) const INIT: &str = "INIT";
 pub(super) const RUN: &str = "RUN";
+pub(super) const RESTARTING: &str = "RESTARTING";
 pub(super) const ERROR: &str = "ERROR";
+
+/// [`Health::word`](super::health::Health::word) of one that says so.
+pub(super) const NOT_SERVING: &str = "not serving";
 
 /// Longest text of a failure that is kept.
 const MAX_ERROR: usize = 300;
@@ -23,9 +27,9 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Status {
-    /// [`STOP`], [`INIT`], [`RUN`] or [`ERROR`].
+    /// [`STOP`], [`INIT`], [`RUN`], [`RESTARTING`] or [`ERROR`].
     pub(super) state: &'static str,
-    /// It answers: what state RUN promises, for a module that failed is started again without leaving RUN.
+    /// It answers, and says that it serves if it says anything of that.
     pub(super) up: bool,
     /// What it says about its health: [`Health::word`](super::health::Health::word).
     pub(super) health: &'static str,
@@ -112,6 +116,25 @@ impl Status {
     /// What is wrong with it now, failure or not.
     pub(super) fn trouble(&mut self, why: &str) {
         self.last_error = why.chars().take(MAX_ERROR).collect();
+    }
+
+    /// It should run, and does not.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        let fails = self.in_a_row > 0 || self.health == NOT_SERVING;
+        fails && !self.up && self.state != STOP
+    }
+
+    /// What is wrong with it, for an explanation.
+    pub(super) fn trouble_words(&self, module: &str) -> String {
+        let state = match self.health {
+            NOT_SERVING => "NOT SERVING",
+            _ => self.state,
+        };
+        let why = match self.last_error.as_str() {
+            "" => String::new(),
+            error => format!(" ({error})"),
+        };
+        format!("module {module} is {state}{why}")
     }
 
     /// The values of `/services/NAME` on the head's node.

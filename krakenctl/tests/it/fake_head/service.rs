@@ -536,7 +536,7 @@ impl Admin for Service {
         let wild = v1::ModuleInfo {
             name: "fan".into(),
             kind: v1::module_info::Kind::Process.into(),
-            state: "RUN".into(),
+            state: "RESTARTING".into(),
             failures: 3,
             last_error: "its process ended (exit status: 1)".into(),
             mutations: 2,

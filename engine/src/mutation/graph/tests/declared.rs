@@ -91,6 +91,27 @@ fn discoverable_are_mutated_urls_those_of_the_core_and_declared_ones() {
 }
 
 #[test]
+fn what_nothing_mutates_is_out_of_reach_unless_it_is_a_parameter() {
+    let graph = MutationGraph::new(&MutationSet {
+        mutations: vec![mutation("image/START", "/image/state:>1", "/on=1", "", 1)],
+        discoverables: vec!["/image/deaths".parse().unwrap()],
+        ..MutationSet::default()
+    })
+    .unwrap();
+    for (url, expect) in [
+        ("/image/state", false),
+        ("/image/name", false),
+        ("/image/deaths", true),
+        ("/fan/state", true),
+        ("/RunState", true),
+        ("/services/ntp/state", true),
+    ] {
+        let url = url.parse().unwrap();
+        assert_eq!(graph.is_out_of_reach(&url), expect, "{url}");
+    }
+}
+
+#[test]
 fn dependencies_are_what_all_discovering_mutations_require() {
     let graph = graph(vec![
         mutation("m/A", "/x:>1", "/on=1 /site=a /n=1|2", "", 1),
