@@ -37,7 +37,7 @@ them it tells what the nodes are about to do. `krakenctl node set ... --dry-run`
 With --offline no head is asked. The state files are flat YAML maps from StateUrl to value, such as `/PhysState: POWER_OFF`. What is \
 absent, null or a zero is unknown in Dsc and \"don't care\" in Cfg. What no module can report (`/Platform`) is taken from Cfg.
 
-Exit codes: 0 nothing to do, 8 there is something, 1 there is no path, 3 no path for some nodes (with --scenario: cases), 2 the input is not acceptable. \
+Exit codes: 0 nothing to do, 8 there is something, 1 there is no path, or all are parked, 3 so for some nodes (with --scenario: cases), 2 the input is not acceptable. \
 With -o dot: 0.
 
 Examples:

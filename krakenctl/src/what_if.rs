@@ -116,7 +116,12 @@ pub(crate) async fn show(
 
 /// Whether its nodes would do something, in their present turn or after it.
 fn moves(group: &v1::PlanGroup) -> bool {
-    !group.steps.is_empty() || !group.back.is_empty()
+    !is_stuck(group) && (!group.steps.is_empty() || !group.back.is_empty())
+}
+
+/// Whether its nodes have to do something, and cannot, or no longer try.
+fn is_stuck(group: &v1::PlanGroup) -> bool {
+    matches!(group.outcome(), Outcome::NoPath | Outcome::Parked)
 }
 
 /// Whether nothing would be written or lifted, and no trial would end.
@@ -126,8 +131,7 @@ fn says_nothing(response: &v1::PlanResponse) -> bool {
 
 /// 0: nothing would happen, 8: something would, 3 and 1: some or all that had to do something could not.
 fn exit(response: &v1::PlanResponse) -> Exit {
-    let stuck =
-        |group: &&v1::PlanGroup| matches!(group.outcome(), Outcome::NoPath | Outcome::Parked);
+    let stuck = |group: &&v1::PlanGroup| is_stuck(group);
     let moves = |group: &v1::PlanGroup| moves(group) || group.outcome() == Outcome::Path;
     let stuck_groups = response.groups.iter().filter(stuck).count();
     let others = response.groups.iter().filter(|group| !stuck(group));
@@ -475,6 +479,18 @@ fn closing(response: &v1::PlanResponse, asked: Option<&Write>) -> String {
     };
     if held > 0 {
         moves += &format!(", {} would be held", view::count(held, "node"));
+    }
+    for (outcome, are) in [
+        (Outcome::Parked, ["is parked", "are parked"]),
+        (Outcome::NoPath, ["has no path", "have no path"]),
+    ] {
+        let groups = response.groups.iter();
+        let groups = groups.filter(|group| group.outcome() == outcome);
+        let count: usize = groups.map(|group| group.count as usize).sum();
+        if count > 0 {
+            let are = are[usize::from(count > 1)];
+            moves += &format!(", {} {are}", view::count(count, "node"));
+        }
     }
     let changes = match (asked, response.changes.is_empty()) {
         (Some(Write::Lift(_)), _) => "nothing was lifted",

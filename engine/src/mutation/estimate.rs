@@ -73,6 +73,13 @@ impl Estimate {
     }
 }
 
+impl Estimate {
+    /// How often a machine goes off and comes back: being switched on alone is no reboot.
+    pub fn reboots(&self) -> usize {
+        self.power_offs.min(self.power_ons)
+    }
+}
+
 impl TimeEstimate {
     fn of(steps: &[ReportStep]) -> Option<Self> {
         let mut ends: Vec<Duration> = Vec::with_capacity(steps.len());
@@ -116,7 +123,7 @@ impl fmt::Display for TimeEstimate {
                 f,
                 "{known} and what steps take that were never measured and have no timeout ({measured} of {steps} steps measured)"
             ),
-            Basis::Unknown => f.write_str("unknown (never measured, no timeout)"),
+            Basis::Unknown => f.write_str("time unknown (never measured, no timeout)"),
         }
     }
 }

@@ -128,7 +128,7 @@ fn of_group(schema: &Schema, group: &PlanGroup) -> v1::PlanGroup {
         interrupts: group.interrupts.iter().map(ToString::to_string).collect(),
         reason: report.reason,
         estimate: Some(v1::PlanEstimate {
-            reboots: each.power_ons,
+            reboots: u32::try_from(group.estimate.reboots()).unwrap_or(u32::MAX),
             busy: busy.text,
             busy_count: busy.count,
             each: Some(each),

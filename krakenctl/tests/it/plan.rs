@@ -265,6 +265,25 @@ n65 (1 node)  off already, and back from there
 }
 
 #[test]
+fn the_parked_and_the_held_are_not_said_to_move() {
+    let head = FakeHead::start();
+    head.world().plan = v1::PlanResponse {
+        revision: 1,
+        groups: vec![
+            group("n1", 1, Outcome::Parked, vec![step("a/b", false)]),
+            group("n2", 1, Outcome::Held, vec![step("a/b", false)]),
+        ],
+        ..v1::PlanResponse::default()
+    };
+    let run = head.run(&["plan", "@*"]).ends(3);
+    assert_eq!(
+        run.err,
+        "no mutation would fire, 1 node would be held, 1 node is parked; nothing is written (revision 1)\n"
+    );
+    assert_eq!(head.run(&["plan", "@*", "-o", "name"]).out, "n2\n");
+}
+
+#[test]
 fn the_exit_code_tells_who_could_not() {
     let head = FakeHead::start();
     for (groups, code) in [

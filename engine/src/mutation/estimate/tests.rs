@@ -71,7 +71,7 @@ fn what_was_never_measured_is_bounded_by_its_timeout() {
 fn without_measure_and_timeout_nothing_is_claimed() {
     check(
         &[step(None, None, &[])],
-        "unknown (never measured, no timeout)",
+        "time unknown (never measured, no timeout)",
     );
     check(
         &[step(Some(5), None, &[]), step(None, None, &[0])],
