@@ -16,6 +16,7 @@ fn cluster() -> FakeHead {
         mutations: vec![v1::Mutation {
             module: "core".into(),
             name: "INITtoSYNC".into(),
+            context: v1::MutationContext::Self_.into(),
             mutates: vec![v1::UrlChange {
                 url: "/RunState".into(),
                 from: vec![v1::OptionalValue::default()],
