@@ -543,18 +543,20 @@ fn refuse_built_in(
     file: &str,
     extension: &Extension,
 ) -> Result<(), FileError> {
-    let root = format!("/{}", extension.name);
-    let takes = |one: &&Extension| one.name == extension.name || one.fields.contains_key(&root);
+    // The core has urls of its own with several parts, too: `/services/NAME/state`.
+    let is_root = |pattern: &String| pattern.split('/').nth(1) == Some(&extension.name);
+    let takes = |one: &&Extension| {
+        one.name == extension.name || (one.name.is_empty() && one.fields.keys().any(is_root))
+    };
     match built_in.iter().find(takes) {
         Some(one) => Err(FileError::whole(
             file,
             format!(
-                "extension {} has the name of the built-in {}: choose another one",
+                "extension {0} has the name of the built-in {1}: choose another one, such as site_{0}",
                 extension.name,
-                if one.name.is_empty() {
-                    "core value"
-                } else {
-                    "extension"
+                match one.name.as_str() {
+                    "" => "core value",
+                    _ => "extension",
                 }
             ),
         )),

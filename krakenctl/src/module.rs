@@ -1,6 +1,7 @@
 //! `module`: what carries mutations out for the head, and how it is doing; its configuration read again; scaffolds of new ones (`new`).
 
 mod new;
+mod taken;
 
 use proto::v1;
 use serde::Serialize;

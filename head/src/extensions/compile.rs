@@ -6,7 +6,7 @@
 use std::fmt;
 use std::thread;
 
-use engine::extension::Extension;
+use engine::extension::{DescriptorError, Extension};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
@@ -95,13 +95,18 @@ fn compile_here(file: &str, text: &str) -> Result<Extension, FileError> {
     let mut compiler = Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).include_source_info(true);
     if let Err(error) = compiler.open_file(file) {
-        return Err(explained(file, &error));
+        return Err(explained(file, text, &error));
     }
     let descriptors = compiler.encode_file_descriptor_set();
     let extensions = Extension::all(&descriptors).map_err(|misfit| FileError {
         file: file.to_owned(),
         line: misfit.line,
-        text: misfit.error.to_string(),
+        text: match misfit.error {
+            DescriptorError::NoOptions(_) | DescriptorError::NoExtension => format!(
+                "declares no extension: import \"{OPTIONS}\" and write a message with option (kraken.v1.extension) = \"site\" and the values that it gives to nodes"
+            ),
+            error => error.to_string(),
+        },
     })?;
     match <[Extension; 1]>::try_from(extensions) {
         Ok([extension]) if !extension.name.is_empty() => Ok(extension),
@@ -123,7 +128,7 @@ fn compile_here(file: &str, text: &str) -> Result<Extension, FileError> {
 }
 
 /// The compiler's error with its line and, where we know, with what to do.
-fn explained(file: &str, error: &protox::Error) -> FileError {
+fn explained(file: &str, source: &str, error: &protox::Error) -> FileError {
     // Its debug form begins `file:line:column: ` where it knows the place.
     let long = format!("{error:?}");
     let line = long
@@ -131,7 +136,14 @@ fn explained(file: &str, error: &protox::Error) -> FileError {
         .and_then(|rest| rest.split(':').next())
         .and_then(|line| line.parse().ok());
     let mut text = error.to_string();
-    if text.contains("not found") && text.contains("import") {
+    let at = line.and_then(|line: u32| source.lines().nth(line.checked_sub(1)? as usize));
+    let imports = at.is_some_and(|at| at.trim_start().starts_with("import"));
+    if text == "invalid group name" && imports {
+        // What protox 0.9 calls a path that is not plain.
+        text = format!(
+            "a file is imported by a plain path, without \"..\" and \"/\" at its front: an extension imports {OPTIONS} and google/protobuf/*.proto only"
+        );
+    } else if text.contains("not found") && text.contains("import") {
         text.push_str(&format!(
             ": an extension imports {OPTIONS} and google/protobuf/*.proto only; put what it needs into the file itself"
         ));

@@ -46,6 +46,19 @@ fn the_example_is_an_extension() {
 fn mistakes_have_their_line_and_say_what_to_do() {
     let with = |fields: &str| file("m", fields);
     refused("", None, "import \"kraken/v1/options.proto\"");
+    refused("", None, "declares no extension");
+    refused(
+        "syntax = \"proto3\";\nimport \"kraken/v1/options.proto\";\nmessage M { string a = 1; }",
+        None,
+        "declares no extension",
+    );
+    for path in ["/etc/passwd", "../../etc/passwd"] {
+        refused(
+            &format!("syntax = \"proto3\";\nimport \"{path}\";\n"),
+            Some(2),
+            "a file is imported by a plain path",
+        );
+    }
     refused(
         "syntax = \"proto3\";\nmessage {",
         Some(2),
@@ -175,6 +188,7 @@ fn a_bad_file_costs_nothing_but_itself() {
     write("bad.proto", "message {");
     write("pxe.proto", &file("pxe", "  string y = 1;"));
     write("core.proto", &file("PhysState", "  string y = 1;"));
+    write("services.proto", &file("services", "  string a = 1;"));
     fs::write(dir.path().join("utf.proto"), b"\xff\xfe").unwrap();
     fs::create_dir(dir.path().join("folder.proto")).unwrap();
     write("notes.txt", "not read");
@@ -193,6 +207,7 @@ fn a_bad_file_costs_nothing_but_itself() {
         "core.proto: extension PhysState has the name of the built-in core value",
         "folder.proto: cannot be read: it is no regular file",
         "pxe.proto: extension pxe has the name of the built-in extension",
+        "services.proto: extension services has the name of the built-in core value: choose another one, such as site_services",
         "utf.proto: cannot be read: ",
     ];
     assert_eq!(problems.len(), expect.len(), "{problems:#?}");

@@ -5,16 +5,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use engine::extension::nearest;
-
+use super::taken;
 use crate::Context;
 use crate::exit::{Exit, Failure};
 
 /// Longest name of a module out of process.
 const MAX_NAME: usize = 32;
-
-/// Names of the head's own modules.
-const TAKEN: &[&str] = &["core", "power", "pxe", "image", "service"];
 
 /// What a module is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -84,7 +80,7 @@ fn files(lang: Lang) -> &'static [(&'static str, &'static str)] {
 
 pub(super) fn run(args: &NewArgs, context: &Context) -> Result<Exit, Failure> {
     let name = &args.name;
-    check_name(name)?;
+    check_name(name, args.lang)?;
     let folder = args.folder.clone().unwrap_or_else(|| PathBuf::from(name));
     let failed =
         |what: &str, error: std::io::Error| Failure::usage(format!("cannot write {what}: {error}"));
@@ -134,7 +130,7 @@ pub(super) fn run(args: &NewArgs, context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn check_name(name: &str) -> Result<(), Failure> {
+fn check_name(name: &str, lang: Lang) -> Result<(), Failure> {
     let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let starts = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
     if !starts || name.len() > MAX_NAME || !name.bytes().all(fits) {
@@ -142,14 +138,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
             "{name:?} is no name for a module: use a lower-case letter, then at most 31 lower-case letters, digits and \"_\""
         )));
     }
-    match TAKEN
-        .contains(&name)
-        .then(|| nearest(name, TAKEN.iter().copied()))
-        .flatten()
-    {
-        Some(taken) => Err(Failure::usage(format!(
-            "the head has a module {taken} of its own: choose another name"
-        ))),
+    match taken::why(name, lang == Lang::Python) {
+        Some(why) => Err(Failure::usage(why)),
         None => Ok(()),
     }
 }
