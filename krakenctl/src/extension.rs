@@ -202,10 +202,21 @@ async fn show(args: ShowArgs, context: &Context) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     }
     let view = view_of(&extension);
-    let wide = args.output == Format::Wide;
-    context
-        .screen
-        .item(args.output, &view, || text_of(&view, wide, context))?;
+    match args.output {
+        // Of one extension these are about its values.
+        Format::Csv | Format::Name => context.screen.list(
+            args.output,
+            &view.fields,
+            |field| field.url.clone(),
+            || field_table(&view),
+        )?,
+        Format::Table | Format::Wide | Format::Json | Format::Yaml => {
+            let wide = args.output == Format::Wide;
+            context
+                .screen
+                .item(args.output, &view, || text_of(&view, wide, context))?;
+        }
+    }
     Ok(Exit::Ok)
 }
 
@@ -220,7 +231,13 @@ fn text_of(view: &ExtensionView, wide: bool, context: &Context) -> String {
             text.push_str(&format!("{line}\n"));
         }
     }
-    let mut table = Table::new(["URL", "TYPE", "UNIT", "", "ABSENT MEANS", "HELP"]);
+    text.push('\n');
+    text.push_str(&field_table(view).render(wide, context.screen.paint));
+    text
+}
+
+fn field_table(view: &ExtensionView) -> Table {
+    let mut table = Table::new(["URL", "TYPE", "UNIT", "ACCESS", "ABSENT MEANS", "HELP"]);
     for field in &view.fields {
         table.row(vec![
             field.url.as_str().into(),
@@ -231,9 +248,7 @@ fn text_of(view: &ExtensionView, wide: bool, context: &Context) -> String {
             field.help.as_str().into(),
         ]);
     }
-    text.push('\n');
-    text.push_str(&table.render(wide, context.screen.paint));
-    text
+    table
 }
 
 fn marks(field: &FieldView) -> String {

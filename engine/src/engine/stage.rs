@@ -454,6 +454,14 @@ impl<'a> Stage<'a> {
                     }
                     continue;
                 }
+                Some(Value::Text(text))
+                    if &**text == REDACTED && self.schema.field(&change.url).is_some() =>
+                {
+                    return Err(WriteError::Invalid(format!(
+                        "{} is no secret, so {REDACTED} does not mean unchanged there: write the value itself, or leave it out",
+                        change.url
+                    )));
+                }
                 value => value.clone(),
             };
             let value = match value {

@@ -166,7 +166,18 @@ impl Field {
                 .ok()
                 .map(|ip| ip.to_string()),
             Format::Cidr => parse_cidr(text),
-            Format::Mac => parse_mac(text),
+            Format::Mac => {
+                let mac = parse_mac(text);
+                // What is reported is what there is; what is wanted has to be possible.
+                if !self.discoverable && mac.as_deref().is_some_and(|mac| !is_of_one_card(mac)) {
+                    return Err(self.not(
+                        url,
+                        text,
+                        "the address of one card is wanted: neither all zeros nor multicast, as ff:ff:ff:ff:ff:ff and all with an odd first byte are".into(),
+                    ));
+                }
+                mac
+            }
             Format::Plain | Format::Duration | Format::Size => {
                 (text.len() <= MAX_VALUE_BYTES).then(|| text.to_owned())
             }
@@ -199,12 +210,16 @@ impl Field {
     }
 
     fn bad(&self, url: &StateUrl, value: &str) -> SchemaError {
+        self.not(url, value, self.expected())
+    }
+
+    fn not(&self, url: &StateUrl, value: &str, expected: String) -> SchemaError {
         let shown = value.chars().take(64).collect();
         SchemaError::BadValue {
             url: url.clone(),
             // Somebody may write the mark of a secret where none is kept; that much can be said.
             value: (!self.secret || value == REDACTED).then_some(shown),
-            expected: self.expected(),
+            expected,
         }
     }
 }
@@ -269,6 +284,12 @@ fn parse_mac(text: &str) -> Option<String> {
             .iter()
             .all(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()));
     fits.then(|| parts.join(":").to_ascii_lowercase())
+}
+
+/// Whether a canonical link-layer address can be that of a card (IEEE 802: the least bit of the first byte is that of groups).
+fn is_of_one_card(mac: &str) -> bool {
+    let is_group = u8::from_str_radix(&mac[..2], 16).is_ok_and(|first| first & 1 == 1);
+    !is_group && mac != "00:00:00:00:00:00"
 }
 
 fn parse_hex(text: &str) -> Option<Vec<u8>> {

@@ -172,3 +172,21 @@ fn numbers_keep_their_meaning() {
         ]
     );
 }
+
+/// What a card cannot have is refused where it is wanted; what is reported is what there is.
+#[test]
+fn a_wanted_link_layer_address_is_that_of_one_card() {
+    let schema = Schema::built_in();
+    let check = |url: &str, mac: &str| schema.check(&url.parse().unwrap(), Value::from(mac));
+    let good = check("/ipv4/boot/mac", "52-54-00-AB-34-56");
+    assert_eq!(good, Ok(Some(Value::from("52:54:00:ab:34:56"))));
+    for mac in [
+        "00:00:00:00:00:00",
+        "ff:ff:ff:ff:ff:ff",
+        "01:00:5e:00:00:01",
+    ] {
+        let error = check("/ipv4/boot/mac", mac).unwrap_err().to_string();
+        assert!(error.contains("neither all zeros nor multicast"), "{error}");
+        assert!(check("/host/nics/lo/mac", mac).is_ok());
+    }
+}

@@ -161,7 +161,12 @@ pub(super) async fn checked(admin: &Admin, change: &Prepared) -> Result<Vec<Stra
     parts
         .modules
         .check_schema(&parts.mutation_files, &change.schema)
-        .map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
+        .map_err(|error| {
+            // A problem a line; an error is one line.
+            let text = format!("{error:#}");
+            let problems: Vec<&str> = text.lines().map(str::trim).collect();
+            Status::failed_precondition(problems.join("; "))
+        })?;
     read.await.map_err(stopped)
 }
 

@@ -119,6 +119,7 @@ fn extensions_come_and_go() {
         "no limit",
         "Limit of the board.",
         "duration",
+        "ACCESS",
         "reported",
         "secret, stays on the head",
     ] {
@@ -131,6 +132,17 @@ fn extensions_come_and_go() {
         source
     );
     head.run(&["extension", "show", "nosuch"]).ends(4);
+    let show = |format| {
+        head.run(&["extension", "show", "site", "-o", format])
+            .ends(0)
+            .out
+    };
+    assert!(show("name").starts_with("/site/") && !show("name").contains(' '));
+    let csv = show("csv");
+    assert!(
+        csv.to_lowercase().starts_with("url,type,unit,access,"),
+        "{csv}"
+    );
     let listed = head
         .run(&["extension", "list", "-o", "json"])
         .ends(0)

@@ -396,8 +396,12 @@ fn the_mark_of_a_secret_means_unchanged_where_there_is_one() {
         error.to_string(),
         "/power/password is (secret), which means unchanged, but node n1 has none: write the secret itself, or leave it out"
     );
-    head.set(1, "/site/rack=(secret)").unwrap();
-    assert_eq!(head.wanted(1).text("/site/rack"), Some("(secret)"));
+    let error = head.set(1, "/site/rack=(secret)").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/site/rack is no secret, so (secret) does not mean unchanged there: write the value itself, or leave it out"
+    );
+    assert_eq!(head.wanted(1).text("/site/rack"), None);
 }
 
 #[test]
