@@ -140,7 +140,7 @@ fn what_is_no_toml_is_reported_with_its_line() {
     let error = parse("cluster = \"lab\"\n[boot\n").unwrap_err();
     assert!(error.starts_with("head.toml:2: "), "{error}");
     assert!(
-        parse("cluster = \"lab\"\nx = 1.5\n")
+        parse("cluster = \"lab\"\nx = 2026-05-27\n")
             .unwrap_err()
             .contains("head.toml:2: x must be a text")
     );
