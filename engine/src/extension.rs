@@ -201,12 +201,14 @@ fn matches(pattern: &str, url: &StateUrl) -> bool {
     fits && parts.next().is_none()
 }
 
-/// The candidate with the fewest edits from `word`, if it is near enough to be meant.
+/// The candidate with the fewest edits from `word`, if it is near enough to be meant: more than half of the longer one is as it was.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     candidates
         .map(|candidate| (edits(word, candidate), candidate))
         .min()
-        .filter(|(distance, _)| *distance <= 1 + word.len().saturating_sub(1) / 4)
+        .filter(|(distance, candidate)| {
+            *distance <= 1 + word.len() / 4 && 2 * distance < word.len().max(candidate.len())
+        })
         .map(|(_, candidate)| candidate.to_owned())
 }
 

@@ -25,7 +25,7 @@ use engine::event::{Discovery, Fire, Input};
 use engine::extension::Schema;
 use engine::mutation::file::lint::Polled;
 use engine::mutation::graph::{GraphError, MutationGraph};
-use engine::mutation::lint::{Lint, Severity};
+use engine::mutation::lint::{Known, Lint, Severity};
 use engine::mutation::{Dependency, Mutation, MutationId, MutationSet, file};
 use engine::state::{Change, NodeId, StateUrl};
 use proto::v1;
@@ -163,6 +163,8 @@ struct Table {
     one_by_one: bool,
     /// What mutation files say, and which of them cannot be used.
     files: Files,
+    /// By which the files were read.
+    schema: Arc<Schema>,
     /// What their polls find.
     polled: Polled,
     modules: BTreeMap<String, Entry>,
@@ -213,7 +215,7 @@ impl Modules {
     pub(crate) fn declared(&self, folder: &Path, schema: &Schema) -> anyhow::Result<MutationSet> {
         let mut table = self.write();
         let read = Files::default().read(folder, schema, &table.of_modules());
-        let (files, graph) = read.context("the declared mutations contradict each other")?;
+        let (files, graph) = read.context("the declared mutations cannot be used together")?;
         self.take(&mut table, files, Arc::new(schema.clone()), &graph);
         table.generation += 1;
         Ok(table.set())
@@ -253,7 +255,9 @@ impl Modules {
     fn take(&self, table: &mut Table, files: Files, schema: Arc<Schema>, graph: &MutationGraph) {
         files.tell_refused(&table.files.refused);
         table.polled = Polled::new(&files.loaded.programs);
-        self.files.put(files.loaded.programs.clone(), schema);
+        self.files
+            .put(files.loaded.programs.clone(), Arc::clone(&schema));
+        table.schema = schema;
         table.files = files;
         table.tell_lints(graph);
     }
@@ -480,7 +484,11 @@ impl Table {
 
     /// Logs what is doubtful in the set that is taken, unless it was so before.
     fn tell_lints(&mut self, graph: &MutationGraph) {
-        let lints = self.polled.lint(graph);
+        let known = Known {
+            schema: &self.schema,
+            complete: true,
+        };
+        let lints = self.polled.lint(graph, known);
         for lint in lints.iter().filter(|lint| !self.lints.contains(lint)) {
             match lint.severity {
                 Severity::Warn => warn!(lint = lint.kind.word(), "{}", lint.text),
@@ -512,6 +520,6 @@ pub(crate) fn check_files(folder: &Path, schema: &Schema) -> anyhow::Result<Vec<
         Images.declaration(),
     ];
     let read = Files::default().read(folder, schema, &together(own.iter()));
-    let (files, _) = read.context("the declared mutations contradict each other")?;
+    let (files, _) = read.context("the declared mutations cannot be used together")?;
     Ok(files.refused.into_iter().map(|one| one.error).collect())
 }

@@ -163,7 +163,8 @@ fn offline(
     let unacceptable = |error: &dyn std::fmt::Display| Failure::usage(error.to_string());
     let schema = Schema::built_in();
     let set = load_dir(mutations, &schema).map_err(|error| unacceptable(&error))?;
-    let graph = MutationGraph::new(&set.with_drain()).map_err(|error| unacceptable(&error))?;
+    let set = set.with_drain().with_reported(&schema);
+    let graph = MutationGraph::new(&set).map_err(|error| unacceptable(&error))?;
     let dsc = state_file::read(dsc, &schema)?;
     let cfg = state_file::read(cfg, &schema)?;
     for note in doubts(&graph, &schema, &dsc, &cfg) {

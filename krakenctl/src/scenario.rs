@@ -29,8 +29,10 @@ impl Scenarios {
         let mut sets = BTreeMap::new();
         for case in &scenario.cases {
             if !sets.contains_key(&case.mutations) {
-                let set = load_dir(&folder.join(&case.mutations), &Schema::built_in())
-                    .map_err(|error| unacceptable(&error))?;
+                let schema = Schema::built_in();
+                let set = load_dir(&folder.join(&case.mutations), &schema)
+                    .map_err(|error| unacceptable(&error))?
+                    .with_reported(&schema);
                 sets.insert(case.mutations.clone(), set);
             }
         }

@@ -5,7 +5,7 @@
 //! succeeds, no way is worth comparing. They travel to agents as part of the set, so head
 //! and nodes plan alike; an agent learns nothing itself. A change of costs alone interrupts nothing: what is under way is gone on with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::mutation::measured::Measured;
 use crate::mutation::path::Planner;
 use crate::mutation::progress::Phase;
 use crate::mutation::{Mutation, MutationId, MutationSet};
+use crate::state::StateUrl;
 use crate::time::Instant;
 
 /// Time between two looks at measured times: other costs are news for every node, and nothing hangs on hearing them at once.
@@ -41,6 +42,8 @@ pub(super) struct Costs {
     pub(super) measured: Measured,
     pub(super) learned: Learned,
     declared: BTreeMap<MutationId, u32>,
+    /// Discoverables of the set in force that nobody declared: the schema says that they are reported.
+    reported: BTreeSet<StateUrl>,
 }
 
 impl Costs {
@@ -77,15 +80,45 @@ impl Engine {
     /// What to plan with, of a declared set.
     pub(super) fn compile(&mut self, set: &MutationSet) -> Result<MutationGraph, GraphError> {
         let mut set = set.clone().with_drain();
+        let reported = self.reported(&set);
+        set.discoverables.extend(reported.iter().cloned());
         if self.costs.source == CostSource::Declared {
-            return MutationGraph::new(&set);
+            let graph = MutationGraph::new(&set)?;
+            self.costs.reported = reported;
+            return Ok(graph);
         }
         let costs = set.mutations.iter();
         let declared = costs.map(|m| (m.id.clone(), m.cost)).collect();
         self.costs.price(&mut set, &declared, self.now);
         let graph = MutationGraph::new(&set)?;
         self.costs.declared = declared;
+        self.costs.reported = reported;
         Ok(graph)
+    }
+
+    /// What the schema adds to the discoverables of a set. A node takes its head's word, whose schema knows more.
+    fn reported(&self, set: &MutationSet) -> BTreeSet<StateUrl> {
+        match self.config.role {
+            Role::Head { .. } => set.reported(&self.schema).into_iter().collect(),
+            Role::Agent => BTreeSet::new(),
+        }
+    }
+
+    /// Plans with what is reported by the schema of now.
+    pub(super) fn report_by_schema(&mut self) {
+        let mut set = self.graph().set().clone();
+        let before = &self.costs.reported;
+        set.discoverables.retain(|url| !before.contains(url));
+        let reported = self.reported(&set);
+        if reported == self.costs.reported {
+            return;
+        }
+        set.discoverables.extend(reported.iter().cloned());
+        // What is reported makes no good set bad.
+        if let Ok(graph) = MutationGraph::new(&set) {
+            self.costs.reported = reported;
+            self.replace_graph(graph);
+        }
     }
 
     /// Plans with what was measured up to here.

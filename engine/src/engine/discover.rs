@@ -186,6 +186,7 @@ impl Engine {
     /// Another schema is in force: what no longer fits it is forgotten, what agents reported and it knows is heard, and every child gets what
     /// it may read by it.
     pub(super) fn schema_replaced(&mut self, old: &Schema) {
+        self.report_by_schema();
         let nodes: Vec<NodeId> = self.tree.iter().map(|node| node.id).collect();
         for id in nodes {
             let Some(node) = self.tree.get(id) else {

@@ -20,6 +20,7 @@ pub mod measured;
 pub mod path;
 pub mod progress;
 pub mod report;
+mod reported;
 
 pub use condition::{Allowed, Condition, NumberRange};
 #[cfg(feature = "files")]

@@ -206,7 +206,7 @@ pub(super) async fn make(
     parts.extensions.done(change);
     let (files, schema) = (&parts.mutation_files, &change.schema);
     if let Err(error) = parts.modules.reload(files, schema).await {
-        warn!("the declared mutations contradict each other: {error}");
+        warn!("the declared mutations cannot be used together: {error}");
     }
     Ok(written)
 }

@@ -270,6 +270,26 @@ async fn what_a_file_said_when_it_was_good_stays() {
         ]
     );
 
+    // A url that no extension has is told, to the log and to krakenctl.
+    folder.put(
+        "c.toml",
+        &site("c", "C", "2").replace("/site/x", "/PhysSate"),
+    );
+    modules.reload(folder.path(), &schema).await.unwrap();
+    assert_eq!(set(), "a/A 2, b/B 3, c/C 2");
+    let lints = modules.lints().lints;
+    let unknown = lints
+        .iter()
+        .find(|lint| lint.kind == "unknown-url")
+        .unwrap();
+    assert!(
+        unknown.text.contains("did you mean /PhysState?"),
+        "{lints:?}"
+    );
+    std::fs::remove_file(folder.path().join("c.toml")).unwrap();
+    modules.reload(folder.path(), &schema).await.unwrap();
+    assert_eq!(set(), "a/A 2, b/B 3");
+
     // A mutation may move from one file to another.
     folder.put("a.toml", &site("b", "B", "3"));
     folder.put("b.toml", &site("a", "A", "2"));

@@ -7,7 +7,7 @@ use engine::extension::Schema;
 use engine::mutation::file::lint::Polled;
 use engine::mutation::file::load_paths;
 use engine::mutation::graph::MutationGraph;
-use engine::mutation::lint::Severity;
+use engine::mutation::lint::{Known, Severity};
 use proto::v1;
 use serde::Serialize;
 
@@ -87,17 +87,24 @@ async fn of_head(context: &Context) -> Result<(usize, Vec<LintView>), Failure> {
 
 /// Likewise of files.
 fn of_files(paths: &[PathBuf]) -> Result<(usize, Vec<LintView>), Failure> {
-    let loaded = load_paths(paths, &Schema::built_in());
+    let schema = Schema::built_in();
+    let loaded = load_paths(paths, &schema);
     let loaded = loaded.map_err(|error| Failure::usage(error.to_string()))?;
-    let graph = MutationGraph::new(&loaded.set);
+    let count = loaded.set.mutations.len();
+    let graph = MutationGraph::new(&loaded.set.with_reported(&schema));
     let graph = graph.map_err(|error| Failure::usage(error.to_string()))?;
-    let lints = Polled::new(&loaded.programs).lint(&graph);
+    // The head that will read them may have more extensions.
+    let known = Known {
+        schema: &schema,
+        complete: false,
+    };
+    let lints = Polled::new(&loaded.programs).lint(&graph, known);
     let views = lints.into_iter().map(|lint| LintView {
         severity: lint.severity.word().to_owned(),
         kind: lint.kind.word().to_owned(),
         text: lint.text,
     });
-    Ok((loaded.set.mutations.len(), views.collect()))
+    Ok((count, views.collect()))
 }
 
 fn table(views: &[LintView]) -> Table {

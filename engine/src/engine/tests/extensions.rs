@@ -483,3 +483,48 @@ fn s09_a_node_reports_only_what_it_may_and_only_so_much() {
     pair.agent_discovers("/site/words/w0", Some("short".into()));
     assert_eq!(pair.head.known(1).text("/site/words/w0"), Some("short"));
 }
+
+#[test]
+fn a_condition_on_what_the_schema_reports_is_about_the_node() {
+    let calm = Mutation {
+        requires: vec![Condition::is("/power/last_error".parse().unwrap(), "none")],
+        ..Mutation::new(
+            MutationId::new("x", "calm"),
+            MutationContext::Child,
+            vec![UrlChange {
+                url: "/pxe/state".parse().unwrap(),
+                from: vec![None],
+                to: Some("A".into()),
+            }],
+        )
+    };
+    let last_error: StateUrl = "/power/last_error".parse().unwrap();
+    let mut head = Head::new();
+    let bare = head.engine.schema.as_ref().clone();
+    let declared = MutationSet {
+        generation: 2,
+        mutations: vec![calm],
+        ..MutationSet::default()
+    };
+    head.input(Input::Declare(declared.clone()));
+    head.add(1, &["/pxe/state=A"]);
+    assert!(!head.engine.graph().is_discoverable(&last_error));
+
+    // The extension comes; nobody declares anything anew.
+    head.write(vec![schema_op(&with(&bare, site()))]).unwrap();
+    assert!(head.engine.graph().is_discoverable(&last_error));
+    assert_eq!(head.fired, [], "intent says nothing of it");
+    head.discover(1, &["/power/last_error=none"]);
+    assert_eq!(head.fired.len(), 1);
+
+    // An agent whose schema knows nothing of it plans with the head's word; so it does with every later set.
+    let pair = Pair::new(head);
+    assert!(pair.agent.graph().is_discoverable(&last_error));
+    let Pair { mut head, .. } = pair;
+    head.input(Input::Declare(declared));
+    assert!(head.engine.graph().is_discoverable(&last_error));
+
+    // It goes with the extension, unless a module lists it itself.
+    head.write(vec![schema_op(&bare)]).unwrap();
+    assert_eq!(head.known(1).get("/power/last_error"), None);
+}

@@ -9,7 +9,7 @@ use super::output::Found;
 use super::program::{Poll, Program};
 use crate::mutation::Allowed;
 use crate::mutation::graph::MutationGraph;
-use crate::mutation::lint::{Finding, Lint, LintKind, MAX_OF_A_KIND, Severity, lint_beside};
+use crate::mutation::lint::{Finding, Known, Lint, LintKind, MAX_OF_A_KIND, Severity, lint_beside};
 use crate::state::StateUrl;
 
 /// What the polls of some files mean for the lints of a set.
@@ -39,11 +39,12 @@ impl Polled {
         }
     }
 
-    /// All that is doubtful in a set and in these polls.
-    pub fn lint(&self, graph: &MutationGraph) -> Vec<Lint> {
-        let mut lints = lint_beside(graph, &self.findings);
+    /// All that is doubtful in a set and in these polls, where urls are looked up in `known`.
+    pub fn lint(&self, graph: &MutationGraph, known: Known<'_>) -> Vec<Lint> {
+        let mut lints = lint_beside(graph, &self.findings, Some(known));
         lints.extend_from_slice(&self.lints);
-        lints.sort();
+        // Stable: how many more there are of a kind stays behind those that are told.
+        lints.sort_by_key(|lint| (lint.severity, lint.kind));
         lints
     }
 }
@@ -163,7 +164,7 @@ mod tests {
             let file = read("m.toml", &text, &Schema::built_in());
             let file = file.unwrap_or_else(|error| panic!("{error}"));
             let polled = Polled::new(std::slice::from_ref(&file.program));
-            let lints = polled.lint(&MutationGraph::new(&file.into_set()).unwrap());
+            let lints = told(&polled, file.into_set(), false);
             lints.iter().any(|lint| lint.kind == LintKind::NeverFires)
         };
         let found = |value: &str| {
@@ -172,5 +173,62 @@ mod tests {
         assert!(!off(&found("POWER_OFF")));
         assert!(!off(&found("$1")), "whatever it says");
         assert!(off(&found("POWER_ON")));
+    }
+
+    /// All that is doubtful in a set, by the built-in extensions.
+    fn told(polled: &Polled, set: crate::mutation::MutationSet, complete: bool) -> Vec<Lint> {
+        let schema = &Schema::built_in();
+        polled.lint(
+            &MutationGraph::new(&set).unwrap(),
+            Known { schema, complete },
+        )
+    }
+
+    #[test]
+    fn urls_that_no_extension_has_are_named() {
+        let text = r#"
+            module = "m"
+            [[mutation]]
+            name = "A"
+            mutates = { "/PhysSate" = { to = "POWER_ON" } }
+            requires = { "/Plattform" = "x", "/warehouse/shelf" = "y", "/Platform" = "z" }
+            "#;
+        let file = read("m.toml", text, &Schema::built_in()).unwrap();
+        let urls = |complete: bool| -> Vec<String> {
+            let lints = told(&Polled::default(), file.clone().into_set(), complete).into_iter();
+            let unknown = lints.filter(|lint| lint.kind == LintKind::UnknownUrl);
+            unknown.map(|lint| lint.text).collect()
+        };
+        let near = [
+            "no extension has /PhysSate, which m/A names; did you mean /PhysState?",
+            "no extension has /Plattform, which m/A names; did you mean /Platform?",
+        ];
+        assert_eq!(urls(false), near);
+        let all = urls(true);
+        assert_eq!(all[..2], near);
+        assert!(all[2].starts_with(
+            "no extension has /warehouse/shelf, which m/A names, and no module reports it"
+        ));
+        assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn how_many_more_there_are_comes_last() {
+        let one = |at: usize| {
+            format!(
+                "[[mutation]]\nname = \"M{at:03}\"\nmutates = {{ \"/x{at}/long/way\" = {{ from = \"1\", to = \"2\" }} }}\n"
+            )
+        };
+        let text: String = (0..MAX_OF_A_KIND + 7).map(one).collect();
+        let file = read(
+            "m.toml",
+            &format!("module = \"m\"\n{text}"),
+            &Schema::built_in(),
+        );
+        let lints = told(&Polled::default(), file.unwrap().into_set(), false).into_iter();
+        let never = lints.filter(|lint| lint.kind == LintKind::NeverFires);
+        let texts: Vec<String> = never.map(|lint| lint.text).collect();
+        assert_eq!(texts.len(), MAX_OF_A_KIND + 1);
+        assert_eq!(texts[MAX_OF_A_KIND], "7 more of this kind");
     }
 }

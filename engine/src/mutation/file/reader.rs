@@ -269,7 +269,11 @@ impl Reader<'_> {
             DeValue::String(text) => match self.schema.parse(url, text) {
                 // The schema makes nothing of a zero.
                 Ok(value) => Some(value.unwrap_or(Value::Int(0))),
-                Err(_) => None,
+                Err(error) => {
+                    let text = format!("{url} can be compared only with a number: {error}");
+                    self.complain(&item.span(), text);
+                    return None;
+                }
             },
             _ => plain(item),
         };

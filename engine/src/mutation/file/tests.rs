@@ -266,7 +266,7 @@ fn conditions_compare_numbers() {
         ),
         (
             r#""/v" = { at_least = "new" }"#,
-            ":5: /v can be compared only with a number",
+            ":5: /v can be compared only with a number: no extension has /v",
         ),
         (
             r#""/v" = { at_least = nan }"#,
@@ -278,7 +278,7 @@ fn conditions_compare_numbers() {
         ),
         (
             r#""/limit/time" = { at_least = "long" }"#,
-            ":5: /limit/time can be compared only with a number",
+            ":5: /limit/time can be compared only with a number: /limit/time cannot be \"long\": a duration is wanted, such as 10s or 1m30s",
         ),
         (
             r#""/PhysState" = { at_least = 3 }"#,
@@ -510,4 +510,26 @@ fn a_file_of_twice_the_mutations_is_twice_the_work() {
     };
     let (some, twice) = (sought(200), sought(400));
     assert!(twice <= 2 * some, "{some} lines sought, then {twice}");
+}
+
+#[test]
+fn sizes_compare_where_an_extension_has_them() {
+    let bound = |url: &str| {
+        let text = format!(
+            "module = \"m\"\n[[mutation]]\nname = \"A\"\nmutates = {{ \"/a\" = {{ to = \"on\" }} }}\n\
+             requires = {{ \"{url}\" = {{ at_least = \"16GiB\" }} }}\n"
+        );
+        let file = read("m.toml", &text, &Schema::built_in());
+        file.map(|file| {
+            file.mutations[0].1.requires[0]
+                .range()
+                .and_then(|range| range.least())
+        })
+    };
+    assert_eq!(bound("/host/memory"), Ok(Some(Number::from(16 << 30))));
+    let refused = bound("/host/cpus").unwrap_err().to_string();
+    assert!(
+        refused.contains("m.toml:5: /host/cpus can be compared only with a number: "),
+        "{refused}"
+    );
 }

@@ -5,10 +5,12 @@
 //! node, so what they call possible is: unknown at first, then whatever mutations and their `fail_to` lead to; urls that only modules or Cfg
 //! set can have any value.
 //!
-//! `possible` finds out which values can occur, `claims` compares mutations with each other, the rest is here.
+//! `possible` finds out which values can occur, `claims` compares mutations with each other, `urls` looks for urls
+//! that no extension has, the rest is here.
 
 mod claims;
 mod possible;
+mod urls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +21,7 @@ use petgraph::visit::EdgeRef;
 
 use super::MutationGraph;
 use super::compile::{UNKNOWN, Val, Variable};
+use crate::extension::Schema;
 use crate::mutation::{Mutation, MutationId};
 use crate::state::{StateUrl, Value, core};
 use possible::Possible;
@@ -57,6 +60,8 @@ pub enum LintKind {
     HugeCost,
     /// A comparison that would accept 0, which is never stored.
     ZeroInRange,
+    /// A url that no extension has.
+    UnknownUrl,
 }
 
 /// How much it matters.
@@ -94,6 +99,7 @@ impl LintKind {
             Self::FreeCircle => "free-circle",
             Self::HugeCost => "huge-cost",
             Self::ZeroInRange => "zero-in-range",
+            Self::UnknownUrl => "unknown-url",
         }
     }
 }
@@ -123,14 +129,27 @@ impl fmt::Display for Lint {
 
 /// All that is doubtful, what matters most first, at most [`MAX_OF_A_KIND`] of each kind. Equal sets have equal lints.
 pub fn lint(graph: &MutationGraph) -> Vec<Lint> {
-    lint_beside(graph, &[])
+    lint_beside(graph, &[], None)
 }
 
 /// A value that somebody finds who is no part of the set; `None`: any value of this url.
 pub(crate) type Finding = (StateUrl, Option<Option<Value>>);
 
-/// As [`lint`], where these values, ordered by url, can occur as well.
-pub(crate) fn lint_beside(graph: &MutationGraph, findings: &[Finding]) -> Vec<Lint> {
+/// The extensions by which urls are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Their schema.
+    pub schema: &'a Schema,
+    /// There are no others: a url that it does not have is nobody's.
+    pub complete: bool,
+}
+
+/// As [`lint`], where these values, ordered by url, can occur as well, and where urls are looked up in a schema.
+pub(crate) fn lint_beside(
+    graph: &MutationGraph,
+    findings: &[Finding],
+    known: Option<Known<'_>>,
+) -> Vec<Lint> {
     let possible = Possible::new(graph, findings);
     let mut linter = Linter {
         graph,
@@ -147,6 +166,9 @@ pub(crate) fn lint_beside(graph: &MutationGraph, findings: &[Finding]) -> Vec<Li
     }
     linter.unnamed_failures();
     claims::compare(&mut linter);
+    if let Some(known) = known {
+        urls::look(&mut linter, known);
+    }
     linter.finish()
 }
 
@@ -271,7 +293,7 @@ impl<'a> Linter<'a> {
             self.tell(Severity::Warn, LintKind::NeverFires, || {
                 format!(
                     "{id} can never fire because it {wants}, which nothing sets{}; correct the value, or list {} in discoverables if a module reports it",
-                    stop.meant(variable),
+                    self.possible.meant(&stop, variable),
                     variable.url
                 )
             });

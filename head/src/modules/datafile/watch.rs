@@ -49,7 +49,7 @@ pub(crate) async fn watch_files(
                 info!(folder = %folder.display(), mutations, "mutation files are in force");
             }
             Err(why) => {
-                error!(folder = %folder.display(), %why, "the declared mutations contradict each other; this head goes on with those it has");
+                error!(folder = %folder.display(), %why, "the declared mutations cannot be used together; this head goes on with those it has");
             }
         }
     }

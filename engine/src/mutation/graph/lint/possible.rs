@@ -228,20 +228,23 @@ impl Stop {
         );
         wants.join(" and ")
     }
+}
 
-    /// A spelling that was perhaps meant.
-    pub(super) fn meant(&self, variable: &Variable) -> String {
-        let [only] = self.allowed[..] else {
+impl Possible {
+    /// A spelling that was perhaps meant: of a word, and one that occurs.
+    pub(super) fn meant(&self, stop: &Stop, variable: &Variable) -> String {
+        let [only] = stop.allowed[..] else {
             return String::new();
         };
         let wanted = shown(variable, only);
-        let others: Vec<String> = variable
-            .values
-            .iter()
-            .map(ToString::to_string)
+        let occurs = &self.occurs[stop.variable];
+        let words = variable.values.iter().enumerate();
+        let words = words.filter(|(at, value)| occurs[at + 1] && value.as_text().is_some());
+        let others: Vec<&str> = words
+            .filter_map(|(_, value)| value.as_text())
             .filter(|other| *other != wanted)
             .collect();
-        let near = nearest(&wanted, others.iter().map(String::as_str));
+        let near = nearest(&wanted, others.into_iter());
         near.map_or(String::new(), |near| format!(" (did you mean {near}?)"))
     }
 }

@@ -331,3 +331,23 @@ fn f28_lints_of_ten_thousand_mutations_end() {
     let island = lint(&numbered(&|at| format!("/a:{}>{}", at + 1, at + 2)));
     assert_eq!(island.len(), 2 + MAX_OF_A_KIND);
 }
+
+#[test]
+fn a_number_is_no_slip_of_the_pen() {
+    let lints = lint(
+        &MutationGraph::new(&set(vec![
+            mutation("m/A", "/a:>5", "", "", 1),
+            mutation("m/B", "/a:7>5", "", "", 1),
+            mutation("m/C", "/b:>active", "", "", 1),
+            mutation("m/D", "/b:actve>activ", "", "", 1),
+        ]))
+        .unwrap(),
+    );
+    let texts: Vec<&str> = lints.iter().map(|lint| lint.text.as_str()).collect();
+    let of = |id: &str| texts.iter().find(|text| text.starts_with(id)).unwrap();
+    assert!(!of("m/B can never").contains("did you mean"), "{texts:?}");
+    assert!(
+        of("m/D can never").contains("(did you mean active?)"),
+        "nobody sets activ: {texts:?}"
+    );
+}
