@@ -117,7 +117,7 @@ impl Engine {
     }
 
     /// Wanted values that the node could show and does not, and that the planner passes over because nothing declared leads to them.
-    fn out_of_reach(&self, node: &Node) -> Vec<Change> {
+    pub(super) fn out_of_reach(&self, node: &Node) -> Vec<Change> {
         let wanted = node.cfg.iter().filter(|(url, value)| {
             let is_shown = |field: &Field| field.discoverable;
             node.dsc.get(url.as_str()) != Some(*value)

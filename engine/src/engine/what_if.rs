@@ -28,7 +28,7 @@ use crate::mutation::path::{PlanResult, Planner};
 use crate::mutation::progress::Phase;
 use crate::mutation::report::{Hold, Outcome, Report, ReportStep};
 use crate::mutation::{Mutation, MutationId};
-use crate::state::{Node, NodeId, NodeName};
+use crate::state::{Change, Node, NodeId, NodeName};
 use crate::time::Instant;
 
 /// Stands for a node's name in the texts of [`GroupHold`].
@@ -86,6 +86,8 @@ struct Manner {
     parked: Option<String>,
     running: Vec<MutationId>,
     interrupts: Vec<MutationId>,
+    /// Wanted values that nothing declared leads to.
+    out_of_reach: Vec<Change>,
     /// The way back of those that reboot: equal ways off may lead to nodes that are to be different things.
     back: WayBack,
 }
@@ -206,6 +208,7 @@ impl<'r, 'e> Groups<'r, 'e> {
             parked: progress.parked().map(str::to_owned),
             running: running.map(|current| current.mutation.clone()).collect(),
             interrupts: rehearsed.interrupts.clone(),
+            out_of_reach: rehearsal.engine.out_of_reach(node),
             back: self.way_back(node, &runtime.plan),
         };
         let index = self.group_of(node, Arc::clone(&runtime.plan), manner);
@@ -298,6 +301,7 @@ impl<'r, 'e> Groups<'r, 'e> {
             report.outcome = Outcome::Parked;
             report.reason = parked.clone();
         }
+        report.note_out_of_reach(manner.out_of_reach.clone(), &node.dsc);
         report
     }
 
