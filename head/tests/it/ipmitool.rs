@@ -135,7 +135,7 @@ async fn the_shipped_file_switches_a_machine_whose_bmc_is_ipmi_sim() {
     let site = shipped.replace("\"lanplus\",", "\"lanplus\", \"-C\", \"3\",");
     let broken = shipped.replace("ask = \"status\"", "ask = \"statsu\"");
     fs::write(&file, broken).expect("file");
-    let why = head.logged("the mutation files are not good").await;
+    let why = head.logged("a mutation file is not good").await;
     assert!(
         why.contains("statsu") && why.contains("did you mean `status`"),
         "{why}"

@@ -48,7 +48,7 @@ impl Plant {
             )
         };
         rig.configure(&format!(
-            "[sync]\naddress = \"127.0.0.1\"\nport = {sync}\nhello = \"100ms\"\ndead = \"2s\"\n\
+            "[sync]\naddress = \"127.0.0.1\"\nport = {sync}\nhello = \"100ms\"\ndead = \"4s\"\n\
              [boot]\ninterfaces = [\"lo\"]\nhttp_port = {http}\nkernel = {:?}\ninitramfs = {:?}\n\
              [power]\npoll = \"200ms\"\n[power.command]\non = {}\noff = {}\nstatus = [\"cat\", {:?}]\n",
             path("vmlinuz"),
