@@ -82,14 +82,12 @@ impl Engine {
         let mut set = set.clone().with_drain();
         let reported = self.reported(&set);
         set.discoverables.extend(reported.iter().cloned());
-        if self.costs.source == CostSource::Declared {
-            let graph = MutationGraph::new(&set)?;
-            self.costs.reported = reported;
-            return Ok(graph);
+        let mut declared = BTreeMap::new();
+        if self.costs.source == CostSource::Learned {
+            let costs = set.mutations.iter();
+            declared.extend(costs.map(|m| (m.id.clone(), m.cost)));
+            self.costs.price(&mut set, &declared, self.now);
         }
-        let costs = set.mutations.iter();
-        let declared = costs.map(|m| (m.id.clone(), m.cost)).collect();
-        self.costs.price(&mut set, &declared, self.now);
         let graph = MutationGraph::new(&set)?;
         self.costs.declared = declared;
         self.costs.reported = reported;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Engine;
 use super::guard::{FROZEN_HOLD, Guard, OTHER_NODES};
 use super::heal::carries_out;
 use super::held::{Held, TIME_MARK};
 use super::others::View;
 use super::rails::Rails;
 use super::reboot::{is_asked, wanted, way_back};
+use super::{Engine, Runtime};
 use crate::extension::Field;
 use crate::mutation::path::{Plan, PlanResult};
 use crate::mutation::progress::{Attempt, Ending, Phase, Progress};
@@ -179,7 +179,14 @@ impl Engine {
         ) else {
             return Vec::new();
         };
-        let standing = Standing {
+        let standing = self.standing(node, runtime);
+        let holds = self.holds_of(&standing, declared, now).into_iter();
+        holds.map(Held::into_hold).collect()
+    }
+
+    /// How a node stands that is as it is in the tree.
+    pub(super) fn standing<'a>(&'a self, node: &'a Node, runtime: &'a Runtime) -> Standing<'a> {
+        Standing {
             node,
             confirmed: runtime.confirmed,
             silent_since: runtime.silent_since,
@@ -187,9 +194,7 @@ impl Engine {
             staged: None,
             frozen: &self.frozen,
             rails: &self.rails,
-        };
-        let holds = self.holds_of(&standing, declared, now).into_iter();
-        holds.map(Held::into_hold).collect()
+        }
     }
 
     /// What keeps this mutation from firing, on a node that is, or would be, like this.

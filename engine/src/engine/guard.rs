@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::discover::FROZEN;
+use super::explain::{BUSY_HOLD, job_hold};
 use super::governor::{Gate, Shut};
 use super::held::{Held, TIME_MARK, nodes};
 use super::others::View;
@@ -146,15 +147,14 @@ impl Guard<'_> {
     fn running(&self, held: &mut Vec<Held>) {
         let (view, name, release) = (&self.engine, &self.node.name, self.release());
         if self.node.is_busy() {
-            let (text, lift) = if self.node.says_busy() {
-                let text = format!("node {name} is BUSY: a job runs on it");
-                (text, "the end of the job".to_owned())
+            held.push(if self.node.says_busy() {
+                job_hold(name)
             } else {
                 let text =
                     format!("node {name} was BUSY when it was last heard: a job may run on it");
-                (text, format!("its return, power found off, or {release}"))
-            };
-            held.push(Held::new("busy", text, lift));
+                let lift = format!("its return, power found off, or {release}");
+                Held::new(BUSY_HOLD, text, lift)
+            });
         }
         if let Some(since) = self.silent_since {
             let until = since + view.healing.silent_hold;

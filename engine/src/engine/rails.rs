@@ -229,7 +229,7 @@ impl Engine {
 
     /// How the guard rails stand.
     pub fn rails_report(&self) -> RailsReport {
-        let rails = &self.rails;
+        let (rails, runtimes) = (&self.rails, self.runtimes.values());
         let by_name = |gate: &Gate, count| (gate.to_string(), count);
         RailsReport {
             holds: rails.held_by_kind.clone(),
@@ -241,23 +241,18 @@ impl Engine {
                 .collect(),
             open_breakers: rails.breakers.open().cloned().collect(),
             mass_failure: rails.mass.suspect().is_some(),
-            parked: self.parked().count(),
+            parked: runtimes
+                .filter(|one| one.progress.parked().is_some())
+                .count(),
         }
     }
 
-    /// What keeps nodes from their next steps, in words of one kind: "parked", and the kinds of holds. Whoever is not in it goes its way, or is there.
-    pub fn stopped(&self) -> BTreeMap<NodeId, Vec<&'static str>> {
-        let mut stopped = self.rails.held.clone();
-        for node in self.parked() {
-            stopped.entry(node).or_default().insert(0, PARKED);
-        }
-        stopped
-    }
-
-    fn parked(&self) -> impl Iterator<Item = NodeId> {
-        let parked = self.runtimes.iter();
-        let parked = parked.filter(|(_, runtime)| runtime.progress.parked().is_some());
-        parked.map(|(node, _)| *node)
+    /// What keeps a node from its next step, a word each: "parked", and the kinds of holds. Nothing: it goes its way, or is there.
+    pub fn stopped_by(&self, id: NodeId) -> Vec<&'static str> {
+        let runtime = self.runtimes.get(&id);
+        let parked = runtime.filter(|runtime| runtime.progress.parked().is_some());
+        let held = self.rails.held.get(&id).into_iter().flatten().copied();
+        parked.map(|_| PARKED).into_iter().chain(held).collect()
     }
 
     pub(super) fn others_view(&self) -> View<'_> {

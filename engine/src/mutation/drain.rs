@@ -60,24 +60,28 @@ impl Mutation {
 }
 
 /// Whether these changes may take the power from a machine of which something is known.
-pub(crate) fn may_cut_power(changes: &[UrlChange]) -> bool {
+fn may_cut_power(changes: &[UrlChange]) -> bool {
     let is_off = |value: &Value| value.as_text() == Some(core::POWER_OFF);
-    let may_run = |from: &Option<Value>| from.as_ref().is_some_and(|value| !is_off(value));
-    let mut changes = changes.iter();
-    changes.any(|change| is_power(change) && change.from.iter().any(may_run) && !is_on(&change.to))
+    cuts_power_from(changes, |from| {
+        from.as_ref().is_some_and(|value| !is_off(value))
+    })
 }
 
 /// Whether these changes take the power from a machine of which nothing is known.
 #[cfg(feature = "files")]
 pub(crate) fn may_find_power_on(changes: &[UrlChange]) -> bool {
-    let mut changes = changes.iter();
-    changes.any(|change| is_power(change) && change.from.contains(&None) && !is_on(&change.to))
+    cuts_power_from(changes, Option::is_none)
 }
 
 /// Whether these changes take a node from `POWER_ON`.
 pub(crate) fn cuts_power(changes: &[UrlChange]) -> bool {
+    cuts_power_from(changes, is_on)
+}
+
+/// Whether these changes take `/PhysState` from such a value to anything but `POWER_ON`.
+fn cuts_power_from(changes: &[UrlChange], such: impl Fn(&Option<Value>) -> bool) -> bool {
     let mut changes = changes.iter();
-    changes.any(|change| is_power(change) && change.from.iter().any(is_on) && !is_on(&change.to))
+    changes.any(|change| is_power(change) && change.from.iter().any(&such) && !is_on(&change.to))
 }
 
 /// Whether these changes switch a machine on.

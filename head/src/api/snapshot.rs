@@ -59,11 +59,15 @@ impl Snapshot {
         };
         let parents: BTreeSet<NodeId> = nodes.iter().filter_map(|node| node.parent).collect();
         let named = |id| Some((id, tree.get(id)?.name.clone()));
+        let stopped = nodes
+            .iter()
+            .map(|node| (node.id, engine.stopped_by(node.id)));
+        let stopped = stopped.filter(|(_, by)| !by.is_empty()).collect();
         Ok(Self {
             parents: parents.into_iter().filter_map(named).collect(),
             nodes,
             trials: trials(engine),
-            stopped: engine.stopped(),
+            stopped,
             schema: engine.shared_schema(),
             me: engine.me(),
             taken: (now, wall_ms()),

@@ -51,8 +51,7 @@ fn fired_after(happens: impl Fn(&mut Head)) -> (Vec<String>, Vec<&'static str>) 
     head.flush();
     let held = head.held();
     // A list says the same as the report.
-    let stopped = head.engine.stopped().remove(&id(1));
-    assert_eq!(stopped.unwrap_or_default(), held);
+    assert_eq!(head.engine.stopped_by(id(1)), held);
     (head.fired(), held)
 }
 

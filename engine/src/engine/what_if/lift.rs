@@ -4,7 +4,6 @@
 
 use super::rehearsal::Rehearsal;
 use super::{GroupHold, Groups, WhatIf, note_hold};
-use crate::engine::explain::Standing;
 use crate::engine::held::Held;
 use crate::engine::{Engine, Runtime};
 use crate::event::Lift;
@@ -44,15 +43,7 @@ impl Engine {
     /// The first step of a node that this rail keeps from firing, and the hold.
     fn held_by(&self, node: &Node, lift: &Lift, now: Instant) -> Option<(MutationId, Held)> {
         let runtime = self.runtimes.get(&node.id)?;
-        let standing = Standing {
-            node,
-            confirmed: runtime.confirmed,
-            silent_since: runtime.silent_since,
-            progress: Some(&runtime.progress),
-            staged: None,
-            frozen: &self.frozen,
-            rails: &self.rails,
-        };
+        let standing = self.standing(node, runtime);
         let steps = runtime.plan.plan.steps().iter();
         let steps = steps.filter_map(|step| self.mutation(step));
         let mut steps = steps.filter(|step| concerns(lift, step) && !is_under_way(runtime, step));

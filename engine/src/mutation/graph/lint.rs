@@ -22,7 +22,7 @@ use petgraph::visit::EdgeRef;
 use super::MutationGraph;
 use super::compile::{UNKNOWN, Val, Variable};
 use crate::extension::Schema;
-use crate::mutation::{Mutation, MutationId};
+use crate::mutation::MutationId;
 use crate::state::{StateUrl, Value, core};
 use possible::Possible;
 
@@ -230,7 +230,7 @@ impl<'a> Linter<'a> {
         } else if !self.possible.fires[index] {
             self.never_fires(index);
         }
-        if leaves_power_on(mutation) && !mutation.disruptive {
+        if mutation.switches_off() && !mutation.disruptive {
             self.tell(Severity::Warn, LintKind::NotDisruptive, || {
                 format!(
                     "{} takes {} away from {} but is not marked disruptive; it counts as such all the same, so say it: add disruptive = true",
@@ -435,17 +435,6 @@ impl<'a> Linter<'a> {
             });
         }
     }
-}
-
-/// Whether it changes `/PhysState` from `POWER_ON` to anything else.
-fn leaves_power_on(mutation: &Mutation) -> bool {
-    let is_on =
-        |value: &Option<Value>| value.as_ref().and_then(Value::as_text) == Some(core::POWER_ON);
-    mutation.mutates.iter().any(|change| {
-        change.url.as_str() == core::PHYS_STATE
-            && change.from.iter().any(is_on)
-            && !is_on(&change.to)
-    })
 }
 
 /// Whether the name of a value says that something failed.

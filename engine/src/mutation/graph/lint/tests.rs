@@ -2,7 +2,7 @@
 
 use super::super::tests::{mutation, set};
 use super::*;
-use crate::mutation::{Condition, Dependency, MutationSet, NumberRange};
+use crate::mutation::{Condition, Dependency, Mutation, MutationSet, NumberRange};
 use crate::state::Change;
 use std::time::Duration;
 
